@@ -1,0 +1,1 @@
+//! Verified file transfer by merkle root between peers, over any stream.

@@ -1,0 +1,1 @@
+//! Sans-IO broadcast that delivers every message exactly once.

@@ -1,0 +1,1 @@
+//! A peer-to-peer node: links, discovery, broadcast and files behind one handle.

@@ -1,0 +1,1 @@
+//! Port mappings that stay: opened, renewed and removed on a home router.

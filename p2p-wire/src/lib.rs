@@ -1,0 +1,1 @@
+//! Frames, identities, signed envelopes and sealed bodies for peer-to-peer protocols.

@@ -1,0 +1,2 @@
+//! Developer tasks of the p2p workspace.
+fn main() {}
