@@ -1,0 +1,319 @@
+//! What goes in and out: ids, messages between neighbours, inputs, outputs and the errors of both sides.
+
+use std::fmt::{self, Debug};
+use std::hash::Hash;
+use std::ops::Range;
+
+use bytes::Bytes;
+
+/// A small key of a neighbour or an author; anything cheap to copy and totally ordered is one.
+pub trait Key: Copy + Ord + Hash + Debug {}
+
+impl<T: Copy + Ord + Hash + Debug> Key for T {}
+
+/// Most entries one envelope can hold; the bits of [`Output::Deliver`]'s `entries`.
+pub(crate) const MAX_ENTRIES: u8 = 64;
+
+/// Names one envelope: a bundle of 1 to 64 messages of one author with consecutive numbers.
+///
+/// The id of a single message is (`author`, seq); its seq is `first + i` for entry `i`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EnvelopeId<A> {
+    /// Who signed it.
+    pub author: A,
+    /// The first seq that the author used since its process started; at most `first`. Holes are looked for inside a run only.
+    pub run: u64,
+    /// Seq of the first entry.
+    pub first: u64,
+    /// Number of entries, 1 to 64.
+    pub count: u8,
+}
+
+impl<A> EnvelopeId<A> {
+    /// Whether some envelope can have this id: 1 to 64 entries, `run <= first`, and no seq overflows.
+    pub const fn is_valid(&self) -> bool {
+        self.count >= 1
+            && self.count <= MAX_ENTRIES
+            && self.run <= self.first
+            && self.first.checked_add(self.count as u64).is_some()
+    }
+
+    /// The seqs of its entries. Saturates at `u64::MAX` for an id that is not valid.
+    pub const fn seqs(&self) -> Range<u64> {
+        self.first..self.first.saturating_add(self.count as u64)
+    }
+}
+
+/// One message between two neighbours. The caller frames it; cloning shares the envelope's bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Message<A> {
+    /// An envelope, whole.
+    Push {
+        /// Which envelope it claims to be; [`Output::Verify`] asks the caller to compare.
+        id: EnvelopeId<A>,
+        /// Links travelled from the author, this one included; an unsigned hint.
+        hops: u16,
+        /// The signed bytes, verbatim.
+        envelope: Bytes,
+    },
+    /// I hold these envelopes; ask if you want them.
+    IHave {
+        /// Ids, each with the hops its push would carry.
+        ids: Vec<(EnvelopeId<A>, u16)>,
+    },
+    /// Push to me from now on and, if an id is given, send me that envelope.
+    Graft {
+        /// The envelope wanted.
+        id: Option<EnvelopeId<A>>,
+    },
+    /// Stop pushing to me; announce instead.
+    Prune,
+}
+
+/// Joins an [`Output::Verify`] to its [`Input::Verified`]. Never reused within one [`Gossip`](crate::Gossip).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub(crate) u64);
+
+/// What the network, the signature check or the clock did.
+///
+/// There is no input from a log on disk yet: the log lives in memory and answers by itself.
+#[derive(Clone, Debug)]
+pub enum Input<P, A> {
+    /// A neighbour sent a message. From anyone who is not up it is ignored and counted.
+    Received {
+        /// The neighbour.
+        from: P,
+        /// What it sent.
+        message: Message<A>,
+    },
+    /// A link to this neighbour is ready. Twice is harmless.
+    NeighborUp(P),
+    /// The link is gone. Twice is harmless.
+    NeighborDown(P),
+    /// The instant of [`Gossip::poll_timeout`](crate::Gossip::poll_timeout) may have come.
+    Timeout,
+    /// The answer to [`Output::Verify`]. An unknown ticket is ignored and counted.
+    Verified {
+        /// The ticket of the question.
+        ticket: Ticket,
+        /// Whether the signature holds and the envelope's own author, run, first and count are those of the id.
+        ok: bool,
+    },
+}
+
+/// What the caller has to do.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Output<P, A> {
+    /// Send a message to a neighbour.
+    Send {
+        /// The neighbour.
+        to: P,
+        /// The message; clones share the bytes.
+        message: Message<A>,
+    },
+    /// Check the signature, and that the envelope's own author, run, first and count equal `id`; answer with
+    /// [`Input::Verified`]. Until then nothing of it counts as seen.
+    Verify {
+        /// Hand it back with the answer.
+        ticket: Ticket,
+        /// The id that the sender claims.
+        id: EnvelopeId<A>,
+        /// The bytes to check.
+        envelope: Bytes,
+        /// Who sent this copy.
+        from: P,
+    },
+    /// A verified envelope, our own included, to be kept in a log outside, if there is one. Comes before its `Deliver`.
+    Append {
+        /// Its id.
+        id: EnvelopeId<A>,
+        /// The signed bytes.
+        envelope: Bytes,
+    },
+    /// Hand messages to the application, exactly once each.
+    Deliver {
+        /// Its id.
+        id: EnvelopeId<A>,
+        /// The signed bytes, verified.
+        envelope: Bytes,
+        /// Bit `i` is set if entry `i` (seq `id.first + i`) was not delivered before: only those are to be delivered.
+        entries: u64,
+        /// A message of this author with a higher seq was delivered before.
+        late: bool,
+        /// Who sent the copy that was verified; may be down by now.
+        from: P,
+    },
+    /// A valid envelope of our own author, with a number that we have not used yet, came from outside: the identity runs
+    /// elsewhere too, or was restored from a copy. Publish above `id.seqs().end` from now on. Comes once per envelope.
+    OwnAhead {
+        /// The envelope's id.
+        id: EnvelopeId<A>,
+    },
+    /// A neighbour broke the rules. What follows is the caller's policy; the core keeps working with it until it is down.
+    Misbehaved {
+        /// The neighbour; may be down by now.
+        peer: P,
+        /// What it did.
+        fault: Fault,
+    },
+}
+
+/// What a neighbour did wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Fault {
+    /// It sent an envelope whose check failed. An honest neighbour cannot: it checks before it forwards.
+    #[error("sent a forged envelope")]
+    Forged,
+    /// It named an id that no envelope can have.
+    #[error("sent an id that cannot be")]
+    Malformed,
+    /// It pushed an envelope above [`Config::max_envelope`](crate::Config::max_envelope).
+    #[error("sent an envelope of {len} bytes, the limit is {limit}")]
+    TooLarge {
+        /// Bytes of the envelope.
+        len: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// It announced more ids at once than [`Config::max_ids`](crate::Config::max_ids).
+    #[error("announced {count} ids at once, the limit is {limit}")]
+    TooManyIds {
+        /// Ids in the message.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// It sent one envelope again and again, more than [`Config::max_duplicates`](crate::Config::max_duplicates) times.
+    #[error("sent one envelope {count} times over, the limit is {limit}")]
+    Duplicates {
+        /// Superfluous copies of one id since the last such fault.
+        count: u32,
+        /// The limit.
+        limit: u32,
+    },
+}
+
+/// Where a published envelope went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// Neighbours that it was pushed or announced to; 0 if nobody is linked (it is in the log then).
+    pub links: usize,
+}
+
+/// Why an envelope was not published. Nothing changed and nothing was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The id names another author; the caller's mistake.
+    #[error("the envelope is of another author")]
+    NotOurs,
+    /// The id is one that no envelope can have; the caller's mistake.
+    #[error("the envelope has an id that cannot be")]
+    BadId,
+    /// The envelope is too large; send a file instead.
+    #[error("the envelope is {len} bytes, the limit is {limit}")]
+    TooLarge {
+        /// Bytes of the envelope.
+        len: usize,
+        /// The limit, in bytes.
+        limit: usize,
+    },
+    /// The number may have been used already: seqs only rise.
+    #[error("seq {first} may have been used, the next free one is {next}")]
+    UsedSeq {
+        /// First seq of the envelope.
+        first: u64,
+        /// The lowest seq that may be published.
+        next: u64,
+    },
+}
+
+/// Prints the length of bytes instead of the bytes.
+struct Len<'a>(&'a Bytes);
+
+impl Debug for Len<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl<A: Debug> Debug for Message<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Push { id, hops, envelope } => f
+                .debug_struct("Push")
+                .field("id", id)
+                .field("hops", hops)
+                .field("envelope", &Len(envelope))
+                .finish(),
+            Self::IHave { ids } => f.debug_struct("IHave").field("ids", ids).finish(),
+            Self::Graft { id } => f.debug_struct("Graft").field("id", id).finish(),
+            Self::Prune => f.write_str("Prune"),
+        }
+    }
+}
+
+impl<P: Debug, A: Debug> Debug for Output<P, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send { to, message } => {
+                f.debug_struct("Send").field("to", to).field("message", message).finish()
+            }
+            Self::Verify { ticket, id, envelope, from } => f
+                .debug_struct("Verify")
+                .field("ticket", ticket)
+                .field("id", id)
+                .field("envelope", &Len(envelope))
+                .field("from", from)
+                .finish(),
+            Self::Append { id, envelope } => {
+                f.debug_struct("Append").field("id", id).field("envelope", &Len(envelope)).finish()
+            }
+            Self::Deliver { id, envelope, entries, late, from } => f
+                .debug_struct("Deliver")
+                .field("id", id)
+                .field("envelope", &Len(envelope))
+                .field("entries", &format_args!("{entries:#b}"))
+                .field("late", late)
+                .field("from", from)
+                .finish(),
+            Self::OwnAhead { id } => f.debug_struct("OwnAhead").field("id", id).finish(),
+            Self::Misbehaved { peer, fault } => {
+                f.debug_struct("Misbehaved").field("peer", peer).field("fault", fault).finish()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_cannot_be_are_told_apart() {
+        let id = |run, first, count| EnvelopeId { author: 1_u32, run, first, count };
+        for (id, valid, why) in [
+            (id(0, 0, 1), true, "the very first message"),
+            (id(5, 5, 64), true, "a full bundle"),
+            (id(0, 0, 0), false, "no entries"),
+            (id(0, 0, 65), false, "more entries than a bundle holds"),
+            (id(6, 5, 1), false, "older than its run"),
+            (id(0, u64::MAX - 1, 1), true, "the last seq"),
+            (id(0, u64::MAX, 1), false, "its end overflows"),
+            (id(0, u64::MAX - 62, 64), false, "its end overflows"),
+        ] {
+            assert_eq!(id.is_valid(), valid, "{why}");
+            assert!(id.seqs().end >= id.first);
+        }
+    }
+
+    #[test]
+    fn debug_prints_no_payload() {
+        let id = EnvelopeId { author: 1_u32, run: 0, first: 0, count: 1 };
+        let envelope = Bytes::from_static(b"secret");
+        let text =
+            format!("{:?}", Output::Send { to: 2_u32, message: Message::Push { id, hops: 1, envelope } });
+        assert!(text.contains("6 bytes") && !text.contains("secret"));
+    }
+}

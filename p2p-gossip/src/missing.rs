@@ -1,0 +1,235 @@
+//! Envelopes that were announced to us and are not here yet: who has them, and whom we asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::message::{EnvelopeId, Key};
+
+/// The wanted ids. Each is asked of one announcer at a time; the others wait for their turn.
+#[derive(Debug)]
+pub(crate) struct Missing<P, A> {
+    wants: BTreeMap<EnvelopeId<A>, Want<P>>,
+    /// The same facts by neighbour; who has nothing to offer is not in it.
+    offers: BTreeMap<P, Offers<A>>,
+    next_order: u64,
+    max_announced: usize,
+    max_pulls: usize,
+}
+
+/// One wanted envelope. It has been asked for or has others to ask, or it is forgotten.
+#[derive(Debug)]
+struct Want<P> {
+    /// First announced, first pulled.
+    order: u64,
+    asked: Option<P>,
+    /// Announcers not asked yet, in the order they came.
+    others: Vec<P>,
+}
+
+/// What one neighbour announced.
+#[derive(Debug)]
+struct Offers<A> {
+    /// It was asked for these and has not answered.
+    asked: BTreeSet<EnvelopeId<A>>,
+    /// It is among the others of these, by the order of the want.
+    waiting: BTreeSet<(u64, EnvelopeId<A>)>,
+}
+
+impl<P: Key, A: Key> Missing<P, A> {
+    pub(crate) fn new(max_announced: usize, max_pulls: usize) -> Self {
+        Self { wants: BTreeMap::new(), offers: BTreeMap::new(), next_order: 0, max_announced, max_pulls }
+    }
+
+    /// Notes that `from` has the envelope. Returns false if it has announced too many.
+    pub(crate) fn announce(&mut self, id: EnvelopeId<A>, from: P) -> bool {
+        if let Some(want) = self.wants.get(&id)
+            && (want.asked == Some(from) || want.others.contains(&from))
+        {
+            return true;
+        }
+        if self.offers.get(&from).map_or(0, |o| o.asked.len() + o.waiting.len()) >= self.max_announced {
+            return false;
+        }
+        let want = self.wants.entry(id).or_insert_with(|| {
+            self.next_order += 1;
+            Want { order: self.next_order, asked: None, others: Vec::new() }
+        });
+        want.others.push(from);
+        let offers = self
+            .offers
+            .entry(from)
+            .or_insert_with(|| Offers { asked: BTreeSet::new(), waiting: BTreeSet::new() });
+        offers.waiting.insert((want.order, id));
+        true
+    }
+
+    /// Picks whom to ask for an id that is asked of nobody: the first announcer that is ready and has a free pull.
+    pub(crate) fn ask(&mut self, id: EnvelopeId<A>, mut ready: impl FnMut(P) -> bool) -> Option<P> {
+        let want = self.wants.get_mut(&id)?;
+        if want.asked.is_some() {
+            return None;
+        }
+        let (offers, max_pulls) = (&self.offers, self.max_pulls);
+        let free = |peer: &P| offers.get(peer).is_some_and(|o| o.asked.len() < max_pulls);
+        let turn = want.others.iter().position(|p| free(p) && ready(*p))?;
+        let peer = want.others.remove(turn);
+        want.asked = Some(peer);
+        if let Some(offers) = self.offers.get_mut(&peer) {
+            offers.waiting.remove(&(want.order, id));
+            offers.asked.insert(id);
+        }
+        Some(peer)
+    }
+
+    /// The oldest id that `peer` may be asked for now, if it has a free pull.
+    pub(crate) fn next_of(
+        &self,
+        peer: P,
+        mut wanted: impl FnMut(&EnvelopeId<A>) -> bool,
+    ) -> Option<EnvelopeId<A>> {
+        let offers = self.offers.get(&peer)?;
+        if offers.asked.len() >= self.max_pulls {
+            return None;
+        }
+        let unasked = |id: &EnvelopeId<A>| self.wants.get(id).is_some_and(|w| w.asked.is_none());
+        offers.waiting.iter().map(|&(_, id)| id).find(|id| unasked(id) && wanted(id))
+    }
+
+    /// Ends the pull of `id` at `from`, answered or not; the others keep their turn. Returns whether there was one.
+    pub(crate) fn end_pull(&mut self, id: &EnvelopeId<A>, from: P) -> bool {
+        let Some(want) = self.wants.get_mut(id) else {
+            return false;
+        };
+        if want.asked != Some(from) {
+            return false;
+        }
+        want.asked = None;
+        if want.others.is_empty() {
+            self.wants.remove(id);
+        }
+        self.forget_offer(from, |offers| {
+            offers.asked.remove(id);
+        });
+        true
+    }
+
+    /// Whom the id is asked of.
+    pub(crate) fn asked(&self, id: &EnvelopeId<A>) -> Option<P> {
+        self.wants.get(id)?.asked
+    }
+
+    /// Forgets an id, and returns who announced it and was not asked in vain.
+    pub(crate) fn remove(&mut self, id: &EnvelopeId<A>) -> Vec<P> {
+        let Some(want) = self.wants.remove(id) else {
+            return Vec::new();
+        };
+        for &peer in &want.others {
+            self.forget_offer(peer, |offers| {
+                offers.waiting.remove(&(want.order, *id));
+            });
+        }
+        let mut announcers = want.others;
+        if let Some(peer) = want.asked {
+            self.forget_offer(peer, |offers| {
+                offers.asked.remove(id);
+            });
+            announcers.push(peer);
+        }
+        announcers
+    }
+
+    /// Forgets a neighbour. Returns the ids it was asked for.
+    pub(crate) fn down(&mut self, peer: P) -> Vec<EnvelopeId<A>> {
+        let Some(offers) = self.offers.remove(&peer) else {
+            return Vec::new();
+        };
+        for (_, id) in offers.waiting {
+            self.change(id, |want| want.others.retain(|p| *p != peer));
+        }
+        for &id in &offers.asked {
+            self.change(id, |want| want.asked = None);
+        }
+        offers.asked.into_iter().collect()
+    }
+
+    pub(crate) fn contains(&self, id: &EnvelopeId<A>) -> bool {
+        self.wants.contains_key(id)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.wants.len()
+    }
+
+    fn change(&mut self, id: EnvelopeId<A>, change: impl FnOnce(&mut Want<P>)) {
+        let Some(want) = self.wants.get_mut(&id) else {
+            debug_assert!(false, "an offer is for a wanted id");
+            return;
+        };
+        change(want);
+        if want.asked.is_none() && want.others.is_empty() {
+            self.wants.remove(&id);
+        }
+    }
+
+    fn forget_offer(&mut self, peer: P, forget: impl FnOnce(&mut Offers<A>)) {
+        let Some(offers) = self.offers.get_mut(&peer) else {
+            debug_assert!(false, "an announcer has offers");
+            return;
+        };
+        forget(offers);
+        if offers.asked.is_empty() && offers.waiting.is_empty() {
+            self.offers.remove(&peer);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(first: u64) -> EnvelopeId<u32> {
+        EnvelopeId { author: 1, run: 0, first, count: 1 }
+    }
+
+    #[test]
+    fn announcers_are_asked_in_turn_and_then_it_is_forgotten() {
+        let mut missing = Missing::new(10, 10);
+        assert!(missing.announce(id(0), 1_u32) && missing.announce(id(0), 2));
+        assert_eq!(missing.ask(id(0), |_| true), Some(1));
+        assert_eq!(missing.ask(id(0), |_| true), None);
+        assert!(missing.end_pull(&id(0), 1));
+        assert_eq!(missing.ask(id(0), |_| true), Some(2));
+        assert!(!missing.end_pull(&id(0), 1));
+        assert!(missing.end_pull(&id(0), 2));
+        assert!(missing.wants.is_empty() && missing.offers.is_empty());
+    }
+
+    #[test]
+    fn one_neighbour_has_few_pulls_and_a_bounded_list() {
+        let mut missing = Missing::new(3, 2);
+        for seq in 0..3 {
+            assert!(missing.announce(id(seq), 1_u32));
+        }
+        assert!(!missing.announce(id(3), 1));
+        assert!(missing.announce(id(2), 1), "said before");
+        assert_eq!(missing.ask(id(0), |_| true), Some(1));
+        assert_eq!(missing.ask(id(1), |_| true), Some(1));
+        assert_eq!(missing.ask(id(2), |_| true), None);
+        assert_eq!(missing.next_of(1, |_| true), None);
+        missing.remove(&id(0));
+        assert_eq!(missing.next_of(1, |_| true), Some(id(2)));
+    }
+
+    #[test]
+    fn a_neighbour_that_goes_leaves_nothing_behind() {
+        let mut missing = Missing::new(10, 10);
+        missing.announce(id(0), 1_u32);
+        missing.announce(id(0), 2);
+        missing.announce(id(1), 1);
+        missing.ask(id(0), |_| true);
+        assert_eq!(missing.down(1), [id(0)]);
+        assert!(!missing.contains(&id(1)));
+        assert_eq!(missing.ask(id(0), |_| true), Some(2));
+        assert_eq!(missing.down(2), [id(0)]);
+        assert!(missing.wants.is_empty() && missing.offers.is_empty());
+    }
+}

@@ -1,0 +1,245 @@
+//! Which messages were verified: per author a floor and the ranges above it, exact and bounded.
+
+use std::collections::BTreeMap;
+
+use crate::message::{EnvelopeId, Key};
+
+/// What we know of the seqs of one id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    /// At least one seq was never seen: bit `i` for seq `first + i`.
+    New(u64),
+    /// Each seq was verified.
+    Seen,
+    /// Each seq was verified or lies under the floor, and at least one was perhaps never seen.
+    Old,
+}
+
+/// The seen seqs of all authors. Raised only by what was verified.
+///
+/// An author starts with floor 0 and nothing seen, so that what was sent before we met can still come. When an author has too
+/// many ranges, its floor rises over the lowest one: the hole between is given up.
+#[derive(Debug)]
+pub(crate) struct Seen<A> {
+    authors: BTreeMap<A, Author>,
+    ranges: usize,
+    max_authors: usize,
+    max_ranges: usize,
+    max_ranges_total: usize,
+}
+
+/// `ranges` are sorted, not empty, do not touch, and lie above `floor`.
+#[derive(Debug, Default)]
+struct Author {
+    /// Seqs below it are not looked at again.
+    floor: u64,
+    /// Seqs below it were all seen; at most `floor`.
+    whole: u64,
+    ranges: Vec<(u64, u64)>,
+}
+
+impl<A: Key> Seen<A> {
+    /// Knows `me` from the start, whatever the limit.
+    pub(crate) fn new(me: A, max_authors: usize, max_ranges: usize, max_ranges_total: usize) -> Self {
+        Self {
+            authors: BTreeMap::from([(me, Author::default())]),
+            ranges: 0,
+            max_authors,
+            max_ranges: max_ranges.max(1),
+            max_ranges_total,
+        }
+    }
+
+    /// Marks all seqs of a verified id. Returns how many other seqs were given up by that, or `None` if the author is new and
+    /// the table full.
+    pub(crate) fn insert(&mut self, id: &EnvelopeId<A>) -> Option<u64> {
+        if self.is_full() && !self.knows(&id.author) {
+            return None;
+        }
+        let author = self.authors.entry(id.author).or_default();
+        let before = author.ranges.len();
+        author.insert(id.seqs().start, id.seqs().end);
+        let mut given_up = 0;
+        while author.ranges.len() > self.max_ranges
+            || (author.ranges.len() > 1 && self.ranges - before + author.ranges.len() > self.max_ranges_total)
+        {
+            given_up += author.raise_floor();
+        }
+        self.ranges = self.ranges - before + author.ranges.len();
+        Some(given_up)
+    }
+
+    pub(crate) fn status(&self, id: &EnvelopeId<A>) -> Status {
+        let Some(author) = self.authors.get(&id.author) else {
+            return Status::New(all_entries(id));
+        };
+        let mut unseen = 0;
+        let mut old = false;
+        for (bit, seq) in id.seqs().enumerate() {
+            if seq < author.floor {
+                old |= seq >= author.whole;
+            } else if !author.has(seq) {
+                unseen |= 1 << bit;
+            }
+        }
+        match (unseen, old) {
+            (0, true) => Status::Old,
+            (0, false) => Status::Seen,
+            _ => Status::New(unseen),
+        }
+    }
+
+    pub(crate) fn knows(&self, author: &A) -> bool {
+        self.authors.contains_key(author)
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.authors.len() >= self.max_authors
+    }
+
+    pub(crate) fn authors(&self) -> usize {
+        self.authors.len()
+    }
+}
+
+impl Author {
+    fn insert(&mut self, start: u64, end: u64) {
+        let start = start.max(self.floor);
+        if start >= end {
+            return;
+        }
+        // The ranges that overlap or touch [start, end) become one with it.
+        let from = self.ranges.partition_point(|&(_, e)| e < start);
+        let to = self.ranges.partition_point(|&(s, _)| s <= end);
+        let merged = match self.ranges.get(from..to) {
+            Some([(s, e)]) => (start.min(*s), end.max(*e)),
+            Some([(s, _), .., (_, e)]) => (start.min(*s), end.max(*e)),
+            _ => (start, end),
+        };
+        self.ranges.splice(from..to, [merged]);
+        self.settle();
+    }
+
+    /// Moves the floor over the lowest range, and returns how many unseen seqs that gives up.
+    fn raise_floor(&mut self) -> u64 {
+        let (start, end) = self.ranges.remove(0);
+        let given_up = start - self.floor;
+        self.floor = end;
+        given_up
+    }
+
+    /// A range that lies on the floor becomes part of it.
+    fn settle(&mut self) {
+        if let Some(&(start, end)) = self.ranges.first()
+            && start == self.floor
+        {
+            self.ranges.remove(0);
+            if self.whole == self.floor {
+                self.whole = end;
+            }
+            self.floor = end;
+        }
+    }
+
+    fn has(&self, seq: u64) -> bool {
+        let next = self.ranges.partition_point(|&(start, _)| start <= seq);
+        next.checked_sub(1).and_then(|i| self.ranges.get(i)).is_some_and(|&(_, end)| seq < end)
+    }
+}
+
+/// One bit per entry of a valid id.
+pub(crate) fn all_entries<A>(id: &EnvelopeId<A>) -> u64 {
+    u64::MAX >> (64_u32.saturating_sub(u32::from(id.count))).min(63)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id(author: u32, first: u64, count: u8) -> EnvelopeId<u32> {
+        EnvelopeId { author, run: 0, first, count }
+    }
+
+    #[test]
+    fn only_unseen_entries_of_an_overlapping_bundle_are_new() {
+        let mut seen = Seen::new(0, 9, 8, 64);
+        assert_eq!(seen.status(&id(1, 10, 64)), Status::New(u64::MAX));
+        assert_eq!(seen.insert(&id(1, 10, 2)), Some(0));
+        assert_eq!(seen.status(&id(1, 9, 4)), Status::New(0b1001));
+        assert_eq!(seen.status(&id(1, 10, 2)), Status::Seen);
+        assert_eq!(seen.status(&id(2, 10, 2)), Status::New(0b11));
+    }
+
+    #[test]
+    fn a_full_author_gives_up_its_lowest_hole_and_counts_it() {
+        let mut seen = Seen::new(0, 9, 2, 64);
+        for first in [10, 20] {
+            assert_eq!(seen.insert(&id(1, first, 1)), Some(0));
+        }
+        assert_eq!(seen.insert(&id(1, 30, 1)), Some(10));
+        assert_eq!(seen.status(&id(1, 5, 1)), Status::Old);
+        assert_eq!(seen.status(&id(1, 12, 1)), Status::New(1));
+        assert_eq!(seen.status(&id(1, 20, 1)), Status::Seen);
+    }
+
+    #[test]
+    fn a_full_table_refuses_new_authors_and_serves_known_ones() {
+        let mut seen = Seen::new(0, 2, 8, 64);
+        assert_eq!(seen.insert(&id(1, 0, 1)), Some(0));
+        assert_eq!(seen.insert(&id(2, 0, 1)), None);
+        assert_eq!(seen.insert(&id(1, 1, 1)), Some(0));
+        assert_eq!(seen.authors(), 2);
+    }
+
+    proptest! {
+        /// Against a plain set: with room for every hole it is exact; without, it never forgets what it saw.
+        #[test]
+        fn it_agrees_with_a_set(
+            ids in proptest::collection::vec((0_u64..300, 1_u8..=64), 0..60),
+            max_ranges in 1_usize..200,
+        ) {
+            let mut seen = Seen::new(0, 9, max_ranges, 1_000);
+            let mut model = BTreeSet::new();
+            let mut given_up = 0;
+            for (first, count) in ids {
+                let id = id(7, first, count);
+                let status = seen.status(&id);
+                let unseen: u64 = id.seqs().enumerate()
+                    .filter(|(_, seq)| !model.contains(seq))
+                    .map(|(bit, _)| 1 << bit)
+                    .sum();
+                match status {
+                    Status::New(mask) => prop_assert_eq!(mask & !unseen, 0),
+                    Status::Seen => prop_assert_eq!(unseen, 0),
+                    Status::Old => prop_assert!(given_up > 0),
+                }
+                if given_up == 0 {
+                    prop_assert_eq!(status, if unseen == 0 { Status::Seen } else { Status::New(unseen) });
+                }
+                given_up += seen.insert(&id).unwrap();
+                model.extend(id.seqs());
+                let author = &seen.authors[&7];
+                prop_assert!(author.ranges.len() <= max_ranges);
+                prop_assert_eq!(author.ranges.len(), seen.ranges);
+                prop_assert!(author.ranges.windows(2).all(|w| w[0].1 < w[1].0));
+                prop_assert!(author.ranges.first().is_none_or(|r| r.0 > author.floor));
+            }
+        }
+
+        #[test]
+        fn all_ranges_together_are_bounded(
+            ids in proptest::collection::vec((0_u32..10, 0_u64..u64::MAX - 64, 1_u8..=64), 0..200),
+        ) {
+            let mut seen = Seen::new(0, 10, 8, 20);
+            for (author, first, count) in ids {
+                prop_assert!(seen.insert(&id(author, first, count)).is_some());
+                prop_assert_eq!(seen.ranges, seen.authors.values().map(|a| a.ranges.len()).sum::<usize>());
+                prop_assert!(seen.ranges <= 20 + 10);
+            }
+        }
+    }
+}

@@ -1,0 +1,336 @@
+//! The core: dispatches inputs to its parts and owns them.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use bytes::Bytes;
+use rand::Rng;
+use tracing::{debug, trace};
+
+use crate::checks::{Candidate, Checks, Closed, Copied};
+use crate::config::Config;
+use crate::log::{Answer, Log};
+use crate::message::{EnvelopeId, Fault, Input, Key, Message, Output, PublishError, Queued, Ticket};
+use crate::missing::Missing;
+use crate::order::{Item, Order};
+use crate::seen::{Seen, Status};
+use crate::stats::Stats;
+use crate::timers::Timers;
+use crate::tree::Tree;
+
+/// What a deadline is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer<A> {
+    /// The pull of this id should have been answered.
+    Pull(EnvelopeId<A>),
+    /// Something of this author was held back long enough.
+    Hole(A),
+    /// The oldest envelope of the log is too old.
+    LogAge,
+}
+
+/// One member of a broadcast group: a state machine without clock, sockets or keys.
+///
+/// `P` names neighbours, `A` names authors; they may be the same type. See the crate documentation for the contract and an
+/// example.
+#[derive(Debug)]
+pub struct Gossip<P, A, R> {
+    pub(crate) me: A,
+    /// Our seqs below it may have been used.
+    pub(crate) own_next: u64,
+    pub(crate) config: Config,
+    pub(crate) rng: R,
+    pub(crate) tree: Tree<P, A>,
+    pub(crate) seen: Seen<A>,
+    pub(crate) checks: Checks<P, A>,
+    pub(crate) missing: Missing<P, A>,
+    pub(crate) order: Order<P, A>,
+    pub(crate) log: Log<P, A>,
+    pub(crate) timers: Timers<Timer<A>>,
+    /// Drained by the caller after each call, so it holds what one input causes and no more.
+    pub(crate) outputs: VecDeque<Output<P, A>>,
+    pub(crate) stats: Stats,
+}
+
+impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
+    /// A core without neighbours that knows nobody but itself.
+    ///
+    /// `me` is the author of what is [published](Self::publish) here and is never heard. `rng` decides whom to serve first.
+    pub fn new(me: A, config: Config, rng: R) -> Self {
+        Self {
+            me,
+            own_next: 0,
+            rng,
+            tree: Tree::new(),
+            seen: Seen::new(me, config.max_authors, config.max_ranges, config.max_ranges_total),
+            checks: Checks::new(),
+            missing: Missing::new(config.max_announced, config.max_pulls),
+            order: Order::new(&config),
+            log: Log::new(config.log_age, config.log_bytes, config.log_messages),
+            timers: Timers::new(),
+            outputs: VecDeque::new(),
+            stats: Stats::default(),
+            config,
+        }
+    }
+
+    /// Says that our seqs below `next` may have been used, by an earlier run or elsewhere. Never lowers it.
+    ///
+    /// Call it before the first input after a restart; without it, our own earlier messages that come back are taken for
+    /// someone else's use of our identity ([`Output::OwnAhead`]).
+    pub fn resume_at(&mut self, next: u64) {
+        self.own_next = self.own_next.max(next);
+    }
+
+    /// Takes what the network, the check or the clock did. Drain [`poll_output`](Self::poll_output) afterwards.
+    pub fn handle(&mut self, now: Instant, input: Input<P, A>) {
+        trace!(?input);
+        match input {
+            Input::Received { from, message } => self.on_received(now, from, message),
+            Input::NeighborUp(peer) => self.tree.up(now, peer, &self.config),
+            Input::NeighborDown(peer) => self.on_neighbor_down(now, peer),
+            Input::Timeout => self.on_timeout(now),
+            Input::Verified { ticket, ok } => self.on_verified(now, ticket, ok),
+        }
+        self.measure();
+    }
+
+    /// Sends an envelope of our own to everybody. Drain [`poll_output`](Self::poll_output) afterwards.
+    ///
+    /// It is not checked: the caller signed it. Seqs have to rise; gaps are harmless between runs and cost others up to
+    /// [`Config::hold_time`] inside one.
+    ///
+    /// # Errors
+    ///
+    /// [`PublishError`] says what is wrong with the envelope or its id; nothing was changed or sent then.
+    pub fn publish(
+        &mut self,
+        now: Instant,
+        id: EnvelopeId<A>,
+        envelope: Bytes,
+    ) -> Result<Queued, PublishError> {
+        if id.author != self.me {
+            return Err(PublishError::NotOurs);
+        }
+        if !id.is_valid() {
+            return Err(PublishError::BadId);
+        }
+        if envelope.len() > self.config.max_envelope {
+            return Err(PublishError::TooLarge { len: envelope.len(), limit: self.config.max_envelope });
+        }
+        if id.first < self.own_next {
+            return Err(PublishError::UsedSeq { first: id.first, next: self.own_next });
+        }
+        self.own_next = id.seqs().end;
+        self.mark_seen(&id);
+        self.stats.published += 1;
+        self.keep(now, id, 0, &envelope);
+        let links = self.forward(id, 0, &envelope, &[]);
+        self.measure();
+        Ok(Queued { links })
+    }
+
+    /// The next thing to do, or `None` when all is done for now.
+    pub fn poll_output(&mut self) -> Option<Output<P, A>> {
+        let output = self.outputs.pop_front()?;
+        trace!(?output);
+        Some(output)
+    }
+
+    /// When [`Input::Timeout`] is due, if nothing else happens before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Whether this neighbour has room for more checks. The caller should not read its link while this is false; what it
+    /// hands over all the same is kept up to twice the limits of [`Config`], and beyond that counts as an announcement.
+    pub fn ready_for(&self, peer: P) -> bool {
+        self.has_room(peer, 1)
+    }
+
+    /// Counters and gauges.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    fn on_received(&mut self, now: Instant, from: P, message: Message<A>) {
+        if !self.tree.contains(from) {
+            self.stats.not_neighbor += 1;
+            return;
+        }
+        match message {
+            Message::Push { id, hops, envelope } => self.on_push(now, from, id, hops, envelope),
+            Message::IHave { ids } => self.on_ihave(now, from, &ids),
+            Message::Graft { id } => self.on_graft(now, from, id),
+            Message::Prune => self.set_eager(from, false),
+        }
+    }
+
+    fn on_push(&mut self, now: Instant, from: P, id: EnvelopeId<A>, hops: u16, envelope: Bytes) {
+        if !id.is_valid() {
+            return self.refuse_malformed(from);
+        }
+        if envelope.len() > self.config.max_envelope {
+            self.stats.refused_too_large += 1;
+            let (len, limit) = (envelope.len(), self.config.max_envelope);
+            return self.blame(from, Fault::TooLarge { len, limit });
+        }
+        self.end_pull(now, &id, from);
+        match self.seen.status(&id) {
+            Status::New(_) => {}
+            Status::Old => return self.stats.refused_old += 1,
+            Status::Seen => return self.on_duplicate(from, id),
+        }
+        if !self.admits_author(now, from, &id) {
+            return;
+        }
+        if !self.has_room(from, 2) {
+            self.stats.refused_busy += 1;
+            return self.announce(now, from, id);
+        }
+        match self.checks.copy(&id, from, hops, &envelope) {
+            Some(Copied::Kept) => {}
+            Some(Copied::Repeated) => self.on_duplicate(from, id),
+            None => {
+                let senders = vec![from];
+                self.check(id, VecDeque::from([Candidate { envelope, hops, senders }]));
+            }
+        }
+    }
+
+    fn on_verified(&mut self, now: Instant, ticket: Ticket, ok: bool) {
+        let Some(closed) = self.checks.close(ticket) else {
+            self.stats.unknown_tickets += 1;
+            return;
+        };
+        let mut busy: Vec<P> = closed.candidate.senders.clone();
+        busy.extend(closed.others.iter().flat_map(|other| &other.senders));
+        if ok {
+            self.on_genuine(now, closed);
+        } else {
+            self.on_forged(now, closed);
+        }
+        // They may have room again.
+        for peer in busy {
+            self.pull_from(now, peer);
+        }
+    }
+
+    fn on_genuine(&mut self, now: Instant, closed: Closed<P, A>) {
+        let Closed { id, candidate, others } = closed;
+        let copies: usize = others.iter().map(|other| other.senders.len()).sum();
+        self.stats.copies_unchecked += copies as u64;
+        self.stats.duplicates += (candidate.senders.len() - 1) as u64;
+        let mut havers = candidate.senders;
+        havers.extend(self.forget_missing(now, &id));
+        // A bundle that overlaps this one may have been verified meanwhile.
+        let (Status::New(entries), Some(&from)) = (self.seen.status(&id), havers.first()) else {
+            self.stats.duplicates += 1;
+            return;
+        };
+        if !self.seen.knows(&id.author) {
+            if self.seen.is_full() {
+                self.stats.refused_authors_full += 1;
+                return;
+            }
+            if let Some(neighbor) = self.tree.get_mut(from) {
+                neighbor.introductions.spend(now);
+            }
+        }
+        self.mark_seen(&id);
+        self.stats.verified += 1;
+        self.keep(now, id, candidate.hops, &candidate.envelope);
+        self.forward(id, candidate.hops, &candidate.envelope, &havers);
+        if id.author == self.me {
+            return self.on_own(id);
+        }
+        let item = Item { id, envelope: candidate.envelope, entries, from };
+        let ready = self.order.admit(now, item);
+        self.deliver(id.author, ready);
+    }
+
+    fn on_forged(&mut self, now: Instant, closed: Closed<P, A>) {
+        for &peer in &closed.candidate.senders {
+            self.stats.forged += 1;
+            self.blame(peer, Fault::Forged);
+        }
+        if closed.others.is_empty() {
+            self.pull(now, closed.id);
+        } else {
+            self.check(closed.id, closed.others);
+        }
+    }
+
+    /// A valid envelope of our own author that we do not know: of an earlier run, or of our identity elsewhere.
+    fn on_own(&mut self, id: EnvelopeId<A>) {
+        self.stats.own_returned += 1;
+        if id.seqs().end > self.own_next {
+            debug!(?id, next = self.own_next, "our identity is ahead of us");
+            self.own_next = id.seqs().end;
+            self.stats.own_ahead += 1;
+            self.outputs.push_back(Output::OwnAhead { id });
+        }
+    }
+
+    fn on_ihave(&mut self, now: Instant, from: P, ids: &[(EnvelopeId<A>, u16)]) {
+        if ids.len() > self.config.max_ids {
+            self.stats.refused_ihaves += 1;
+            let (count, limit) = (ids.len(), self.config.max_ids);
+            return self.blame(from, Fault::TooManyIds { count, limit });
+        }
+        for (id, _) in ids {
+            if !id.is_valid() {
+                return self.refuse_malformed(from);
+            }
+            match self.seen.status(id) {
+                Status::New(_) if self.admits_author(now, from, id) => {
+                    self.announce(now, from, *id);
+                }
+                Status::New(_) | Status::Seen => {}
+                Status::Old => self.stats.refused_old += 1,
+            }
+        }
+    }
+
+    fn on_graft(&mut self, now: Instant, from: P, id: Option<EnvelopeId<A>>) {
+        self.set_eager(from, true);
+        let Some(id) = id else { return };
+        self.expire_log(now);
+        match self.log.answer(&id, from, self.config.max_answers) {
+            Answer::Envelope(envelope, hops) => {
+                self.stats.pulls_answered += 1;
+                self.push(from, id, hops, envelope);
+            }
+            Answer::Unknown => self.stats.pulls_unknown += 1,
+            Answer::Refused => self.stats.pulls_refused += 1,
+        }
+    }
+
+    fn on_neighbor_down(&mut self, now: Instant, peer: P) {
+        if self.tree.down(peer) {
+            self.drop_offers(now, peer);
+        }
+    }
+
+    fn on_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.expire(now) {
+            match timer {
+                Timer::Pull(id) => self.on_pull_timeout(now, id),
+                Timer::Hole(author) => {
+                    let ready = self.order.expire(now, author);
+                    self.deliver(author, ready);
+                }
+                Timer::LogAge => self.expire_log(now),
+            }
+        }
+    }
+
+    fn on_duplicate(&mut self, from: P, id: EnvelopeId<A>) {
+        self.stats.duplicates += 1;
+        let limit = self.config.max_duplicates;
+        let count = self.tree.get_mut(from).and_then(|neighbor| neighbor.on_duplicate(id, limit));
+        if let Some(count) = count {
+            self.blame(from, Fault::Duplicates { count, limit });
+        }
+    }
+}

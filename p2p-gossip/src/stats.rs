@@ -1,0 +1,88 @@
+//! Counters: nothing is dropped or refused without one.
+
+/// Counters since the core was made, and a few gauges at the end. Numbers of envelopes unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Published here.
+    pub published: u64,
+    /// Verified and new, so logged and forwarded; our own not counted.
+    pub verified: u64,
+    /// Messages (entries) delivered.
+    pub delivered: u64,
+    /// Messages (entries) delivered after a later one of the same author; part of `delivered`.
+    pub delivered_late: u64,
+    /// Holes given up: their time was over or too much was held back.
+    pub holes_given_up: u64,
+
+    /// Pushes sent, answers to pulls included.
+    pub pushes_sent: u64,
+    /// Announcements sent.
+    pub ihaves_sent: u64,
+
+    /// Copies dropped because all their seqs were verified before, or the same neighbour had sent one already.
+    pub duplicates: u64,
+    /// Copies dropped unchecked, because a copy with other bytes proved to be the genuine one.
+    pub copies_unchecked: u64,
+    /// Copies whose check failed.
+    pub forged: u64,
+    /// Ids that cannot be.
+    pub refused_malformed: u64,
+    /// Pushes above the size limit.
+    pub refused_too_large: u64,
+    /// Announcements with too many ids, dropped whole.
+    pub refused_ihaves: u64,
+    /// Copies at or under an author's floor, of which some seq was perhaps never seen.
+    pub refused_old: u64,
+    /// Seqs that a rising floor gave up unseen. Not all of them need to exist.
+    pub seqs_given_up: u64,
+    /// Pushes and announced ids refused because the neighbour introduces new authors too fast.
+    pub refused_new_authors: u64,
+    /// Pushes and announced ids of new authors refused because the table of authors is full.
+    pub refused_authors_full: u64,
+    /// Pushes taken as announcements only, because the neighbour had too many checks open.
+    pub refused_busy: u64,
+    /// Announced ids refused because the neighbour had too many announced already.
+    pub refused_announced: u64,
+    /// Messages of someone who is not a neighbour.
+    pub not_neighbor: u64,
+    /// Answers with a ticket that is not open.
+    pub unknown_tickets: u64,
+    /// Valid envelopes of our own author that came back from outside and were unknown here, not delivered.
+    pub own_returned: u64,
+    /// Of those, the ones ahead of our own numbers.
+    pub own_ahead: u64,
+
+    /// Pulls sent.
+    pub pulls_sent: u64,
+    /// Pulls that were not answered in time.
+    pub pulls_timed_out: u64,
+    /// Announced envelopes forgotten, because nobody who announced them is left to ask.
+    pub pulls_abandoned: u64,
+    /// Pulls of neighbours answered.
+    pub pulls_answered: u64,
+    /// Pulls of neighbours ignored because they had the envelope often enough.
+    pub pulls_refused: u64,
+    /// Pulls of neighbours for envelopes that are not in the log.
+    pub pulls_unknown: u64,
+
+    /// Envelopes dropped from the log because they grew old.
+    pub log_expired: u64,
+    /// Envelopes dropped from the log because it was full.
+    pub log_evicted: u64,
+
+    /// Gauge: envelopes in the log.
+    pub log_messages: usize,
+    /// Gauge: bytes of envelopes in the log.
+    pub log_bytes: usize,
+    /// Gauge: authors known, ourselves included.
+    pub authors: usize,
+    /// Gauge: envelopes being checked.
+    pub open_checks: usize,
+    /// Gauge: envelopes announced and not yet here.
+    pub missing: usize,
+    /// Gauge: envelopes held back by a hole before them.
+    pub held: usize,
+    /// Gauge: neighbours.
+    pub neighbors: usize,
+}
