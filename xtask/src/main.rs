@@ -1,2 +1,65 @@
-//! Developer tasks of the p2p workspace.
-fn main() {}
+//! Developer tasks of the p2p workspace: `cargo xtask TASK`.
+#![expect(clippy::print_stdout, reason = "a program for developers: what it finds goes to standard output")]
+
+mod args;
+mod bench;
+mod ci;
+mod digest;
+mod fuzz;
+#[cfg(feature = "bench")]
+mod process;
+mod program;
+mod random;
+mod test_net;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use crate::args::Args;
+
+const HELP: &str = "\
+cargo xtask TASK
+
+  ci [STEP...] [--keep-going]          everything a change must pass; steps: fmt tidy clippy doc test package fuzz test-net
+  tidy                                 the rules of the repository that no compiler checks
+  test-net [--nodes 5] [--seed N] [--keep-logs]
+                                       a network of real `p2p` processes on loopback, driven through --json
+  bench files [--size 1GiB] [--sources 1] [--runs 5] [--json]
+  bench gossip [--nodes 50] [--burst 5000] [--window 128] [--copies 1] [--runs 1] [--json]
+  bench startup [--runs 20] [--json]
+  bench startup-probe                  one start, one JSON line, then waits for the end of standard input
+  fuzz [TARGET] [--seconds 60]         runs the fuzz targets (needs cargo-fuzz and a nightly toolchain)
+";
+
+fn main() -> ExitCode {
+    let mut args = Args::from_env();
+    let Some(task) = args.word() else {
+        print!("{HELP}");
+        return ExitCode::SUCCESS;
+    };
+    match run(&task, args) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask {task}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &str, args: Args) -> Result<ExitCode> {
+    match task {
+        "ci" => ci::run(args),
+        "tidy" => tidy::run(args),
+        "test-net" => test_net::run(args),
+        "bench" => bench::run(args),
+        "fuzz" => fuzz::run(args),
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => bail!("there is no such task; `cargo xtask` lists them"),
+    }
+}

@@ -1,0 +1,109 @@
+//! What this machine can do at best, measured in the same minutes as what we do with it.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::bench::tls;
+use crate::process;
+
+const BUFFER: usize = 256 * 1024;
+const HASHED: usize = 512 << 20;
+
+/// SHA-256 of one core, MB/s.
+pub(crate) fn sha256() -> f64 {
+    let buffer = vec![0x5a; 1 << 20];
+    let begin = Instant::now();
+    let mut hash = Sha256::new();
+    for _ in 0..HASHED / buffer.len() {
+        hash.update(&buffer);
+    }
+    std::hint::black_box(hash.finalize());
+    HASHED as f64 / 1e6 / begin.elapsed().as_secs_f64()
+}
+
+/// Copies a file by plain reads and writes, and syncs it; MB/s.
+pub(crate) fn copy_synced(from: &Path, to: &Path) -> Result<f64> {
+    let begin = Instant::now();
+    let mut source = File::open(from).with_context(|| from.display().to_string())?;
+    let mut copy = File::create_new(to).with_context(|| to.display().to_string())?;
+    let mut buffer = vec![0; BUFFER];
+    let mut total = 0;
+    loop {
+        let n = source.read(&mut buffer)?;
+        if n == 0 {
+            break;
+        }
+        copy.write_all(&buffer[..n])?;
+        total += n;
+    }
+    copy.sync_all()?;
+    let took = begin.elapsed().as_secs_f64();
+    drop(copy);
+    std::fs::remove_file(to)?;
+    Ok(total as f64 / 1e6 / took)
+}
+
+/// One TLS 1.3 stream over loopback, no disk and no hash: MB/s, and CPU seconds per GB of both ends.
+pub(crate) fn tls_loopback(bytes: u64) -> Result<(f64, f64)> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let me = std::process::id();
+    let before = process::cpu_s(me).unwrap_or_default();
+    let seconds = runtime.block_on(stream(bytes))?;
+    let cpu = process::cpu_s(me).unwrap_or_default() - before;
+    Ok((bytes as f64 / 1e6 / seconds, cpu / (bytes as f64 / 1e9)))
+}
+
+async fn stream(bytes: u64) -> Result<f64> {
+    let (server, client) = tls::configs()?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let addr = listener.local_addr()?;
+    let sender = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await?;
+        tcp.set_nodelay(true)?;
+        let mut tls = TlsAcceptor::from(server).accept(tcp).await?;
+        let buffer = vec![0x5a; BUFFER];
+        let mut left = bytes;
+        while left > 0 {
+            let n = usize::try_from(left).unwrap_or(BUFFER).min(BUFFER);
+            tls.write_all(&buffer[..n]).await?;
+            left -= n as u64;
+        }
+        tls.shutdown().await?;
+        anyhow::Ok(())
+    });
+    let tcp = TcpStream::connect(addr).await?;
+    tcp.set_nodelay(true)?;
+    let mut tls = TlsConnector::from(client).connect("localhost".try_into()?, tcp).await?;
+    let mut buffer = vec![0; BUFFER];
+    let begin = Instant::now();
+    let mut got = 0u64;
+    loop {
+        match tls.read(&mut buffer).await? {
+            0 => break,
+            n => got += n as u64,
+        }
+    }
+    let took = begin.elapsed().as_secs_f64();
+    sender.await??;
+    ensure!(got == bytes, "{got} of {bytes} bytes came");
+    Ok(took)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_bare_channel_carries_every_byte() {
+        assert!(stream(3 * BUFFER as u64 + 1).await.unwrap() > 0.0);
+    }
+}

@@ -1,0 +1,85 @@
+//! `cargo xtask test-net`: a network of real `p2p` processes on loopback, driven as any script would drive
+//! them, through `--json`. Nothing sleeps to wait: every step waits for an event under a deadline.
+
+mod node;
+mod report;
+mod scenario;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::args::Args;
+use crate::test_net::report::Report;
+use crate::test_net::scenario::{STEPS, Scenario};
+use crate::{program, workspace};
+
+/// Files larger than this do not stay with the logs of a failed run.
+const LARGEST_KEPT: u64 = 1 << 20;
+
+pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
+    let nodes: usize = args.parsed("--nodes", 5)?;
+    let seed: u64 = args.parsed("--seed", 1)?;
+    let keep = args.flag("--keep-logs");
+    let built = args.value("--program")?;
+    args.finish()?;
+    ensure!((3..=50).contains(&nodes), "--nodes {nodes}: 3 to 50 make sense here");
+    let target = workspace::target_dir()?;
+    let program = match built {
+        Some(path) => PathBuf::from(path),
+        None => {
+            workspace::run(workspace::cargo().args(["build", "--package", "p2p-cli", "--bin", "p2p"]))?;
+            target.join("debug").join(workspace::exe("p2p"))
+        }
+    };
+    let stamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let folder = target.join("test-net").join(format!("{stamp}-{}", std::process::id()));
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    program::kill_on_signal()?;
+
+    println!("test-net: {nodes} nodes, seed {seed}, {}", program.display());
+    let report = play(Scenario::new(program, folder.clone(), nodes, seed));
+    report.print_summary();
+    if report.all_passed() && !keep {
+        fs::remove_dir_all(&folder).ok();
+    } else {
+        remove_large_files(&folder);
+        println!("logs: {} (repeat with --seed {seed} --nodes {nodes})", folder.display());
+    }
+    println!("{}", report.verdict());
+    Ok(if report.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Plays every step; what cannot go on without a failed one is not played and counts as failed.
+fn play(mut scenario: Scenario) -> Report {
+    let mut report = Report::default();
+    let mut stuck = None;
+    for step in STEPS {
+        if let Some(at) = stuck {
+            report.not_run(step.name, at);
+            continue;
+        }
+        let begin = Instant::now();
+        let result = (step.play)(&mut scenario);
+        if result.is_err() && step.needed {
+            stuck = Some(step.name);
+        }
+        report.add(step.name, begin.elapsed(), result);
+    }
+    report
+}
+
+fn remove_large_files(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        match entry.metadata() {
+            Ok(data) if data.is_dir() => remove_large_files(&path),
+            Ok(data) if data.len() > LARGEST_KEPT && data.is_file() => drop(fs::remove_file(&path)),
+            _ => {}
+        }
+    }
+}
