@@ -1,1 +1,43 @@
-//! A sans-IO peer table: who is known, who to dial and when, who is alive.
+#![doc = include_str!("../README.md")]
+
+mod addr;
+mod backoff;
+mod config;
+mod count;
+mod dial;
+mod entry;
+mod event;
+mod exchange;
+mod learn;
+mod liveness;
+mod replace;
+mod restore;
+mod snapshot;
+mod store;
+mod table;
+mod timers;
+
+pub use addr::{PeerAddr, Reach, is_dialable, reach};
+pub use config::{Config, ConfigError, MAX_EXCHANGE, MAX_LEARNED_ADDRS, MAX_RECORD_BYTES};
+pub use count::Counters;
+pub use event::{
+    DialFailure, Direction, DownCause, HangupCause, Input, Key, Output, PeerView, Record, Refusal, Scope,
+    Source, State, Target,
+};
+pub use liveness::{Liveness, LivenessConfig, Probe};
+pub use replace::replace_file;
+pub use snapshot::{
+    DEFAULT_PORT, DecodeError, Format, Loaded, MAX_SNAPSHOT_BYTES, SNAPSHOT_VERSION, SavedAddr, SavedPeer,
+    Snapshot,
+};
+pub use store::{LoadError, PeerStore, SaveError};
+pub use table::PeerTable;
+
+#[cfg(test)]
+mod testing {
+    /// Some instant; tests count from here.
+    #[expect(clippy::disallowed_methods, reason = "there is no other way to make an instant")]
+    pub(crate) fn start() -> std::time::Instant {
+        std::time::Instant::now()
+    }
+}

@@ -1,0 +1,313 @@
+//! What is kept about one peer.
+
+use std::net::SocketAddr;
+use std::time::{Instant, SystemTime};
+
+use crate::addr::{Group, group};
+use crate::{PeerAddr, Record, Scope, State};
+
+/// Failures in a row after which an address may be forgotten (faults row 43).
+const FORGET_AFTER: u32 = 3;
+
+/// Addresses where somebody else answered, remembered per peer until its next record.
+const MAX_BAD: usize = 8;
+
+/// One address of one peer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Address {
+    pub(crate) addr: PeerAddr,
+    /// The scope of the record that named it; a newer record of that scope replaces it. `None`: from the user, or
+    /// found by dialling.
+    pub(crate) scope: Option<Scope>,
+    /// Failed dials in a row.
+    pub(crate) failures: u32,
+}
+
+/// Whether links with the peer are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ban {
+    No,
+    /// Lifted by a timer; not saved.
+    Until(Instant),
+    Forever,
+}
+
+/// How much is lost when an entry goes; the lowest goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Worth {
+    /// Hearsay that did not prove true.
+    Failed,
+    /// Hearsay not tried yet.
+    Hearsay,
+    /// Linked before, but never reached by us.
+    Visitor,
+    /// Reached by us before.
+    Reached,
+    /// The user's wish or ban.
+    Asked,
+    /// Linked or being dialled: never goes.
+    Busy,
+}
+
+#[derive(Debug)]
+pub(crate) struct Entry<P> {
+    pub(crate) state: State,
+    /// In the order in which they are dialled, but for failures.
+    pub(crate) addrs: Vec<Address>,
+    pub(crate) public: Option<Record>,
+    pub(crate) local: Option<Record>,
+    /// Who told us of it, until it is linked for the first time: that many more this neighbour may not introduce.
+    pub(crate) introduced_by: Option<P>,
+    pub(crate) wanted: bool,
+    /// The user hung up: not dialled by ourselves.
+    pub(crate) held: bool,
+    pub(crate) ban: Ban,
+    /// Failed dials in a row, short links included.
+    pub(crate) failures: u32,
+    /// Somebody else answered one of several addresses: find out which by dialling one at a time.
+    pub(crate) singly: bool,
+    /// Addresses where somebody else answered.
+    pub(crate) bad: Vec<SocketAddr>,
+    pub(crate) reached: bool,
+    pub(crate) last_connected: Option<SystemTime>,
+    /// When it was last known to be linked.
+    pub(crate) last_linked: Option<Instant>,
+    /// Until when it is dialled more often than others.
+    pub(crate) eager_until: Option<Instant>,
+}
+
+impl<P: Copy> Entry<P> {
+    pub(crate) fn new(introduced_by: Option<P>) -> Self {
+        Self {
+            state: State::Known,
+            addrs: Vec::new(),
+            public: None,
+            local: None,
+            introduced_by,
+            wanted: false,
+            held: false,
+            ban: Ban::No,
+            failures: 0,
+            singly: false,
+            bad: Vec::new(),
+            reached: false,
+            last_connected: None,
+            last_linked: None,
+            eager_until: None,
+        }
+    }
+
+    pub(crate) fn is_connected(&self) -> bool {
+        matches!(self.state, State::Connected { .. })
+    }
+
+    pub(crate) fn is_banned(&self) -> bool {
+        self.ban != Ban::No
+    }
+
+    pub(crate) fn ever_connected(&self) -> bool {
+        self.last_connected.is_some()
+    }
+
+    /// Nothing is lost when it goes: it cannot be dialled and the user said nothing about it.
+    pub(crate) fn is_useless(&self) -> bool {
+        let idle = matches!(self.state, State::Known | State::Backoff { .. });
+        idle && self.addrs.is_empty() && !self.wanted && !self.held && !self.is_banned()
+    }
+
+    pub(crate) fn worth(&self) -> Worth {
+        if matches!(self.state, State::Connected { .. } | State::Dialing) {
+            Worth::Busy
+        } else if self.wanted || self.is_banned() || self.held {
+            Worth::Asked
+        } else if self.reached {
+            Worth::Reached
+        } else if self.ever_connected() {
+            Worth::Visitor
+        } else if self.failures >= FORGET_AFTER {
+            Worth::Failed
+        } else {
+            Worth::Hearsay
+        }
+    }
+
+    pub(crate) fn record(&self, scope: Scope) -> Option<&Record> {
+        match scope {
+            Scope::Public => self.public.as_ref(),
+            Scope::Local => self.local.as_ref(),
+        }
+    }
+
+    pub(crate) fn set_record(&mut self, record: Record) {
+        match record.scope {
+            Scope::Public => self.public = Some(record),
+            Scope::Local => self.local = Some(record),
+        }
+    }
+
+    pub(crate) fn has_addr(&self, addr: SocketAddr) -> bool {
+        self.addrs.iter().any(|known| known.addr.socket_addr() == addr)
+    }
+
+    /// Adds or refreshes an address; says whether it is a new one. A full list loses the one that failed most often,
+    /// of equals the last.
+    pub(crate) fn add_addr(&mut self, addr: PeerAddr, scope: Option<Scope>, max: usize) -> bool {
+        let place = addr.socket_addr();
+        if let Some(known) = self.addrs.iter_mut().find(|known| known.addr.socket_addr() == place) {
+            known.scope = scope.or(known.scope);
+            if addr.file_port != 0 {
+                known.addr.file_port = addr.file_port;
+            }
+            return false;
+        }
+        if self.addrs.len() >= max.max(1) {
+            let worst = (0..self.addrs.len()).max_by_key(|&i| (self.addrs[i].failures, i));
+            self.addrs.remove(worst.expect("a full list is not empty"));
+        }
+        let addr = PeerAddr { ip: place.ip(), ..addr };
+        self.addrs.push(Address { addr, scope, failures: 0 });
+        true
+    }
+
+    pub(crate) fn drop_addr(&mut self, addr: SocketAddr) {
+        self.addrs.retain(|known| known.addr.socket_addr() != addr);
+    }
+
+    /// Somebody else answers at `addr`.
+    pub(crate) fn mark_bad(&mut self, addr: SocketAddr) {
+        self.drop_addr(addr);
+        if self.bad.len() >= MAX_BAD {
+            self.bad.remove(0);
+        }
+        self.bad.push(addr);
+    }
+
+    /// Our dial of `addr` reached the peer: from now on it is tried first.
+    pub(crate) fn mark_reached(&mut self, addr: SocketAddr, max: usize) {
+        self.reached = true;
+        self.singly = false;
+        self.bad.retain(|bad| *bad != addr);
+        let known = self.addrs.iter().position(|known| known.addr.socket_addr() == addr);
+        let mut first = match known {
+            Some(i) => self.addrs.remove(i),
+            None => {
+                self.addrs.truncate(max.max(1) - 1);
+                let addr = PeerAddr { ip: addr.ip(), port: addr.port(), file_port: 0 };
+                Address { addr, scope: None, failures: 0 }
+            }
+        };
+        first.failures = 0;
+        self.addrs.insert(0, first);
+    }
+
+    /// Dials of these addresses failed. One that failed [`FORGET_AFTER`] times in a row is forgotten if another one
+    /// did better, or if nothing speaks for the peer at all.
+    ///
+    /// A peer that is only asleep fails at all its addresses alike, and keeps them.
+    pub(crate) fn mark_failed(&mut self, tried: &[SocketAddr]) {
+        for known in &mut self.addrs {
+            if tried.contains(&known.addr.socket_addr()) {
+                known.failures = known.failures.saturating_add(1);
+            }
+        }
+        let best = self.addrs.iter().map(|known| known.failures).min().unwrap_or(0);
+        let hopeless = !self.ever_connected() && !self.wanted;
+        self.addrs.retain(|known| known.failures < FORGET_AFTER || (!hopeless && known.failures <= best));
+    }
+
+    /// Drops what an older record of `scope` named and the newer one does not, but for the address of our own link.
+    pub(crate) fn retain_scope(&mut self, scope: Scope, named: &[PeerAddr]) {
+        let linked = match self.state {
+            State::Connected { addr, .. } => Some(addr),
+            _ => None,
+        };
+        self.addrs.retain(|known| {
+            let place = known.addr.socket_addr();
+            let named = named.iter().any(|addr| addr.socket_addr() == place);
+            known.scope != Some(scope) || named || linked == Some(place)
+        });
+    }
+
+    /// Where to dial, best first.
+    pub(crate) fn dial_order(&self) -> Vec<PeerAddr> {
+        let mut order: Vec<&Address> = self.addrs.iter().collect();
+        order.sort_by_key(|known| known.failures);
+        order.into_iter().map(|known| known.addr).collect()
+    }
+
+    /// The groups of its addresses, each once.
+    pub(crate) fn groups(&self) -> Vec<Group> {
+        let mut groups: Vec<Group> = self.addrs.iter().filter_map(|known| group(known.addr.ip)).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        groups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addr(n: u8) -> PeerAddr {
+        PeerAddr { ip: [9, 9, 9, n].into(), port: 65432, file_port: 0 }
+    }
+
+    fn entry(addrs: &[u8]) -> Entry<u32> {
+        let mut entry = Entry::new(None);
+        for &n in addrs {
+            entry.add_addr(addr(n), None, 8);
+        }
+        entry
+    }
+
+    fn left(entry: &Entry<u32>) -> Vec<PeerAddr> {
+        entry.dial_order()
+    }
+
+    #[test]
+    fn an_address_that_fails_alone_is_forgotten_after_three() {
+        let mut entry = entry(&[1, 2]);
+        entry.last_connected = Some(SystemTime::UNIX_EPOCH);
+        for _ in 0..2 {
+            entry.mark_failed(&[addr(1).socket_addr()]);
+        }
+        assert_eq!(left(&entry), [addr(2), addr(1)]);
+        entry.mark_failed(&[addr(1).socket_addr()]);
+        assert_eq!(left(&entry), [addr(2)]);
+    }
+
+    #[test]
+    fn a_sleeping_peer_keeps_its_addresses_and_a_stranger_does_not() {
+        let both = [addr(1).socket_addr(), addr(2).socket_addr()];
+        let mut known = entry(&[1, 2]);
+        known.last_connected = Some(SystemTime::UNIX_EPOCH);
+        let mut wanted = entry(&[1, 2]);
+        wanted.wanted = true;
+        let mut stranger = entry(&[1, 2]);
+        for _ in 0..5 {
+            known.mark_failed(&both);
+            wanted.mark_failed(&both);
+            stranger.mark_failed(&both);
+        }
+        assert_eq!(known.addrs.len(), 2);
+        assert_eq!(wanted.addrs.len(), 2);
+        assert!(stranger.addrs.is_empty() && stranger.is_useless());
+    }
+
+    #[test]
+    fn a_full_list_loses_the_worst_address() {
+        let mut entry = entry(&[1, 2, 3]);
+        entry.mark_failed(&[addr(2).socket_addr()]);
+        entry.add_addr(addr(4), None, 3);
+        assert_eq!(left(&entry), [addr(1), addr(3), addr(4)]);
+    }
+
+    #[test]
+    fn a_newer_record_replaces_its_scope_only() {
+        let mut entry = entry(&[1]);
+        entry.add_addr(addr(2), Some(Scope::Public), 8);
+        entry.add_addr(addr(3), Some(Scope::Local), 8);
+        entry.retain_scope(Scope::Public, &[addr(4)]);
+        assert_eq!(left(&entry), [addr(1), addr(3)]);
+    }
+}

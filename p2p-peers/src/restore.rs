@@ -1,0 +1,92 @@
+//! The table to a [`Snapshot`] and back.
+
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+
+use crate::addr::{canonical, is_dialable};
+use crate::entry::{Ban, Entry, Worth};
+use crate::{Key, PeerTable, SavedAddr, SavedPeer, Scope, Snapshot};
+
+impl<P: Key, R: Rng> PeerTable<P, R> {
+    /// What of the table is worth keeping. Bans that end by themselves are not.
+    pub fn snapshot(&self) -> Snapshot<P> {
+        let saved = |(&id, entry): (&P, &Entry<P>)| {
+            let mut addrs: Vec<_> = entry.addrs.iter().collect();
+            addrs.sort_by_key(|known| known.failures);
+            SavedPeer {
+                id,
+                addrs: addrs.iter().map(|known| SavedAddr { addr: known.addr, scope: known.scope }).collect(),
+                last_connected: entry.last_connected,
+                wanted: entry.wanted,
+                banned: entry.ban == Ban::Forever,
+                records: [Scope::Public, Scope::Local]
+                    .iter()
+                    .filter_map(|&s| entry.record(s).cloned())
+                    .collect(),
+            }
+        };
+        Snapshot {
+            peers: self.entries.iter().map(saved).collect(),
+            seeds: self.seeds.keys().copied().collect(),
+        }
+    }
+
+    /// Adds what an earlier run knew; says how many of its peers are in the table now. What is known already stays as
+    /// it is, but for wishes and bans, which are added. Within the table's limits; peers that were linked come first.
+    pub fn restore(&mut self, now: Instant, snapshot: Snapshot<P>) -> usize {
+        self.begin(now);
+        let Snapshot { mut peers, seeds } = snapshot;
+        let newest = peers.iter().filter_map(|peer| peer.last_connected).max();
+        peers.sort_by_key(|peer| std::cmp::Reverse((peer.wanted || peer.banned, peer.last_connected)));
+        let mut restored = 0;
+        for peer in peers {
+            // There is no wall clock here; what was linked shortly before the newest link likely was to the end.
+            let lately = newest.zip(peer.last_connected).is_some_and(|(newest, at)| {
+                newest.duration_since(at).unwrap_or(Duration::ZERO) <= self.config.recent
+            });
+            restored += usize::from(self.restore_peer(now, peer, lately));
+        }
+        for addr in seeds.into_iter().map(canonical).filter(|addr| is_dialable(*addr)) {
+            if self.seeds.len() < self.config.max_seeds {
+                self.insert_seed(addr);
+            } else {
+                self.counters.evicted_seeds += 1;
+            }
+        }
+        self.changed(now);
+        self.fill(now);
+        restored
+    }
+
+    fn restore_peer(&mut self, now: Instant, saved: SavedPeer<P>, lately: bool) -> bool {
+        let worth = if saved.wanted || saved.banned { Worth::Asked } else { Worth::Hearsay };
+        if saved.id == self.me || !self.ensure(saved.id, None, worth) {
+            return false;
+        }
+        let (max_addrs, eager_until) = (self.config.max_addrs, now + self.config.eager_for);
+        self.edit(saved.id, |entry| {
+            for SavedAddr { addr, scope } in saved.addrs {
+                if is_dialable(addr.socket_addr()) && entry.addrs.len() < max_addrs {
+                    entry.add_addr(addr, scope, max_addrs);
+                }
+            }
+            for record in saved.records {
+                if entry.record(record.scope).is_none_or(|known| known.seq < record.seq) {
+                    entry.set_record(record);
+                }
+            }
+            entry.wanted |= saved.wanted;
+            if saved.banned {
+                (entry.ban, entry.wanted) = (Ban::Forever, false);
+            }
+            if entry.last_connected.is_none() {
+                entry.last_connected = saved.last_connected;
+                entry.reached = saved.last_connected.is_some();
+                entry.eager_until = lately.then_some(eager_until);
+            }
+        });
+        self.drop_if_useless(saved.id);
+        self.entries.contains_key(&saved.id)
+    }
+}
