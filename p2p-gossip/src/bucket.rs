@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Tokens that refill at a rate up to a burst. Spending may overdraw it; the debt is paid before anything is free again.
+/// Tokens that refill at a rate up to a burst. Spending may overdraw it; the debt is paid before anything is
+/// free again.
 #[derive(Debug)]
 pub(crate) struct Bucket {
     /// Thousandths of a token, so that refilling in small steps loses nothing worth having.

@@ -28,8 +28,8 @@ pub(crate) enum Copied {
 
 /// The open checks: one candidate of an id is checked at a time, the others wait.
 ///
-/// Each neighbour has one copy per id at most, and its number and bytes of copies are counted, so all is bounded by the limits
-/// per neighbour that [`Gossip`](crate::Gossip) puts before it.
+/// Each neighbour has one copy per id at most, and its number and bytes of copies are counted, so all is
+/// bounded by the limits per neighbour that [`Gossip`](crate::Gossip) puts before it.
 #[derive(Debug)]
 pub(crate) struct Checks<P, A> {
     /// The first candidate is with the caller.

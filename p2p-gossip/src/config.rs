@@ -5,48 +5,52 @@ use std::time::Duration;
 /// Limits and times. A limit of 0 refuses everything it limits; no value makes the core panic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Largest envelope, in bytes. Larger ones are refused by [`publish`](crate::Gossip::publish) and are a fault of the
-    /// neighbour that pushes them. 1 MiB of payload plus 32 KiB, so that a push fits a frame of 1 MiB + 64 KiB.
+    /// Largest envelope, in bytes. Larger ones are refused by [`publish`](crate::Gossip::publish) and are a
+    /// fault of the neighbour that pushes them. 1 MiB of payload plus 32 KiB, so that a push fits a frame of
+    /// 1 MiB + 64 KiB.
     pub max_envelope: usize,
-    /// Envelopes larger than this, in bytes, are announced and pulled, never pushed unasked. A push of a large envelope to a
-    /// neighbour that has it costs more than the round trip that an announcement costs. 32 KiB: a guess, to be measured.
+    /// Envelopes larger than this, in bytes, are announced and pulled, never pushed unasked. A push of a
+    /// large envelope to a neighbour that has it costs more than the round trip that an announcement costs.
+    /// 32 KiB: a guess, to be measured.
     pub eager_limit: usize,
 
-    /// Checks that one neighbour may have open before [`ready_for`](crate::Gossip::ready_for) says no; waiting copies count
-    /// too. Up to twice as many are taken, for what was read already; then a push counts as an announcement only. 64: at
-    /// 50 µs a check, 3 ms of work of one core.
+    /// Checks that one neighbour may have open before [`ready_for`](crate::Gossip::ready_for) says no;
+    /// waiting copies count too. Up to twice as many are taken, for what was read already; then a push counts
+    /// as an announcement only. 64: at 50 µs a check, 3 ms of work of one core.
     pub max_open_checks: usize,
     /// The same in bytes of envelopes. 2 MiB, half of what one peer may cost in all.
     pub max_open_bytes: usize,
-    /// Superfluous copies of one envelope from one neighbour before each further one is a fault. 10: reconnects and crossing
-    /// pulls make a few, honestly.
+    /// Superfluous copies of one envelope from one neighbour before each further one is a fault. 10:
+    /// reconnects and crossing pulls make a few, honestly.
     pub max_duplicates: u32,
 
-    /// Authors remembered; exactly-once holds for these. When full, envelopes of new authors are refused and counted: to forget
-    /// a known one would let its old messages be delivered again. 65,536, about 10 MiB.
+    /// Authors remembered; exactly-once holds for these. When full, envelopes of new authors are refused and
+    /// counted: to forget a known one would let its old messages be delivered again. 65,536, about 10 MiB.
     pub max_authors: usize,
     /// New authors that one neighbour may introduce, per second. What is above is refused and counted.
     pub new_authors_per_sec: u32,
-    /// New authors that one neighbour may introduce at once. 1,000: a node that joins meets everyone through a few links.
+    /// New authors that one neighbour may introduce at once. 1,000: a node that joins meets everyone through
+    /// a few links.
     pub new_authors_burst: u32,
-    /// Ranges of seen seqs kept for one author. When full, the floor rises over the lowest range: seqs in the hole under it that
-    /// come later are refused and counted, none is delivered twice. 256 holes of one author open at once are not normal.
+    /// Ranges of seen seqs kept for one author. When full, the floor rises over the lowest range: seqs in the
+    /// hole under it that come later are refused and counted, none is delivered twice. 256 holes of one
+    /// author open at once are not normal.
     pub max_ranges: usize,
-    /// Ranges kept for all authors together; above, the author that adds one gives up its lowest hole. One range per
-    /// author is always kept. 1,048,576, which is 16 MiB.
+    /// Ranges kept for all authors together; above, the author that adds one gives up its lowest hole. One
+    /// range per author is always kept. 1,048,576, which is 16 MiB.
     pub max_ranges_total: usize,
 
     /// Ids in one announcement; more is a fault and the whole announcement is dropped. 1,000.
     pub max_ids: usize,
-    /// Ids that one neighbour announced and nobody sent yet; further ones are refused and counted. 4,096: a flood of bogus
-    /// ids costs less than 4 MiB.
+    /// Ids that one neighbour announced and nobody sent yet; further ones are refused and counted. 4,096: a
+    /// flood of bogus ids costs less than 4 MiB.
     pub max_announced: usize,
     /// Pulls open at one neighbour at once; further ones wait. 64.
     pub max_pulls: usize,
     /// How long a pulled envelope may take before another announcer is asked. 3 s, as gossipsub's promises.
     pub pull_timeout: Duration,
-    /// Times that one envelope is sent to one neighbour because it asked; further requests are ignored and counted. 3, as
-    /// gossipsub's retransmissions.
+    /// Times that one envelope is sent to one neighbour because it asked; further requests are ignored and
+    /// counted. 3, as gossipsub's retransmissions.
     pub max_answers: u32,
 
     /// How long an envelope stays in the log, by the time since it was received. 24 h.
@@ -56,8 +60,8 @@ pub struct Config {
     /// Envelopes in the log, with the same rule. 100,000.
     pub log_messages: usize,
 
-    /// How long a hole holds an author's later messages back. 1 s: in a flood the hole fills within a few round trips or not
-    /// at all.
+    /// How long a hole holds an author's later messages back. 1 s: in a flood the hole fills within a few
+    /// round trips or not at all.
     pub hold_time: Duration,
     /// Envelopes held back for one author; one more gives the lowest hole up. 256.
     pub hold_messages: usize,

@@ -2,28 +2,33 @@
 //!
 //! # The contract
 //!
-//! - What the network and the clock do is an [`Input`] to [`Gossip::handle`]; what the application asks is a method.
+//! - What the network and the clock do is an [`Input`] to [`Gossip::handle`]; what the application asks is a
+//!   method.
 //! - After every call that takes `&mut self`, drain [`Gossip::poll_output`] to `None` before the next one.
-//! - Call `handle` with [`Input::Timeout`] when the instant of [`Gossip::poll_timeout`] has come. Early or twice is harmless.
-//! - `now` is the same monotonic clock in every call. An instant that lies before an earlier one does no harm.
-//! - The caller frames, signs and checks: envelopes are opaque bytes here. Every [`Output::Verify`] is answered by one
-//!   [`Input::Verified`], at once or later.
+//! - Call `handle` with [`Input::Timeout`] when the instant of [`Gossip::poll_timeout`] has come. Early or
+//!   twice is harmless.
+//! - `now` is the same monotonic clock in every call. An instant that lies before an earlier one does no
+//!   harm.
+//! - The caller frames, signs and checks: envelopes are opaque bytes here. Every [`Output::Verify`] is
+//!   answered by one [`Input::Verified`], at once or later.
 //!
-//! The same seed and the same calls give the same outputs: there is no clock, no global randomness and no hash map inside.
+//! The same seed and the same calls give the same outputs: there is no clock, no global randomness and no
+//! hash map inside.
 //!
 //! # Invariants
 //!
-//! - An (author, seq) is delivered at most once, whatever is received, for as long as the author is known, and an author once
-//!   known stays known. It counts as seen only after its envelope was verified.
+//! - An (author, seq) is delivered at most once, whatever is received, for as long as the author is known,
+//!   and an author once known stays known. It counts as seen only after its envelope was verified.
 //! - An unverified copy never suppresses another copy.
 //! - Forwarding never waits for order, and delivery never waits for a neighbour.
 //! - Every table has a limit in [`Config`]; whatever a limit refuses is counted in [`Stats`].
 //!
 //! # Where we differ from the papers
 //!
-//! Plumtree (Leitão, Pereira, Rodrigues, SRDS 2007) is the frame: eager push, IHAVE, GRAFT, PRUNE. Today every neighbour starts
-//! eager and none is pruned by us, so that small messages flood with exact de-duplication; large ones are announced and pulled.
-//! A PRUNE or GRAFT that a neighbour sends is honoured. De-duplication is exact per author and number, not a cache with a time.
+//! Plumtree (Leitão, Pereira, Rodrigues, SRDS 2007) is the frame: eager push, IHAVE, GRAFT, PRUNE. Today
+//! every neighbour starts eager and none is pruned by us, so that small messages flood with exact
+//! de-duplication; large ones are announced and pulled. A PRUNE or GRAFT that a neighbour sends is honoured.
+//! De-duplication is exact per author and number, not a cache with a time.
 
 mod bucket;
 mod checks;

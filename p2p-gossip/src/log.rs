@@ -69,7 +69,7 @@ impl<P: Key, A: Key> Log<P, A> {
     }
 
     /// Adds an envelope that is not in it. Returns how many had to go for it, itself perhaps among them.
-    pub(crate) fn insert(&mut self, now: Instant, id: EnvelopeId<A>, hops: u16, envelope: Bytes) -> u64 {
+    pub(crate) fn insert(&mut self, now: Instant, id: EnvelopeId<A>, hops: u16, envelope: &Bytes) -> u64 {
         if self.entries.contains_key(&id) {
             debug_assert!(false, "what is in the log was seen, and is not verified again");
             return 0;
@@ -82,6 +82,8 @@ impl<P: Key, A: Key> Log<P, A> {
         });
         self.bytes += envelope.len();
         self.by_age.insert(pos, id);
+        // Copied: the bytes may be a slice of a read buffer, which would stay alive with them for a day.
+        let envelope = Bytes::copy_from_slice(envelope);
         self.entries.insert(id, Entry { pos, received: now, hops, envelope, answers: VecDeque::new() });
         let mut evicted = 0;
         while self.bytes > self.max_bytes || self.entries.len() > self.max_messages {
@@ -199,9 +201,9 @@ mod tests {
         let now = Instant::now();
         let mut log = Log::<u32, u32>::new(Duration::from_secs(60), 100, 10);
         for (id, len) in [(id(1, 0), 40), (id(2, 0), 30), (id(1, 1), 20)] {
-            assert_eq!(log.insert(now, id, 1, bytes(len)), 0);
+            assert_eq!(log.insert(now, id, 1, &bytes(len)), 0);
         }
-        assert_eq!(log.insert(now, id(3, 0), 1, bytes(20)), 1);
+        assert_eq!(log.insert(now, id(3, 0), 1, &bytes(20)), 1);
         assert_eq!(log.answer(&id(1, 0), 9, 3), Answer::Unknown);
         assert_ne!(log.answer(&id(1, 1), 9, 3), Answer::Unknown);
         assert_eq!((log.len(), log.bytes()), (3, 70));
@@ -212,10 +214,10 @@ mod tests {
         let now = Instant::now();
         let mut log = Log::<u32, u32>::new(Duration::from_secs(60), 100, 3);
         for seq in 0..5 {
-            log.insert(now, id(1, seq), 1, bytes(10));
+            log.insert(now, id(1, seq), 1, &bytes(10));
         }
         assert_eq!((log.len(), log.bytes()), (3, 30));
-        assert_eq!(log.insert(now, id(2, 0), 1, bytes(101)), 1);
+        assert_eq!(log.insert(now, id(2, 0), 1, &bytes(101)), 1);
         assert_eq!((log.len(), log.bytes()), (3, 30));
     }
 
@@ -223,8 +225,8 @@ mod tests {
     fn what_is_too_old_goes() {
         let now = Instant::now();
         let mut log = Log::<u32, u32>::new(Duration::from_secs(60), 100, 10);
-        log.insert(now, id(1, 0), 1, bytes(10));
-        log.insert(now + Duration::from_secs(30), id(1, 1), 1, bytes(10));
+        log.insert(now, id(1, 0), 1, &bytes(10));
+        log.insert(now + Duration::from_secs(30), id(1, 1), 1, &bytes(10));
         assert_eq!(log.expires_at(), Some(now + Duration::from_secs(60)));
         assert_eq!(log.expire(now + Duration::from_secs(59)), 0);
         assert_eq!(log.expire(now + Duration::from_secs(60)), 1);
@@ -238,7 +240,7 @@ mod tests {
     fn one_peer_gets_one_envelope_three_times() {
         let now = Instant::now();
         let mut log = Log::<u32, u32>::new(Duration::from_secs(60), 100, 10);
-        log.insert(now, id(1, 0), 4, bytes(10));
+        log.insert(now, id(1, 0), 4, &bytes(10));
         for _ in 0..3 {
             assert_eq!(log.answer(&id(1, 0), 7, 3), Answer::Envelope(bytes(10), 4));
         }

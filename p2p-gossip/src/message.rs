@@ -21,7 +21,8 @@ pub(crate) const MAX_ENTRIES: u8 = 64;
 pub struct EnvelopeId<A> {
     /// Who signed it.
     pub author: A,
-    /// The first seq that the author used since its process started; at most `first`. Holes are looked for inside a run only.
+    /// The first seq that the author used since its process started; at most `first`. Holes are looked for
+    /// inside a run only.
     pub run: u64,
     /// Seq of the first entry.
     pub first: u64,
@@ -96,7 +97,8 @@ pub enum Input<P, A> {
     Verified {
         /// The ticket of the question.
         ticket: Ticket,
-        /// Whether the signature holds and the envelope's own author, run, first and count are those of the id.
+        /// Whether the signature holds and the envelope's own author, run, first and count are those of the
+        /// id.
         ok: bool,
     },
 }
@@ -123,7 +125,8 @@ pub enum Output<P, A> {
         /// Who sent this copy.
         from: P,
     },
-    /// A verified envelope, our own included, to be kept in a log outside, if there is one. Comes before its `Deliver`.
+    /// A verified envelope, our own included, to be kept in a log outside, if there is one. Comes before its
+    /// `Deliver`.
     Append {
         /// Its id.
         id: EnvelopeId<A>,
@@ -136,20 +139,23 @@ pub enum Output<P, A> {
         id: EnvelopeId<A>,
         /// The signed bytes, verified.
         envelope: Bytes,
-        /// Bit `i` is set if entry `i` (seq `id.first + i`) was not delivered before: only those are to be delivered.
+        /// Bit `i` is set if entry `i` (seq `id.first + i`) was not delivered before: only those are to be
+        /// delivered.
         entries: u64,
         /// A message of this author with a higher seq was delivered before.
         late: bool,
         /// Who sent the copy that was verified; may be down by now.
         from: P,
     },
-    /// A valid envelope of our own author, with a number that we have not used yet, came from outside: the identity runs
-    /// elsewhere too, or was restored from a copy. Publish above `id.seqs().end` from now on. Comes once per envelope.
+    /// A valid envelope of our own author, with a number that we have not used yet, came from outside: the
+    /// identity runs elsewhere too, or was restored from a copy. Publish above `id.seqs().end` from now on.
+    /// Comes once per envelope.
     OwnAhead {
         /// The envelope's id.
         id: EnvelopeId<A>,
     },
-    /// A neighbour broke the rules. What follows is the caller's policy; the core keeps working with it until it is down.
+    /// A neighbour broke the rules. What follows is the caller's policy; the core keeps working with it until
+    /// it is down.
     Misbehaved {
         /// The neighbour; may be down by now.
         peer: P,
@@ -184,7 +190,8 @@ pub enum Fault {
         /// The limit.
         limit: usize,
     },
-    /// It sent one envelope again and again, more than [`Config::max_duplicates`](crate::Config::max_duplicates) times.
+    /// It sent one envelope again and again, more than
+    /// [`Config::max_duplicates`](crate::Config::max_duplicates) times.
     #[error("sent one envelope {count} times over, the limit is {limit}")]
     Duplicates {
         /// Superfluous copies of one id since the last such fault.

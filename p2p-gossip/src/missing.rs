@@ -62,7 +62,8 @@ impl<P: Key, A: Key> Missing<P, A> {
         true
     }
 
-    /// Picks whom to ask for an id that is asked of nobody: the first announcer that is ready and has a free pull.
+    /// Picks whom to ask for an id that is asked of nobody: the first announcer that is ready and has a free
+    /// pull.
     pub(crate) fn ask(&mut self, id: EnvelopeId<A>, mut ready: impl FnMut(P) -> bool) -> Option<P> {
         let want = self.wants.get_mut(&id)?;
         if want.asked.is_some() {
@@ -94,7 +95,8 @@ impl<P: Key, A: Key> Missing<P, A> {
         offers.waiting.iter().map(|&(_, id)| id).find(|id| unasked(id) && wanted(id))
     }
 
-    /// Ends the pull of `id` at `from`, answered or not; the others keep their turn. Returns whether there was one.
+    /// Ends the pull of `id` at `from`, answered or not; the others keep their turn. Returns whether there
+    /// was one.
     pub(crate) fn end_pull(&mut self, id: &EnvelopeId<A>, from: P) -> bool {
         let Some(want) = self.wants.get_mut(id) else {
             return false;

@@ -1,6 +1,7 @@
 //! One author's messages in the order of their seqs: a hole holds later ones back for a while.
 //!
-//! Holes are looked for inside one run; seqs between runs were never messages. An author starts with whatever came first.
+//! Holes are looked for inside one run; seqs between runs were never messages. An author starts with whatever
+//! came first.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -136,7 +137,8 @@ impl<P: Key, A: Key> Author<P, A> {
     fn drain(&mut self, ready: &mut Ready<P, A>) {
         while let Some((&lowest, held)) = self.held.first_key_value() {
             let run = held.item.id.run;
-            // Nothing of the old run is held any more, so its end is behind us, and the new run starts at its own number.
+            // Nothing of the old run is held any more, so its end is behind us, and the new run starts at its
+            // own number.
             let expected = if run > self.run { self.next.max(run) } else { self.next };
             if lowest > expected {
                 break;

@@ -17,8 +17,8 @@ pub(crate) enum Status {
 
 /// The seen seqs of all authors. Raised only by what was verified.
 ///
-/// An author starts with floor 0 and nothing seen, so that what was sent before we met can still come. When an author has too
-/// many ranges, its floor rises over the lowest one: the hole between is given up.
+/// An author starts with floor 0 and nothing seen, so that what was sent before we met can still come. When
+/// an author has too many ranges, its floor rises over the lowest one: the hole between is given up.
 #[derive(Debug)]
 pub(crate) struct Seen<A> {
     authors: BTreeMap<A, Author>,
@@ -50,8 +50,8 @@ impl<A: Key> Seen<A> {
         }
     }
 
-    /// Marks all seqs of a verified id. Returns how many other seqs were given up by that, or `None` if the author is new and
-    /// the table full.
+    /// Marks all seqs of a verified id. Returns how many other seqs were given up by that, or `None` if the
+    /// author is new and the table full.
     pub(crate) fn insert(&mut self, id: &EnvelopeId<A>) -> Option<u64> {
         if self.is_full() && !self.knows(&id.author) {
             return None;

@@ -189,7 +189,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     /// Puts a verified envelope into the logs, inside and outside.
     pub(crate) fn keep(&mut self, now: Instant, id: EnvelopeId<A>, hops: u16, envelope: &Bytes) {
         self.outputs.push_back(Output::Append { id, envelope: envelope.clone() });
-        self.stats.log_evicted += self.log.insert(now, id, hops, envelope.clone());
+        self.stats.log_evicted += self.log.insert(now, id, hops, envelope);
         self.expire_log(now);
     }
 

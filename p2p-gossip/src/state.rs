@@ -31,8 +31,8 @@ pub(crate) enum Timer<A> {
 
 /// One member of a broadcast group: a state machine without clock, sockets or keys.
 ///
-/// `P` names neighbours, `A` names authors; they may be the same type. See the crate documentation for the contract and an
-/// example.
+/// `P` names neighbours, `A` names authors; they may be the same type. See the crate documentation for the
+/// contract and an example.
 #[derive(Debug)]
 pub struct Gossip<P, A, R> {
     pub(crate) me: A,
@@ -55,7 +55,8 @@ pub struct Gossip<P, A, R> {
 impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     /// A core without neighbours that knows nobody but itself.
     ///
-    /// `me` is the author of what is [published](Self::publish) here and is never heard. `rng` decides whom to serve first.
+    /// `me` is the author of what is [published](Self::publish) here and is never heard. `rng` decides whom
+    /// to serve first.
     pub fn new(me: A, config: Config, rng: R) -> Self {
         Self {
             me,
@@ -76,13 +77,14 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
 
     /// Says that our seqs below `next` may have been used, by an earlier run or elsewhere. Never lowers it.
     ///
-    /// Call it before the first input after a restart; without it, our own earlier messages that come back are taken for
-    /// someone else's use of our identity ([`Output::OwnAhead`]).
+    /// Call it before the first input after a restart; without it, our own earlier messages that come back
+    /// are taken for someone else's use of our identity ([`Output::OwnAhead`]).
     pub fn resume_at(&mut self, next: u64) {
         self.own_next = self.own_next.max(next);
     }
 
-    /// Takes what the network, the check or the clock did. Drain [`poll_output`](Self::poll_output) afterwards.
+    /// Takes what the network, the check or the clock did. Drain [`poll_output`](Self::poll_output)
+    /// afterwards.
     pub fn handle(&mut self, now: Instant, input: Input<P, A>) {
         trace!(?input);
         match input {
@@ -97,8 +99,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
 
     /// Sends an envelope of our own to everybody. Drain [`poll_output`](Self::poll_output) afterwards.
     ///
-    /// It is not checked: the caller signed it. Seqs have to rise; gaps are harmless between runs and cost others up to
-    /// [`Config::hold_time`] inside one.
+    /// It is not checked: the caller signed it. Seqs have to rise; gaps are harmless between runs and cost
+    /// others up to [`Config::hold_time`] inside one.
     ///
     /// # Errors
     ///
@@ -142,8 +144,9 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.timers.next()
     }
 
-    /// Whether this neighbour has room for more checks. The caller should not read its link while this is false; what it
-    /// hands over all the same is kept up to twice the limits of [`Config`], and beyond that counts as an announcement.
+    /// Whether this neighbour has room for more checks. The caller should not read its link while this is
+    /// false; what it hands over all the same is kept up to twice the limits of [`Config`], and beyond that
+    /// counts as an announcement.
     pub fn ready_for(&self, peer: P) -> bool {
         self.has_room(peer, 1)
     }
@@ -178,11 +181,20 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.end_pull(now, &id, from);
         match self.seen.status(&id) {
             Status::New(_) => {}
-            Status::Old => return self.stats.refused_old += 1,
-            Status::Seen => return self.on_duplicate(from, id),
+            Status::Old => {
+                self.stats.refused_old += 1;
+                self.forget_missing(now, &id);
+                return;
+            }
+            Status::Seen => {
+                self.on_duplicate(from, id);
+                self.forget_missing(now, &id);
+                return;
+            }
         }
         if !self.admits_author(now, from, &id) {
-            return;
+            // Another announcer may be allowed to introduce it.
+            return self.pull(now, id);
         }
         if !self.has_room(from, 2) {
             self.stats.refused_busy += 1;
@@ -261,7 +273,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
     }
 
-    /// A valid envelope of our own author that we do not know: of an earlier run, or of our identity elsewhere.
+    /// A valid envelope of our own author that we do not know: of an earlier run, or of our identity
+    /// elsewhere.
     fn on_own(&mut self, id: EnvelopeId<A>) {
         self.stats.own_returned += 1;
         if id.seqs().end > self.own_next {

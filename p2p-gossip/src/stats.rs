@@ -20,7 +20,8 @@ pub struct Stats {
     /// Announcements sent.
     pub ihaves_sent: u64,
 
-    /// Copies dropped because all their seqs were verified before, or the same neighbour had sent one already.
+    /// Copies dropped because all their seqs were verified before, or the same neighbour had sent one
+    /// already.
     pub duplicates: u64,
     /// Copies dropped unchecked, because a copy with other bytes proved to be the genuine one.
     pub copies_unchecked: u64,

@@ -1,4 +1,5 @@
-//! The neighbours, eager and lazy (Plumtree, SRDS 2007, section 3). All start eager; a neighbour makes itself lazy with PRUNE.
+//! The neighbours, eager and lazy (Plumtree, SRDS 2007, section 3). All start eager; a neighbour makes itself
+//! lazy with PRUNE.
 
 use std::collections::BTreeMap;
 use std::time::Instant;

@@ -1,0 +1,301 @@
+//! Laws under random inputs, hostile ones included.
+
+mod net;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use net::{Core, Id, Out, check, core, drain, forged, genuine, id, ihave, ms, start};
+use p2p_gossip::{Config, Input, Message, Output, Ticket};
+use proptest::prelude::*;
+
+const PEERS: u32 = 5;
+
+#[derive(Clone, Debug)]
+enum Action {
+    Up(u32),
+    Down(u32),
+    Push {
+        from: u32,
+        id: Id,
+        honest: bool,
+        len: usize,
+    },
+    IHave {
+        from: u32,
+        ids: Vec<Id>,
+    },
+    Graft {
+        from: u32,
+        id: Option<Id>,
+    },
+    Prune(u32),
+    /// Answers the open check at this place of the list, by the stub.
+    Answer(usize),
+    /// A ticket that was answered before.
+    AnswerAgain(usize),
+    Wait(u64),
+    /// A bundle after this many unused seqs.
+    Publish {
+        skip: u64,
+        count: u8,
+        len: usize,
+    },
+}
+
+fn ids() -> impl Strategy<Value = Id> {
+    // Author 0 is the core itself. Some ids cannot be.
+    let near = (0..6_u32, 0..3_u64, 0..24_u64, 0..5_u8)
+        .prop_map(|(author, run, first, count)| id(author, run * 8, first, count));
+    let far = (0..6_u32, any::<u64>(), any::<u64>(), any::<u8>())
+        .prop_map(|(author, run, first, count)| id(author, run, first, count));
+    prop_oneof![9 => near, 1 => far]
+}
+
+fn actions() -> impl Strategy<Value = Action> {
+    let peer = || 1..=PEERS;
+    let len = || prop_oneof![Just(0_usize), Just(300), Just(900)];
+    prop_oneof![
+        2 => peer().prop_map(Action::Up),
+        1 => peer().prop_map(Action::Down),
+        12 => (peer(), ids(), any::<bool>(), len())
+            .prop_map(|(from, id, honest, len)| Action::Push { from, id, honest, len }),
+        3 => (peer(), proptest::collection::vec(ids(), 0..6))
+            .prop_map(|(from, ids)| Action::IHave { from, ids }),
+        2 => (peer(), proptest::option::of(ids())).prop_map(|(from, id)| Action::Graft { from, id }),
+        1 => peer().prop_map(Action::Prune),
+        8 => any::<usize>().prop_map(Action::Answer),
+        1 => any::<usize>().prop_map(Action::AnswerAgain),
+        3 => (0_u64..2_000).prop_map(Action::Wait),
+        1 => (0_u64..3, 1_u8..4, len())
+            .prop_map(|(skip, count, len)| Action::Publish { skip, count, len }),
+    ]
+}
+
+/// Small limits, so that each is met.
+fn tight() -> Config {
+    Config {
+        max_envelope: 800,
+        eager_limit: 200,
+        max_open_checks: 3,
+        max_open_bytes: 700,
+        max_duplicates: 2,
+        max_authors: 4,
+        new_authors_burst: 2,
+        max_ranges: 3,
+        max_ranges_total: 6,
+        max_ids: 4,
+        max_announced: 5,
+        max_pulls: 2,
+        log_age: ms(5_000),
+        log_bytes: 1_000,
+        log_messages: 6,
+        hold_messages: 3,
+        hold_bytes: 700,
+        hold_bytes_total: 900,
+        ..Config::default()
+    }
+}
+
+/// A core, and what a perfect observer knows of it.
+struct World {
+    now: Instant,
+    core: Core,
+    config: Config,
+    up: BTreeSet<u32>,
+    checks: Vec<(Ticket, bool)>,
+    answered: Vec<(Ticket, bool)>,
+    delivered: BTreeMap<(u32, u64), usize>,
+    own_next: u64,
+    /// Whether a neighbour that never lied about an id pushed it while up, by id.
+    honest: BTreeSet<(u32, Id)>,
+    lied: BTreeSet<(u32, Id)>,
+}
+
+impl World {
+    fn new(config: Config) -> Self {
+        Self {
+            now: start(),
+            core: core(0, config.clone()),
+            config,
+            up: BTreeSet::new(),
+            checks: Vec::new(),
+            answered: Vec::new(),
+            delivered: BTreeMap::new(),
+            own_next: 0,
+            honest: BTreeSet::new(),
+            lied: BTreeSet::new(),
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Up(peer) => {
+                self.up.insert(peer);
+                self.input(Input::NeighborUp(peer));
+            }
+            Action::Down(peer) => {
+                self.up.remove(&peer);
+                self.input(Input::NeighborDown(peer));
+            }
+            Action::Push { from, id, honest, len } => {
+                let envelope = if honest { genuine(&id, len) } else { forged(&id, len) };
+                if self.up.contains(&from) && envelope.len() <= self.config.max_envelope {
+                    let list = if honest { &mut self.honest } else { &mut self.lied };
+                    list.insert((from, id));
+                }
+                self.receive(from, Message::Push { id, hops: u16::MAX, envelope });
+            }
+            Action::IHave { from, ids } => self.receive(from, ihave(&ids)),
+            Action::Graft { from, id } => self.receive(from, Message::Graft { id }),
+            Action::Prune(from) => self.receive(from, Message::Prune),
+            Action::Answer(at) => {
+                if !self.checks.is_empty() {
+                    let check = self.checks.swap_remove(at % self.checks.len());
+                    self.answered.push(check);
+                    self.input(Input::Verified { ticket: check.0, ok: check.1 });
+                }
+            }
+            Action::AnswerAgain(at) => {
+                if !self.answered.is_empty() {
+                    let (ticket, _) = self.answered[at % self.answered.len()];
+                    self.input(Input::Verified { ticket, ok: true });
+                }
+            }
+            Action::Wait(time) => {
+                self.now += ms(time);
+                self.input(Input::Timeout);
+            }
+            Action::Publish { skip, count, len } => self.publish(skip, count, len),
+        }
+    }
+
+    fn receive(&mut self, from: u32, message: Message<u32>) {
+        self.input(Input::Received { from, message });
+    }
+
+    fn publish(&mut self, skip: u64, count: u8, len: usize) {
+        let id = id(0, 0, self.own_next.saturating_add(skip), count);
+        let envelope = genuine(&id, len);
+        let fits = envelope.len() <= self.config.max_envelope && id.is_valid();
+        let published = self.core.publish(self.now, id, envelope);
+        assert_eq!(published.is_ok(), fits, "{published:?}");
+        if let Ok(queued) = published {
+            self.own_next = id.seqs().end;
+            assert_eq!(queued.links, self.up.len());
+        }
+        self.observe();
+    }
+
+    fn input(&mut self, input: Input<u32, u32>) {
+        self.core.handle(self.now, input);
+        self.observe();
+    }
+
+    fn observe(&mut self) {
+        for output in drain(&mut self.core) {
+            self.note(output);
+        }
+        let (stats, config) = (self.core.stats(), &self.config);
+        assert!(stats.log_bytes <= config.log_bytes && stats.log_messages <= config.log_messages);
+        assert!(stats.authors <= config.max_authors);
+        assert!(stats.missing <= config.max_announced * PEERS as usize);
+        assert!(stats.held <= config.hold_messages * config.max_authors);
+        assert!(stats.open_checks <= 2 * config.max_open_checks * PEERS as usize);
+        assert_eq!(stats.open_checks, self.checks.len());
+        assert_eq!(stats.neighbors, self.up.len());
+        assert!(self.core.poll_timeout().is_none_or(|at| at + config.log_age > self.now));
+    }
+
+    fn note(&mut self, output: Out) {
+        match output {
+            Output::Send { to, message } => {
+                assert!(self.up.contains(&to), "only to neighbours");
+                if let Message::Push { id, envelope, .. } = message {
+                    assert!(check(&id, &envelope), "only what was verified");
+                }
+            }
+            Output::Verify { ticket, id, envelope, .. } => {
+                self.checks.push((ticket, check(&id, &envelope)));
+            }
+            Output::Append { id, envelope } => assert!(check(&id, &envelope)),
+            Output::Deliver { id, envelope, entries, .. } => {
+                assert!(check(&id, &envelope) && id.author != 0 && entries != 0);
+                for (bit, seq) in id.seqs().enumerate() {
+                    if entries >> bit & 1 == 1 {
+                        *self.delivered.entry((id.author, seq)).or_default() += 1;
+                    }
+                }
+                assert_eq!(entries.checked_shr(u32::from(id.count)).unwrap_or(0), 0);
+            }
+            Output::OwnAhead { id } => {
+                assert_eq!(id.author, 0);
+                self.own_next = self.own_next.max(id.seqs().end);
+            }
+            Output::Misbehaved { .. } => {}
+        }
+    }
+
+    /// Answers all checks and lets all times pass.
+    fn settle(&mut self) {
+        for _ in 0..4 {
+            while !self.checks.is_empty() {
+                self.act(Action::Answer(0));
+            }
+            // Each announcer in turn may leave us waiting.
+            for _ in 0..20 {
+                self.act(Action::Wait(3_000));
+            }
+        }
+    }
+
+    fn assert_at_most_once(&self) {
+        for (message, times) in &self.delivered {
+            assert_eq!(*times, 1, "{message:?}");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn no_input_panics_limits_hold_and_nothing_comes_twice(
+        actions in proptest::collection::vec(actions(), 0..250),
+    ) {
+        let mut world = World::new(tight());
+        for action in actions {
+            world.act(action);
+        }
+        world.settle();
+        world.assert_at_most_once();
+        let stats = world.core.stats();
+        prop_assert_eq!((stats.held, stats.open_checks), (0, 0));
+    }
+
+    /// With room for all, whatever an honest neighbour pushed is delivered, whatever others pushed before or
+    /// after.
+    #[test]
+    fn nothing_that_an_honest_neighbour_sent_is_lost(
+        actions in proptest::collection::vec(actions(), 0..150),
+    ) {
+        let mut world = World::new(Config::default());
+        for action in actions {
+            world.act(action);
+        }
+        world.settle();
+        world.assert_at_most_once();
+        prop_assert_eq!(world.core.stats().missing, 0);
+        for (peer, id) in world.honest.difference(&world.lied) {
+            if id.author == 0 || !id.is_valid() {
+                continue;
+            }
+            for seq in id.seqs() {
+                prop_assert!(
+                    world.delivered.contains_key(&(id.author, seq)),
+                    "seq {} of {:?}, sent by {}", seq, id, peer,
+                );
+            }
+        }
+    }
+}
