@@ -128,6 +128,8 @@ fn code_in_lib(lib: &str) -> Option<usize> {
         }
         let end = if line.starts_with("#[") || line.starts_with("#![") {
             ']'
+        } else if line.ends_with('{') && line.contains("mod ") {
+            return Some(number + 1);
         } else if ["mod ", "pub mod ", "pub(crate) mod ", "pub use "].iter().any(|s| line.starts_with(s)) {
             ';'
         } else {
@@ -226,10 +228,6 @@ mod tests {
                    #[cfg(test)]\nmod b;\npub use a::{\n    B,\n};\npub use b::C;\n";
         assert_eq!(code_in_lib(lib), None);
         assert_eq!(code_in_lib("//! Docs.\nmod a;\nfn f() {}\n"), Some(3));
-        assert_eq!(
-            code_in_lib("mod a;\nmod b {\n}\nconst X: u8 = 1;\n"),
-            None,
-            "inline modules run on to a `;`"
-        );
+        assert_eq!(code_in_lib("mod a;\n#[cfg(test)]\nmod b {\n}\n"), Some(3), "a module has its own file");
     }
 }
