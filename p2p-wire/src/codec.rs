@@ -14,8 +14,8 @@ use crate::{
 /// Splits a byte stream into [`Frame`]s of `M` and writes them.
 ///
 /// A frame's length is checked against the largest limit of all kinds once its 4 bytes are there and against the
-/// limit of its kind once the fifth is, before anything is allocated for it. The read buffer then grows by at most
-/// [`READ_STEP`] at a time. Bodies are handed out as parts of that buffer, without a copy.
+/// limit of its kind once the fifth is, before anything is allocated for it. The read buffer then asks for at most
+/// [`READ_STEP`] at a time; with the doubling of its allocation it stays within twice what arrived and two steps. Bodies are handed out as parts of that buffer, without a copy.
 ///
 /// Besides messages it writes [`Bytes`] that hold one frame from [`encode_frame`](crate::encode_frame), as they are.
 pub struct FrameCodec<M> {

@@ -1,28 +1,7 @@
 //! Signed envelopes: what an author says, as it travels and as it is kept.
 //!
 //! An envelope is a bundle of 1 to 64 entries with consecutive seqs under one Ed25519 signature. It is relayed,
-//! kept and checked whole, as the very bytes its author made. There is exactly one encoding of each content; all
-//! numbers are big-endian.
-//!
-//! ```text
-//! offset  bytes
-//!      0      1  version, 1
-//!      1     32  author: Ed25519 public key
-//!     33      8  run: the first seq used since the author's process started
-//!     41      8  first: seq of the first entry; at least run
-//!     49      1  count: 1 to 64; first + count does not exceed 2^64 - 1
-//!     50         entries, one behind the other:
-//!         0      8  time: milliseconds since 1970-01-01 UTC by the author's clock, a label only
-//!         8      1  flags: bit 0 set if a recipient follows, all others 0
-//!         9  0 | 32  recipient: Ed25519 public key
-//!                1  topic length in bytes
-//!                t  topic, UTF-8
-//!                4  payload length in bytes: at most 1 MiB, with a recipient 1 MiB + 48
-//!                p  payload; with a recipient, a sealed body
-//!    end         64  signature over "p2p/envelope/1" and all bytes before it
-//! ```
-//!
-//! An envelope of several entries is at most 64 KiB long in all.
+//! kept and checked whole, as the very bytes its author made. [`Envelope`] shows the layout.
 
 use std::fmt;
 
@@ -76,6 +55,31 @@ pub struct Entry {
 
 /// An envelope whose structure is sound. Whether its signature is, only [`Envelope::verify`] tells: one that was
 /// decoded and not verified may come from anyone.
+///
+/// # Layout
+///
+/// All numbers are big-endian. There is exactly one encoding of each content. With several entries, the whole is at
+/// most 64 KiB.
+///
+/// ```text
+/// offset  bytes
+///      0      1  version, 1
+///      1     32  author: Ed25519 public key
+///     33      8  run: the first seq used since the author's process started
+///     41      8  first: seq of the first entry; at least run
+///     49      1  count: 1 to 64; first + count does not exceed 2^64 - 1
+///     50         entries, one behind the other:
+///         0      8  time: milliseconds since 1970-01-01 UTC by the author's clock, a label only
+///         8      1  flags: bit 0 set if a recipient follows, all others 0
+///         9  0 | 32  recipient: Ed25519 public key
+///                1  topic length in bytes
+///                t  topic, UTF-8
+///                4  payload length in bytes: at most 1 MiB, with a recipient 1 MiB + 48
+///                p  payload; with a recipient, a sealed body
+///    end         64  signature over "p2p/envelope/1" and all bytes before it
+/// ```
+///
+/// # Example
 ///
 /// ```
 /// use p2p_wire::{Envelope, NewEntry, SecretKey};

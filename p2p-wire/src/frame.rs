@@ -1,11 +1,4 @@
 //! Frames: what travels on a link.
-//!
-//! ```text
-//! offset  bytes
-//!      0      4  length of kind and body, big-endian; 0 is refused
-//!      4      1  kind
-//!      5      n  body, n = length - 1
-//! ```
 
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
@@ -16,6 +9,17 @@ use crate::msgpack::{DecodeError, EncodeError};
 pub(crate) const PREFIX: usize = 4;
 
 /// A protocol's messages: which kinds there are, how long each may be, and how their bodies look.
+///
+/// # Layout
+///
+/// ```text
+/// offset  bytes
+///      0      4  length of kind and body, big-endian; 0 is refused
+///      4      1  kind
+///      5      n  body, n = length - 1
+/// ```
+///
+/// # Example
 ///
 /// ```
 /// use bytes::{Bytes, BytesMut};

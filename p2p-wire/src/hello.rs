@@ -1,14 +1,4 @@
-//! The first frame in both directions.
-//!
-//! A MessagePack map; a key marked ? may be missing, unknown keys are ignored:
-//!
-//! ```text
-//! "v"    integer      protocol version, 1
-//! "a"    string       agent: program and version, 1 to 64 bytes
-//! "n" ?  string       the name a person gave the node, 1 to 32 bytes
-//! "o" ?  binary       the address the sender sees the receiver at: IP (4 or 16 bytes) and port (2, big-endian)
-//! "r" ?  array        at most 2 binaries: the sender's own address records
-//! ```
+//! The first frame in both directions. [`Hello`] shows the layout.
 //!
 //! Agent and name are shown to people, so control characters (also U+2028, U+2029, U+FEFF), the bidirectional
 //! controls (U+061C, U+200E, U+200F, U+202A to U+202E, U+2066 to U+2069) and white space at the ends are refused,
@@ -37,7 +27,21 @@ pub const FILES_ALPN: &[u8] = b"p2p-files/1";
 
 /// What each side says first.
 ///
-/// With serde it is the map described in the module, checked in both directions.
+/// With serde it is this map, checked by the same rules when it is read.
+///
+/// # Layout
+///
+/// A MessagePack map; a key marked ? may be missing, unknown keys are ignored.
+///
+/// ```text
+/// "v"    integer      protocol version, 1
+/// "a"    string       agent: program and version, 1 to 64 bytes
+/// "n" ?  string       the name a person gave the node, 1 to 32 bytes
+/// "o" ?  binary       the address the sender sees the receiver at: IP (4 or 16 bytes) and port (2, big-endian)
+/// "r" ?  array        at most 2 binaries: the sender's own address records
+/// ```
+///
+/// # Example
 ///
 /// ```
 /// use p2p_wire::{Hello, PROTOCOL_VERSION};

@@ -41,7 +41,13 @@ pub fn to_vec<T: Serialize>(value: &T) -> Result<Vec<u8>, EncodeError> {
 /// sound and does not fit `T`.
 pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
     scan(bytes)?;
-    rmp_serde::from_slice(bytes).map_err(|error| DecodeError::Fields(error.to_string()))
+    rmp_serde::from_slice(bytes).map_err(|error| DecodeError::Fields(brief(&error.to_string())))
+}
+
+/// serde quotes what it found: strings of a stranger, of any length and content. They end up in logs.
+fn brief(text: &str) -> String {
+    const LONGEST: usize = 120;
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(LONGEST).collect()
 }
 
 /// Why a message could not be encoded. The caller is at fault; nothing was written.
@@ -126,7 +132,8 @@ pub enum DecodeError {
         /// The type byte.
         marker: u8,
     },
-    /// The map is sound and does not fit the message: a field is missing or has the wrong type or value.
+    /// The map is sound and does not fit the message: a field is missing or has the wrong type or value. At most
+    /// 120 characters of serde's words, control characters blanked.
     #[error("{0}")]
     Fields(String),
     /// The body of a kind with a layout of its own is not valid.

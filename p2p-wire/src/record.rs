@@ -1,24 +1,6 @@
 //! Signed address records: where a node says it can be reached.
 //!
-//! Others pass the bytes on as they are. There is exactly one encoding of each content; all numbers are
-//! big-endian.
-//!
-//! ```text
-//! offset  bytes
-//!      0      1  version, 1
-//!      1     32  id: Ed25519 public key
-//!     33      1  scope: 0 public, 1 local
-//!     34      8  seq: rises with every new record of this id
-//!     42      1  count: 0 to 8
-//!     43         addresses in the owner's order of preference, no two equal:
-//!         0      1  4 or 6
-//!         1  4 | 16  IP address; never an IPv4-mapped one (::ffff:0:0/96)
-//!                2  node port, not 0
-//!                2  file port, 0 for none
-//!    end         64  signature over "p2p/addr/1" and all bytes before it
-//! ```
-//!
-//! A record without addresses says that there are none (any more).
+//! Others pass the bytes on as they are. [`PeerRecord`] shows the layout.
 
 use std::{
     fmt,
@@ -74,7 +56,30 @@ impl PeerAddr {
 
 /// A signed address record whose structure is sound; [`PeerRecord::verify`] tells whether its owner made it.
 ///
-/// Of two records with one id and scope the one with the higher [`seq`](PeerRecord::seq) counts.
+/// Of two records with one id and scope, the one with the higher [`seq`](PeerRecord::seq) counts.
+///
+/// A record without addresses says that there are none (any more).
+///
+/// # Layout
+///
+/// All numbers are big-endian. There is exactly one encoding of each content.
+///
+/// ```text
+/// offset  bytes
+///      0      1  version, 1
+///      1     32  id: Ed25519 public key
+///     33      1  scope: 0 public, 1 local
+///     34      8  seq: rises with every new record of this id
+///     42      1  count: 0 to 8
+///     43         addresses in the owner's order of preference, no two equal:
+///         0      1  4 or 6
+///         1  4 | 16  IP address; never an IPv4-mapped one (::ffff:0:0/96)
+///                2  node port, not 0
+///                2  file port, 0 for none
+///    end         64  signature over "p2p/addr/1" and all bytes before it
+/// ```
+///
+/// # Example
 ///
 /// ```
 /// use p2p_wire::{PeerAddr, PeerRecord, Scope, SecretKey};

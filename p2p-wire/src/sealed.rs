@@ -1,22 +1,7 @@
 //! Private bodies: sealed to one recipient's identity key.
 //!
-//! HPKE base mode (RFC 9180) with DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and ChaCha20-Poly1305. The recipient's
-//! X25519 key is its Ed25519 key taken through the birational map (RFC 7748 section 4.1; safe to use one key for
-//! both: Thormarker, "On using the same key pair for Ed25519 and an X25519 based KEM", eprint 2021/509).
-//!
-//! ```text
-//! info  "p2p/sealed/1"
-//! aad   author 32 | seq u64 big-endian | recipient 32
-//!
-//! offset  bytes
-//!      0     32  encapsulated key (ephemeral X25519 public key)
-//!     32      n  ciphertext, as long as the plain text
-//! 32 + n     16  Poly1305 tag
-//! ```
-//!
-//! Relays see who writes, to whom, when and how long it is, never what. **There is no forward secrecy**: the
-//! recipient's key is static, so whoever gets hold of it later reads everything that was ever sealed to it. The
-//! seal alone does not prove the author either (base mode); the signed envelope around it does.
+//! One key for signatures and for this is safe: Thormarker, "On using the same key pair for Ed25519 and an X25519
+//! based KEM", eprint 2021/509. [`seal`] shows the layout and says what it does not protect.
 
 use ed25519_dalek::VerifyingKey;
 use hpke::{
@@ -38,6 +23,27 @@ type EncappedKey = <X25519HkdfSha256 as Kem>::EncappedKey;
 
 /// Seals `plain` so that only `recipient` can read it, bound to `author` and `seq`: moved into another message
 /// it does not open.
+///
+/// Relays see who writes, to whom, when and how long it is, never what. **There is no forward secrecy**: the
+/// recipient's key is static, so whoever gets hold of it later reads everything that was ever sealed to it. The seal
+/// alone does not prove the author either (base mode); the signed envelope around it does.
+///
+/// # Layout
+///
+/// HPKE base mode (RFC 9180) with DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and ChaCha20-Poly1305. The recipient's
+/// X25519 key is its Ed25519 key taken through the birational map (RFC 7748 section 4.1).
+///
+/// ```text
+/// info  "p2p/sealed/1"
+/// aad   author 32 | seq u64 big-endian | recipient 32
+///
+/// offset  bytes
+///      0     32  encapsulated key (ephemeral X25519 public key)
+///     32      n  ciphertext, as long as the plain text
+/// 32 + n     16  Poly1305 tag
+/// ```
+///
+/// # Example
 ///
 /// ```
 /// use p2p_wire::{SecretKey, open, seal};

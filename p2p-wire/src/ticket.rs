@@ -1,22 +1,6 @@
 //! Tickets: everything needed to reach a node, and perhaps a file there, as one word to paste or scan.
 //!
-//! `p2p:` and RFC 4648 base32, lower case, no padding, of the bytes below. Reading ignores case, so a ticket in
-//! upper case fits the alphanumeric mode of a QR code. All numbers are big-endian.
-//!
-//! ```text
-//! offset  bytes
-//!      0      1  version, 1
-//!      1     32  id: Ed25519 public key
-//!     33      1  what: 0 a node, 1 a file, 2 a directory
-//!     34      1  count of addresses, 0 to 8
-//!     35         addresses as in an address record
-//!                only if what is not 0:
-//!         0     32  hash
-//!        32      8  length in bytes
-//!        40      1  name length in bytes
-//!        41      n  name, UTF-8
-//!    end          4  first bytes of SHA-256("p2p/ticket/1" || all bytes before)
-//! ```
+//! [`Ticket`] shows the layout.
 //!
 //! Later versions keep first and last part, so that a mistyped ticket and a newer one are told apart. The checksum
 //! finds typing errors; it proves nothing. Nor is a ticket signed: the id in it is proved when the node is dialled.
@@ -66,6 +50,28 @@ pub struct TicketFile {
 ///
 /// `Display` writes what fits the format: the first 8 usable addresses (port not 0, IPv4-mapped ones as IPv4, none
 /// twice) and the name cut to 255 bytes at a character. What was parsed is written again as it was.
+///
+/// # Layout
+///
+/// `p2p:` and RFC 4648 base32, lower case, no padding, of these bytes, numbers big-endian. Reading ignores case, so a
+/// ticket in upper case fits the alphanumeric mode of a QR code.
+///
+/// ```text
+/// offset  bytes
+///      0      1  version, 1
+///      1     32  id: Ed25519 public key
+///     33      1  what: 0 a node, 1 a file, 2 a directory
+///     34      1  count of addresses, 0 to 8
+///     35         addresses as in an address record
+///                only if what is not 0:
+///         0     32  hash
+///        32      8  length in bytes
+///        40      1  name length in bytes
+///        41      n  name, UTF-8
+///    end          4  first bytes of SHA-256("p2p/ticket/1" || all bytes before)
+/// ```
+///
+/// # Example
 ///
 /// ```
 /// use p2p_wire::{SecretKey, Ticket};
