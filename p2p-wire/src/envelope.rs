@@ -246,7 +246,7 @@ fn check_len(len: usize, count: u8) -> Result<(), EnvelopeError> {
 
 impl NewEntry<'_> {
     /// Bytes this entry adds to an envelope. Whoever bundles adds these up to stay within
-    /// [`MAX_BUNDLE_BYTES`](crate::MAX_BUNDLE_BYTES), with [`Envelope::OVERHEAD`] for the rest.
+    /// [`MAX_BUNDLE_BYTES`], with [`Envelope::OVERHEAD`] for the rest.
     #[must_use]
     pub fn wire_len(&self) -> usize {
         8 + 1 + self.recipient.map_or(0, |_| 32) + 1 + self.topic.len() + 4 + self.payload.len()

@@ -58,7 +58,7 @@ type EncappedKey = <X25519HkdfSha256 as Kem>::EncappedKey;
 /// # Errors
 ///
 /// [`SealError::Recipient`] if `recipient` is not a valid key, [`SealError::TooLong`] if `plain` is longer than
-/// [`MAX_PAYLOAD`](crate::MAX_PAYLOAD).
+/// [`MAX_PAYLOAD`].
 pub fn seal<R: rand::CryptoRng + ?Sized>(
     rng: &mut R,
     author: &NodeId,
