@@ -272,6 +272,8 @@ mod tests {
     fn a_whole_reply_in_an_error_is_cut() {
         let error = from_request(RequestError::InvalidResponse("\x1b".repeat(1 << 20)));
         assert!(error.to_string().len() < 300, "{error}");
+        let error = from_request(RequestError::ErrorCode(501, "\x1b".repeat(1 << 20)));
+        assert!(error.to_string().len() < 300, "{error}");
     }
 
     #[tokio::test]

