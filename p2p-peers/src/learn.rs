@@ -60,7 +60,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         }
         let added = self.take_in(peer, &addrs, record.filter(|_| newer), scope);
         if added && (newer || introduced_by.is_none()) {
-            self.hurry(now, peer);
+            self.hurry(peer);
         }
         if added || newer {
             self.changed(now);

@@ -6,7 +6,7 @@ use rand::Rng;
 
 use crate::addr::{canonical, is_dialable};
 use crate::entry::{Ban, Entry, Worth};
-use crate::{Key, PeerTable, SavedAddr, SavedPeer, Scope, Snapshot};
+use crate::{HangupCause, Key, PeerTable, SavedAddr, SavedPeer, Scope, Snapshot};
 
 impl<P: Key, R: Rng> PeerTable<P, R> {
     /// What of the table is worth keeping. Bans that end by themselves are not.
@@ -76,9 +76,8 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
                     entry.set_record(record);
                 }
             }
-            entry.wanted |= saved.wanted;
-            if saved.banned {
-                (entry.ban, entry.wanted) = (Ban::Forever, false);
+            if saved.wanted && !saved.banned {
+                (entry.wanted, entry.held) = (true, false);
             }
             if entry.last_connected.is_none() {
                 entry.last_connected = saved.last_connected;
@@ -86,6 +85,11 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
                 entry.eager_until = lately.then_some(eager_until);
             }
         });
+        if saved.banned {
+            self.edit(saved.id, |entry| entry.wanted = false);
+            self.set_ban(saved.id, Ban::Forever);
+            self.hang_up(saved.id, HangupCause::Banned);
+        }
         self.drop_if_useless(saved.id);
         self.entries.contains_key(&saved.id)
     }

@@ -153,7 +153,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             self.edit(peer, |entry| {
                 (entry.wanted, entry.held, entry.introduced_by) = (true, false, None);
             });
-            self.hurry(now, peer);
+            self.hurry(peer);
             self.changed(now);
         }
         self.fill(now);
@@ -392,7 +392,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         self.edit(peer, |entry| {
             entry.introduced_by = None;
             (entry.last_connected, entry.last_linked) = (Some(seen_at), Some(now));
-            if direction == Direction::Out {
+            if direction == Direction::Out && is_dialable(addr) {
                 entry.mark_reached(addr, max_addrs);
             }
         });
@@ -523,7 +523,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             }
         }
         for peer in hurried {
-            self.hurry(now, peer);
+            self.hurry(peer);
         }
         for (&addr, seed) in &mut self.seeds {
             seed.until = None;
@@ -562,19 +562,19 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     }
 
     /// Ends a backoff now.
-    pub(crate) fn hurry(&mut self, _now: Instant, peer: P) {
+    pub(crate) fn hurry(&mut self, peer: P) {
         if self.entries.get(&peer).is_some_and(|entry| matches!(entry.state, State::Backoff { .. })) {
             self.shift(peer, State::Known);
         }
     }
 
-    fn hang_up(&mut self, peer: P, cause: HangupCause) {
+    pub(crate) fn hang_up(&mut self, peer: P, cause: HangupCause) {
         if self.entries.get(&peer).is_some_and(Entry::is_connected) {
             self.outputs.push_back(Output::Hangup { peer, cause });
         }
     }
 
-    fn set_ban(&mut self, peer: P, ban: Ban) {
+    pub(crate) fn set_ban(&mut self, peer: P, ban: Ban) {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
         entry.ban = ban;
         match ban {
