@@ -25,7 +25,7 @@ pub struct Config {
     pub max_duplicates: u32,
 
     /// Authors remembered; exactly-once holds for these. When full, envelopes of new authors are refused and
-    /// counted: to forget a known one would let its old messages be delivered again. 65,536, about 10 MiB.
+    /// counted: to forget a known one would let its old messages be delivered again. 65,536.
     pub max_authors: usize,
     /// New authors that one neighbour may introduce, per second. What is above is refused and counted.
     pub new_authors_per_sec: u32,
@@ -37,13 +37,14 @@ pub struct Config {
     /// author open at once are not normal.
     pub max_ranges: usize,
     /// Ranges kept for all authors together; above, the author that adds one gives up its lowest hole. One
-    /// range per author is always kept. 1,048,576, which is 16 MiB.
+    /// range per author is always kept. 1,048,576, of 16
+    /// bytes each.
     pub max_ranges_total: usize,
 
     /// Ids in one announcement; more is a fault and the whole announcement is dropped. 1,000.
     pub max_ids: usize,
     /// Ids that one neighbour announced and nobody sent yet; further ones are refused and counted. 4,096: a
-    /// flood of bogus ids costs less than 4 MiB.
+    /// guess, far above what a burst of large envelopes announces.
     pub max_announced: usize,
     /// Pulls open at one neighbour at once; further ones wait. 64.
     pub max_pulls: usize,

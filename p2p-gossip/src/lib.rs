@@ -19,7 +19,7 @@
 //!
 //! - An (author, seq) is delivered at most once, whatever is received, for as long as the author is known,
 //!   and an author once known stays known. It counts as seen only after its envelope was verified.
-//! - An unverified copy never suppresses another copy.
+//! - An unverified copy never suppresses the copy of another neighbour.
 //! - Forwarding never waits for order, and delivery never waits for a neighbour.
 //! - Every table has a limit in [`Config`]; whatever a limit refuses is counted in [`Stats`].
 //!
