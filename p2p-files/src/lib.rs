@@ -1,1 +1,37 @@
-//! Verified file transfer by merkle root between peers, over any stream.
+#![doc = include_str!("../README.md")]
+
+mod add;
+mod bitfield;
+mod disk;
+mod download;
+mod geometry;
+mod hash;
+mod index;
+mod library;
+mod merkle;
+mod names;
+mod open;
+mod part;
+mod picker;
+pub mod protocol;
+mod refresh;
+mod serve;
+mod source;
+mod tree;
+
+pub use bitfield::Bitfield;
+pub use download::{
+    Download, DownloadConfig, DownloadError, DownloadEvent, DownloadHandle, Finished, Progress, SourceFault,
+};
+pub use geometry::{BLOCK, BlockIndex, CHUNK, Geometry, LENGTH_MAX, RUN_BLOCKS_MAX, Run, RunError};
+pub use hash::{FileHash, HASH_LEN, Info, Kind, ParseHashError};
+pub use index::IndexError;
+pub use library::{AddError, Library, LibraryError, LibraryWarning, Share, ShareState};
+pub use merkle::{
+    Digest, Mismatch, TreeHasher, block_hash, fold, parent, subtree_root, verify_run, zero_hash,
+};
+pub use names::{FileName, NAME_MAX, NameError};
+pub use part::Destination;
+pub use picker::{Picker, SourceId};
+pub use refresh::Refreshed;
+pub use serve::{ServeCounts, ServeError, ServeLimits, ServeStats, serve};

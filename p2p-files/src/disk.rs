@@ -1,0 +1,156 @@
+//! Positional file access, and what tells a changed file from an unchanged one.
+
+use std::fs::{File, Metadata};
+use std::io;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+/// Fills `buf` from `offset`. A file that ends before gives `UnexpectedEof`.
+pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::read_exact_at(file, buf, offset);
+    #[cfg(windows)]
+    {
+        let (mut buf, mut offset) = (buf, offset);
+        while !buf.is_empty() {
+            match std::os::windows::fs::FileExt::seek_read(file, buf, offset) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => {
+                    buf = &mut buf[n..];
+                    offset += n as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes all of `buf` at `offset`.
+pub(crate) fn write_all_at(file: &File, buf: &[u8], offset: u64) -> io::Result<()> {
+    #[cfg(unix)]
+    return std::os::unix::fs::FileExt::write_all_at(file, buf, offset);
+    #[cfg(windows)]
+    {
+        let (mut buf, mut offset) = (buf, offset);
+        while !buf.is_empty() {
+            match std::os::windows::fs::FileExt::seek_write(file, buf, offset) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    buf = &buf[n..];
+                    offset += n as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a rename or a link in `dir` durable. Does nothing where directories cannot be synced (Windows).
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    File::open(dir)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = dir;
+    Ok(())
+}
+
+/// What must stay equal for a file to count as unchanged: size, mtime, ctime and inode (on Windows: size, last write
+/// and creation time).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) size: u64,
+    /// Nanoseconds since 1970, negative before.
+    pub(crate) mtime: i128,
+    pub(crate) ctime: i128,
+    pub(crate) inode: u64,
+    pub(crate) device: u64,
+}
+
+impl Stamp {
+    pub(crate) const LEN: usize = 8 + 16 + 16 + 8 + 8;
+
+    #[cfg(unix)]
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt as _;
+        let nanos = |secs: i64, nanos: i64| i128::from(secs) * 1_000_000_000 + i128::from(nanos);
+        Self {
+            size: metadata.len(),
+            mtime: nanos(metadata.mtime(), metadata.mtime_nsec()),
+            ctime: nanos(metadata.ctime(), metadata.ctime_nsec()),
+            inode: metadata.ino(),
+            device: metadata.dev(),
+        }
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        let nanos = |time: io::Result<SystemTime>| time.map_or(0, nanos_since_epoch);
+        Self {
+            size: metadata.len(),
+            mtime: nanos(metadata.modified()),
+            ctime: nanos(metadata.created()),
+            inode: 0,
+            device: 0,
+        }
+    }
+
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.size.to_be_bytes());
+        out.extend_from_slice(&self.mtime.to_be_bytes());
+        out.extend_from_slice(&self.ctime.to_be_bytes());
+        out.extend_from_slice(&self.inode.to_be_bytes());
+        out.extend_from_slice(&self.device.to_be_bytes());
+    }
+
+    pub(crate) fn decode(bytes: &[u8; Self::LEN]) -> Self {
+        let word = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| bytes[at + i]));
+        let long = |at: usize| i128::from_be_bytes(std::array::from_fn(|i| bytes[at + i]));
+        Self { size: word(0), mtime: long(8), ctime: long(24), inode: word(40), device: word(48) }
+    }
+
+    /// How long to wait until a later write is sure to give another stamp: file systems take their times from a clock
+    /// that ticks every few milliseconds, so a write in the tick of the last one is invisible.
+    pub(crate) fn settles_in(&self, now: SystemTime) -> Duration {
+        const TICK: i128 = 20_000_000;
+        let age = nanos_since_epoch(now) - self.mtime.max(self.ctime);
+        if (0..TICK).contains(&age) {
+            Duration::from_nanos(u64::try_from(TICK - age).expect("between 0 and the tick"))
+        } else {
+            Duration::ZERO
+        }
+    }
+}
+
+fn nanos_since_epoch(time: SystemTime) -> i128 {
+    let nanos = |d: Duration| i128::try_from(d.as_nanos()).unwrap_or(i128::MAX);
+    match time.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => nanos(after),
+        Err(before) => -nanos(before.duration()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamp_round_trips() {
+        let stamp = Stamp { size: 1, mtime: -5, ctime: 1 << 70, inode: 3, device: u64::MAX };
+        let mut bytes = Vec::new();
+        stamp.encode(&mut bytes);
+        assert_eq!(Stamp::decode(bytes.as_slice().try_into().unwrap()), stamp);
+    }
+
+    #[test]
+    fn only_a_fresh_write_has_to_settle() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
+        let stamp = |mtime| Stamp { size: 0, mtime, ctime: 0, inode: 0, device: 0 };
+        assert_eq!(stamp(99_000_000_000).settles_in(now), Duration::ZERO);
+        assert_eq!(stamp(101_000_000_000).settles_in(now), Duration::ZERO);
+        assert_eq!(stamp(99_995_000_000).settles_in(now), Duration::from_millis(15));
+    }
+}

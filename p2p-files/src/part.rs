@@ -1,0 +1,271 @@
+//! The part-file: where a download is written, and how it becomes the file, without ever overwriting anything.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::disk::{sync_dir, write_all_at};
+use crate::hash::FileHash;
+use crate::names::{FileName, NAME_MAX, cut};
+
+/// How many names are tried when the name is taken: `name`, `name (1)` and so on.
+const NUMBERS_MAX: u32 = 1_000;
+
+/// Where a finished file goes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Destination {
+    /// Into this folder, which is made if it is missing. The name is a hint from others: one that [`FileName`] refuses
+    /// is replaced by the hash; one that is taken gets a number.
+    Dir(PathBuf, Option<String>),
+    /// Exactly here; nothing may be there yet, not even a dangling symlink.
+    File(PathBuf),
+}
+
+/// A destination whose folder exists and whose name is safe.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    dir: PathBuf,
+    name: Name,
+}
+
+#[derive(Debug, Clone)]
+enum Name {
+    Hint(FileName),
+    Exact(std::ffi::OsString),
+}
+
+impl Place {
+    pub(crate) fn new(destination: &Destination, hash: &FileHash) -> io::Result<Self> {
+        match destination {
+            Destination::Dir(dir, hint) => {
+                std::fs::create_dir_all(dir)?;
+                let hint = hint.as_deref().and_then(|hint| FileName::parse(hint).ok());
+                let name = hint.unwrap_or_else(|| {
+                    FileName::parse(&hash.to_string()).expect("64 hex characters are a safe name")
+                });
+                // Links on the way are followed once, here: the folder is the user's choice. Nothing below it is.
+                Ok(Self { dir: std::fs::canonicalize(dir)?, name: Name::Hint(name) })
+            }
+            Destination::File(path) => {
+                let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+                let dir = match path.parent() {
+                    Some(dir) if !dir.as_os_str().is_empty() => dir,
+                    _ => Path::new("."),
+                };
+                let place = Self { dir: std::fs::canonicalize(dir)?, name: Name::Exact(name.to_owned()) };
+                match std::fs::symlink_metadata(place.dir.join(name)) {
+                    Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(place),
+                    Err(error) => Err(error),
+                }
+            }
+        }
+    }
+
+    fn part_path(&self, hash: &FileHash) -> PathBuf {
+        let name = match &self.name {
+            Name::Hint(name) => name.as_str().to_owned(),
+            Name::Exact(name) => name.to_string_lossy().into_owned(),
+        };
+        let end = format!(".{}.part", hash.short());
+        self.dir.join(format!(".{}{end}", cut(&name, NAME_MAX - 1 - end.len())))
+    }
+
+    /// The names to try, best first.
+    fn candidates(&self) -> impl Iterator<Item = PathBuf> + '_ {
+        let numbers = if matches!(self.name, Name::Hint(_)) { NUMBERS_MAX } else { 1 };
+        (0..numbers).map(|number| match &self.name {
+            Name::Hint(name) => self.dir.join(name.numbered(number)),
+            Name::Exact(name) => self.dir.join(name),
+        })
+    }
+}
+
+/// A hidden, locked file beside the destination; removed when dropped.
+///
+/// Writes go through here and nowhere else. Nothing is allocated ahead: the file grows as runs arrive.
+#[derive(Debug)]
+pub(crate) struct PartFile {
+    file: File,
+    path: PathBuf,
+    place: Place,
+    /// It has its name, or was given up: there is nothing left to remove.
+    done: AtomicBool,
+}
+
+impl PartFile {
+    /// # Errors
+    ///
+    /// `WouldBlock` when another download writes the same file to the same place.
+    pub(crate) fn create(place: Place, hash: &FileHash) -> io::Result<Self> {
+        let path = place.part_path(hash);
+        let create = || OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        let file = match create() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                remove_if_stale(&path)?;
+                create()?
+            }
+            other => other?,
+        };
+        file.try_lock()?;
+        Ok(Self { file, path, place, done: AtomicBool::new(false) })
+    }
+
+    pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        write_all_at(&self.file, data, offset)
+    }
+
+    /// Makes the contents durable, then gives them their name; `AlreadyExists` when it is taken.
+    pub(crate) fn finish(&self) -> io::Result<PathBuf> {
+        self.file.sync_all()?;
+        let path = self.place.candidates().find_map(|candidate| match link(&self.path, &candidate) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+            other => Some(other.map(|()| candidate)),
+        });
+        let path = path.ok_or(io::ErrorKind::AlreadyExists)??;
+        // The other name of the same contents goes before the stamp of the finished file is taken.
+        if let Err(error) = std::fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        self.done.store(true, Ordering::Relaxed);
+        sync_dir(&self.place.dir)?;
+        Ok(path)
+    }
+
+    /// Removes it now; nothing may be written after that.
+    pub(crate) fn discard(&self) {
+        if !self.done.swap(true, Ordering::Relaxed) {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Drop for PartFile {
+    fn drop(&mut self) {
+        self.discard();
+    }
+}
+
+/// Removes what an interrupted download left. A symlink or anything else that we did not make is left alone.
+fn remove_if_stale(path: &Path) -> io::Result<()> {
+    if !std::fs::symlink_metadata(path)?.is_file() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    // Only its lock is of interest: a running download holds it.
+    File::open(path)?.try_lock()?;
+    std::fs::remove_file(path)
+}
+
+/// Gives the part-file a second name, which must not exist. Where there are no links, an empty file takes the name
+/// first, and the part-file then takes its place.
+fn link(part: &Path, name: &Path) -> io::Result<()> {
+    match std::fs::hard_link(part, name) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        Err(_unsupported) => {
+            OpenOptions::new().write(true).create_new(true).open(name)?;
+            std::fs::rename(part, name).inspect_err(|_| {
+                let _ = std::fs::remove_file(name);
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: FileHash = FileHash::from_bytes([7; 32]);
+
+    fn write(destination: &Destination, text: &str) -> io::Result<PathBuf> {
+        let part = PartFile::create(Place::new(destination, &HASH)?, &HASH)?;
+        part.write_at(text.as_bytes(), 0)?;
+        part.finish()
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap();
+        let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_taken_name_gets_a_number_and_nothing_is_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let destination = Destination::Dir(dir.path().join("new"), Some("a.txt".into()));
+        for text in ["one", "two", "three"] {
+            assert_eq!(std::fs::read_to_string(write(&destination, text).unwrap()).unwrap(), text);
+        }
+        assert_eq!(names(&dir.path().join("new")), ["a (1).txt", "a (2).txt", "a.txt"]);
+        assert_eq!(std::fs::read_to_string(dir.path().join("new/a.txt")).unwrap(), "one");
+    }
+
+    #[test]
+    fn an_exact_destination_must_be_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let destination = Destination::File(path.clone());
+        assert_eq!(write(&destination, "one").unwrap(), std::fs::canonicalize(&path).unwrap());
+        assert_eq!(write(&destination, "two").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        // Also when it is taken only while the download runs.
+        let late = Destination::File(dir.path().join("y"));
+        let part = PartFile::create(Place::new(&late, &HASH).unwrap(), &HASH).unwrap();
+        std::fs::write(dir.path().join("y"), "mine").unwrap();
+        assert_eq!(part.finish().unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        drop(part);
+        assert_eq!(std::fs::read_to_string(dir.path().join("y")).unwrap(), "mine");
+        assert_eq!(names(dir.path()), ["x", "y"]);
+    }
+
+    #[test]
+    fn one_part_file_has_one_writer_and_a_stale_one_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let destination = Destination::Dir(dir.path().into(), Some("a".into()));
+        let place = Place::new(&destination, &HASH).unwrap();
+        let first = PartFile::create(place.clone(), &HASH).unwrap();
+        assert_eq!(PartFile::create(place.clone(), &HASH).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(first);
+        assert!(names(dir.path()).is_empty());
+        std::fs::write(place.part_path(&HASH), "left behind by a kill").unwrap();
+        assert_eq!(std::fs::read(write(&destination, "new").unwrap()).unwrap(), b"new");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_in_the_folder_are_never_followed() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let outside = dir.path().join("outside");
+        std::fs::write(&outside, "untouched").unwrap();
+        let content = dir.path().join("content");
+        std::fs::create_dir(&content).unwrap();
+        symlink(&outside, content.join("a")).unwrap();
+        symlink(dir.path().join("dangling"), content.join("b")).unwrap();
+        let to = |name: &str| Destination::Dir(content.clone(), Some(name.into()));
+        assert!(write(&to("a"), "new").unwrap().ends_with("a (1)"));
+        assert!(write(&to("b"), "new").unwrap().ends_with("b (1)"));
+        let exact = Destination::File(content.join("b"));
+        assert_eq!(write(&exact, "new").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        // Not even as the part-file.
+        let place = Place::new(&to("c"), &HASH).unwrap();
+        symlink(&outside, place.part_path(&HASH)).unwrap();
+        assert_eq!(write(&to("c"), "new").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&outside).unwrap(), "untouched");
+        assert!(!dir.path().join("dangling").exists());
+    }
+
+    #[test]
+    fn long_names_and_refused_hints_have_part_names_within_the_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let long = "é".repeat(120);
+        let path = write(&Destination::Dir(dir.path().into(), Some(long.clone())), "x").unwrap();
+        assert!(path.ends_with(long));
+        let path = write(&Destination::Dir(dir.path().into(), Some("../../evil".into())), "x").unwrap();
+        assert_eq!(path, std::fs::canonicalize(dir.path()).unwrap().join(HASH.to_string()));
+    }
+}

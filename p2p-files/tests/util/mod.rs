@@ -1,0 +1,103 @@
+//! A peer: a library in a scratch folder, with helpers to serve and to fetch.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use p2p_files::{
+    Destination, Download, DownloadConfig, DownloadError, DownloadEvent, DownloadHandle, FileHash, Finished,
+    Library, ServeLimits, ServeStats, Share, serve,
+};
+use tempfile::TempDir;
+use tokio::io::DuplexStream;
+use tokio::net::{TcpListener, TcpStream};
+
+pub struct Peer {
+    pub dir: TempDir,
+    pub library: Arc<Library>,
+    pub stats: Arc<ServeStats>,
+    pub limits: ServeLimits,
+    pub config: DownloadConfig,
+}
+
+impl Peer {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let library = Arc::new(Library::open(&dir.path().join("data")).unwrap());
+        let config = DownloadConfig { stall: Duration::from_secs(5), ..DownloadConfig::default() };
+        Self { dir, library, stats: Arc::default(), limits: ServeLimits::default(), config }
+    }
+
+    /// Writes a file and shares it.
+    pub fn add(&self, name: &str, data: &[u8]) -> Share {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, data).unwrap();
+        self.library.add(&path, |_, _| ()).unwrap()
+    }
+
+    pub fn content_dir(&self) -> PathBuf {
+        self.dir.path().join("content")
+    }
+
+    /// A connection to this peer, in memory.
+    pub fn connect(&self) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(serve(theirs, Arc::clone(&self.library), self.limits.clone(), Arc::clone(&self.stats)));
+        ours
+    }
+
+    /// A connection to this peer over loopback.
+    pub async fn connect_tcp(&self) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (theirs, _) = listener.accept().await.unwrap();
+        tokio::spawn(serve(theirs, Arc::clone(&self.library), self.limits.clone(), Arc::clone(&self.stats)));
+        ours
+    }
+
+    pub fn download(&self, hash: FileHash, to: Destination) -> Result<DownloadHandle, DownloadError> {
+        Download::start(Arc::clone(&self.library), hash, to, self.config.clone())
+    }
+
+    /// Nothing half-done is left in the content folder or among the trees.
+    pub fn no_part_files(&self) {
+        for dir in [self.content_dir(), self.dir.path().join("data/trees")] {
+            for entry in std::fs::read_dir(dir).into_iter().flatten() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                assert!(!name.ends_with(".part") && !name.ends_with(".tmp"), "{name}");
+            }
+        }
+    }
+}
+
+/// Bytes that differ from chunk to chunk.
+pub fn content(size: usize) -> Vec<u8> {
+    (0..size).map(|i| u8::try_from((i * 7 + i / 16_384) % 251).unwrap()).collect()
+}
+
+pub fn start(to: &Peer, hash: FileHash) -> DownloadHandle {
+    to.download(hash, Destination::Dir(to.content_dir(), Some("name.bin".into()))).unwrap()
+}
+
+/// The end of a download, whatever else happens before; fails after 10 s.
+pub async fn end(download: &DownloadHandle) -> Result<Finished, DownloadError> {
+    let end = async {
+        loop {
+            match download.next_event().await.expect("an end comes before the end of events") {
+                DownloadEvent::Finished(finished) => return Ok(finished),
+                DownloadEvent::Failed(error) => return Err(error),
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), end).await.expect("within 10 s")
+}
+
+pub async fn fetch(to: &Peer, hash: FileHash, from: &[(&str, &Peer)]) -> Result<Finished, DownloadError> {
+    let download = start(to, hash);
+    for (label, peer) in from {
+        download.add_source(*label, peer.connect());
+    }
+    end(&download).await
+}
