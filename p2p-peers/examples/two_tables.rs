@@ -1,6 +1,7 @@
 //! Two peer tables in memory: Ann is linked with Bob and Carol; she tells Bob of Carol, and Bob dials Carol.
 //!
 //! No sockets, no real time: the "network" is a function, the clock is a variable.
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
 use std::time::{Duration, Instant, SystemTime};
 

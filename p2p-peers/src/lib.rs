@@ -8,6 +8,7 @@ mod dial;
 mod entry;
 mod event;
 mod exchange;
+mod inputs;
 mod learn;
 mod liveness;
 mod replace;

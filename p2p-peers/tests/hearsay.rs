@@ -47,7 +47,10 @@ const UNROUTABLE: [&str; 34] = [
 ];
 
 fn list() -> Vec<PeerAddr> {
-    UNROUTABLE.iter().map(|ip| PeerAddr { ip: ip.parse().unwrap(), port: 65432, file_port: 0 }).collect()
+    UNROUTABLE
+        .iter()
+        .map(|ip| PeerAddr { ip: ip.parse().expect("an address"), port: 65432, file_port: 0 })
+        .collect()
 }
 
 #[test]

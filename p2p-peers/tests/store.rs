@@ -1,4 +1,5 @@
 //! The file: what loads, what is moved aside, what a save leaves.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod util;
 

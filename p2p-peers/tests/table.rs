@@ -214,6 +214,32 @@ fn our_own_address_is_dropped_for_good() {
 }
 
 #[test]
+fn an_address_where_a_peer_proves_itself_is_not_our_own_any_more() {
+    let mut bench = bench();
+    bench.told(5, &[addr(9)], Source::User);
+    bench.told(6, &[addr(9)], Source::User);
+    assert_eq!(bench.dials().len(), 2);
+    bench.failed(Target::Peer(5), DialFailure::Itself);
+    bench.dialled(6, addr(9));
+    bench.lost(6, DownCause::Closed);
+    assert_eq!(bench.wait(secs(15)).len(), 1);
+}
+
+#[test]
+fn a_restored_wish_ends_a_hold() {
+    let mut first = bench();
+    first.told(5, &[addr(5)], Source::User);
+    first.table.want(first.now, 5);
+    let snapshot = first.table.snapshot();
+    first.table.disconnect(first.now, 5);
+    first.drain();
+    first.failed(Target::Peer(5), DialFailure::Unreachable);
+    assert_eq!(first.wait(secs(3600)), []);
+    first.table.restore(first.now, snapshot);
+    assert_eq!(first.dials(), [Target::Peer(5)]);
+}
+
+#[test]
 fn a_link_to_ourselves_is_hung_up() {
     let mut bench = bench();
     assert_eq!(bench.table.admit(ME, Direction::In, addr(1).ip), Err(Refusal::Itself));
