@@ -1,1 +1,42 @@
-//! A peer-to-peer node: links, discovery, broadcast and files behind one handle.
+#![doc = include_str!("../README.md")]
+
+mod claims;
+mod command;
+mod config;
+mod convert;
+mod data;
+mod dial;
+mod driver;
+mod error;
+mod event;
+mod fetch;
+mod info;
+mod join;
+mod link;
+mod listen;
+mod node;
+mod outbox;
+mod own;
+mod packet;
+mod query;
+mod sequence;
+mod shared;
+mod stack;
+mod start;
+mod target;
+mod tls;
+mod transfer;
+
+pub use config::{Config, DEFAULT_FILE_PORT, DEFAULT_PORT, Limits};
+pub use error::{ConnectError, FetchError, NoSuchPeer, SendError, ShareError, StartError, StateError};
+pub use event::{Direction, Event, Events, Message};
+pub use fetch::{Fetch, FetchOptions, FetchProgress, FetchTarget, Fetched};
+pub use info::{Connected, FileEntry, FileState, PeerInfo, PeerState, Sent, Status};
+pub use node::{Node, NodeBuilder};
+pub use packet::{ByeReason, Packet};
+pub use query::{Answer, Query};
+pub use stack::{Hangup, Input, LinkUp, LinkView, Output, Stack};
+pub use target::{ParseTargetError, Target};
+
+pub use p2p_files::{AddError, FileHash, Info, Kind, ParseHashError, Refreshed, Share, ShareState};
+pub use p2p_wire::{NodeId, ParseTicketError, PeerAddr, SecretKey, Ticket, TicketFile, TicketKind};

@@ -1,0 +1,159 @@
+//! What the handle and the tasks of a node ask of its driver.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use p2p_files::FileHash;
+use p2p_peers::{DialFailure, Snapshot, Target};
+use p2p_wire::{Hello, NodeId, PeerAddr, PeerRecord};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::{ConnectError, SendError};
+use crate::event::Direction;
+use crate::info::{Connected, PeerInfo, Sent, Status};
+use crate::link::LinkId;
+use crate::outbox::Outbox;
+use crate::packet::ByeReason;
+use crate::query::QueryId;
+
+/// Whether a dial may say hello.
+#[derive(Debug)]
+pub(crate) enum Claim {
+    /// Say this, and name the number when it is over.
+    Go {
+        claim: u64,
+        hello: Box<Hello>,
+    },
+    /// A link stands already.
+    Linked,
+    /// Another dial to the same peer is under way.
+    Pending,
+    Banned,
+}
+
+/// A link whose handshake went well, before it is taken.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) peer: NodeId,
+    pub(crate) addr: SocketAddr,
+    pub(crate) direction: Direction,
+    pub(crate) target: Option<Target<NodeId>>,
+    pub(crate) hello: Box<Hello>,
+    pub(crate) records: Vec<PeerRecord>,
+}
+
+/// A link that was taken.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) link: LinkId,
+    pub(crate) outbox: Arc<Outbox>,
+}
+
+/// Somebody who says that a peer has what was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct Provider {
+    pub(crate) id: NodeId,
+    pub(crate) addrs: Vec<PeerAddr>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Command {
+    // From dial and listen tasks.
+    Claim {
+        peer: NodeId,
+        addr: SocketAddr,
+        reply: oneshot::Sender<Claim>,
+    },
+    Release {
+        peer: NodeId,
+        claim: u64,
+    },
+    Admit {
+        offer: Box<Offer>,
+        reply: oneshot::Sender<Result<Admitted, ByeReason>>,
+    },
+    DialFailed {
+        target: Target<NodeId>,
+        cause: DialFailure,
+    },
+    /// The file of a question is shared here.
+    Holding {
+        id: QueryId,
+        to: NodeId,
+    },
+    Reserved(std::io::Result<u64>),
+    Saved(Result<usize, String>),
+    /// This machine's addresses.
+    Interfaces(Vec<std::net::IpAddr>),
+    /// Ports that the router maps: local port and external address.
+    Mapped(Vec<(u16, SocketAddr)>, String),
+
+    // From the handle.
+    /// The peer is wanted: remember that, and what is known of it; answer once a link to it stands.
+    AwaitLink {
+        peer: NodeId,
+        reply: oneshot::Sender<Connected>,
+    },
+    LinkOf {
+        peer: NodeId,
+        reply: oneshot::Sender<Option<Connected>>,
+    },
+    Want {
+        peer: NodeId,
+        addrs: Vec<PeerAddr>,
+    },
+    Seed(SocketAddr),
+    AddrsOf {
+        peer: NodeId,
+        reply: oneshot::Sender<Result<Vec<SocketAddr>, ConnectError>>,
+    },
+    /// Take part (again).
+    Join,
+    Leave {
+        reply: oneshot::Sender<()>,
+    },
+    Disconnect {
+        peer: NodeId,
+        reply: oneshot::Sender<bool>,
+    },
+    Ban {
+        peer: NodeId,
+        ban: bool,
+        reply: oneshot::Sender<bool>,
+    },
+    Send {
+        message: Outgoing,
+        reply: oneshot::Sender<Result<Sent, SendError>>,
+    },
+    Ask {
+        hash: FileHash,
+        everybody: bool,
+        found: mpsc::Sender<Provider>,
+        reply: oneshot::Sender<usize>,
+    },
+    Peers {
+        reply: oneshot::Sender<Vec<PeerInfo>>,
+    },
+    Status {
+        reply: oneshot::Sender<Status>,
+    },
+    Snapshot {
+        reply: oneshot::Sender<Snapshot<NodeId>>,
+    },
+    Restore {
+        snapshot: Box<Snapshot<NodeId>>,
+        reply: oneshot::Sender<usize>,
+    },
+    Shutdown {
+        reply: oneshot::Sender<()>,
+    },
+}
+
+/// A message before it has a number.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) topic: String,
+    pub(crate) to: Option<NodeId>,
+    pub(crate) payload: Bytes,
+}

@@ -1,0 +1,149 @@
+//! What a node may be told, and the limits it keeps.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use p2p_wire::SecretKey;
+
+use crate::error::StartError;
+use crate::target::Target;
+
+/// Where nodes listen unless told otherwise; python-p2p's port.
+pub const DEFAULT_PORT: u16 = 65_432;
+/// Where nodes serve files unless told otherwise; python-p2p's port.
+pub const DEFAULT_FILE_PORT: u16 = 65_433;
+
+/// Everything a node may be told at its start. [`Config::default`] is what the program `p2p` uses.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// Where identity, peer table, index and fetched files are kept. `None`: a temporary directory that
+    /// goes with the node, and a new identity each time unless [`Config::key`] is set.
+    pub data_dir: Option<PathBuf>,
+    /// The identity; `None` reads `identity.key` from the data directory and makes it at the first start.
+    pub key: Option<SecretKey>,
+    /// The address to listen on; `None` is every address, IPv6 and IPv4.
+    pub host: Option<IpAddr>,
+    /// TCP port for node links; 0 takes a free one. Default 65432.
+    pub port: u16,
+    /// TCP port for files; 0 takes a free one. Default 65433.
+    pub file_port: u16,
+    /// A self-chosen name, at most 32 bytes, shown to others beside the id.
+    pub name: Option<String>,
+    /// What the node calls its program in `hello`, at most 64 bytes.
+    pub agent: String,
+    /// Dial peers learned from other peers. Off: only what is asked for is dialled.
+    pub discover: bool,
+    /// Take private and loopback addresses from any peer, not only from one whose link is such itself.
+    pub allow_private: bool,
+    /// Ask the router for port mappings.
+    pub upnp: bool,
+    /// Whom to join through at the start; dialled again and again until it works.
+    pub connect: Vec<Target>,
+    /// Where fetched files go and `refresh` looks; `None` is `content` in the data directory.
+    pub content_dir: Option<PathBuf>,
+    /// Links, queues and deadlines.
+    pub limits: Limits,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: None,
+            key: None,
+            host: None,
+            port: DEFAULT_PORT,
+            file_port: DEFAULT_FILE_PORT,
+            name: None,
+            agent: concat!("p2p/", env!("CARGO_PKG_VERSION")).to_owned(),
+            discover: true,
+            allow_private: false,
+            upnp: false,
+            connect: Vec::new(),
+            content_dir: None,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Checks what a caller may get wrong.
+    ///
+    /// # Errors
+    /// [`StartError::Config`] with the option and the limit.
+    pub fn validate(&self) -> Result<(), StartError> {
+        if let Some(name) = &self.name {
+            let limit = p2p_wire::MAX_NAME;
+            if name.is_empty() || name.len() > limit || name.chars().any(char::is_control) {
+                let size = name.len();
+                return Err(StartError::Config(format!(
+                    "name is {size} bytes: 1 to {limit} bytes without control characters are allowed"
+                )));
+            }
+        }
+        if self.agent.len() > p2p_wire::MAX_AGENT {
+            return Err(StartError::Config(format!("agent is longer than {} bytes", p2p_wire::MAX_AGENT)));
+        }
+        if self.port != 0 && self.port == self.file_port {
+            return Err(StartError::Config(format!(
+                "port and file port are both {}; they must differ",
+                self.port
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Bounds of a node. Each default has its reason beside it; `docs/wire.md` names those a peer can notice.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Links that others dialled. Default 64: a full mesh of small networks.
+    pub max_in: usize,
+    /// Links dialled by this node without being asked. Default 16.
+    pub max_out: usize,
+    /// Handshakes at once; further connections wait in the kernel's backlog. Default 64.
+    pub handshakes: usize,
+    /// From accept to the end of hello. Default 10 s, as Syncthing's TLS handshake.
+    pub handshake_timeout: Duration,
+    /// One address: TCP connect. Default 5 s.
+    pub dial_timeout: Duration,
+    /// A frame must be complete this long after its first byte. Default 30 s.
+    pub frame_timeout: Duration,
+    /// Bytes queued towards one link. What does not fit of gossip is announced instead of sent; control
+    /// frames that do not fit close the link. Default 2 MiB.
+    pub queue_bytes: usize,
+    /// A link whose queue makes no progress for this long is closed. Default 10 s.
+    pub stalled_link: Duration,
+    /// Bytes read from one link and not yet handled. Default 2 MiB: the link is not read beyond.
+    pub inbox_bytes: usize,
+    /// File uploads at once; further ones are told to come back. Default 16.
+    pub uploads: usize,
+    /// Peer table entries. Default 4,096.
+    pub max_peers: usize,
+    /// How long a fetch looks for somebody who has the file. Default 15 s.
+    pub find_timeout: Duration,
+    /// How long a shutdown may take before what is left is dropped. Default 4 s.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_in: 64,
+            max_out: 16,
+            handshakes: 64,
+            handshake_timeout: Duration::from_secs(10),
+            dial_timeout: Duration::from_secs(5),
+            frame_timeout: Duration::from_secs(30),
+            queue_bytes: 2 << 20,
+            stalled_link: Duration::from_secs(10),
+            inbox_bytes: 2 << 20,
+            uploads: 16,
+            max_peers: 4096,
+            find_timeout: Duration::from_secs(15),
+            shutdown_timeout: Duration::from_secs(4),
+        }
+    }
+}

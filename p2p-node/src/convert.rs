@@ -1,0 +1,37 @@
+//! The leaf crates do not know each other; here one's words become the other's.
+
+use p2p_gossip::{EnvelopeId as Gid, Message};
+use p2p_wire::{EnvelopeId, NodeId};
+
+use crate::packet::Packet;
+
+pub(crate) const fn gossip_id(id: EnvelopeId) -> Gid<NodeId> {
+    Gid { author: id.author, run: id.run, first: id.first, count: id.count }
+}
+
+pub(crate) const fn wire_id(id: Gid<NodeId>) -> EnvelopeId {
+    EnvelopeId { author: id.author, run: id.run, first: id.first, count: id.count }
+}
+
+pub(crate) const fn table_addr(addr: p2p_wire::PeerAddr) -> p2p_peers::PeerAddr {
+    p2p_peers::PeerAddr { ip: addr.ip, port: addr.port, file_port: addr.file_port }
+}
+
+pub(crate) const fn table_scope(scope: p2p_wire::Scope) -> p2p_peers::Scope {
+    match scope {
+        p2p_wire::Scope::Public => p2p_peers::Scope::Public,
+        p2p_wire::Scope::Local => p2p_peers::Scope::Local,
+    }
+}
+
+/// What the gossip core says, as a frame.
+pub(crate) fn packet(message: Message<NodeId>) -> Packet {
+    match message {
+        Message::Push { id, hops, envelope } => Packet::Push { id: wire_id(id), hops, envelope },
+        Message::IHave { ids } => {
+            Packet::IHave(ids.into_iter().map(|(id, hops)| (wire_id(id), hops)).collect())
+        }
+        Message::Graft { id } => Packet::Graft(id.map(wire_id)),
+        Message::Prune => Packet::Prune,
+    }
+}

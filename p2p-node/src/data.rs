@@ -1,0 +1,230 @@
+//! The data directory: its lock, the identity, the reserved sequence numbers.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use p2p_peers::replace_file;
+use p2p_wire::SecretKey;
+use zeroize::Zeroizing;
+
+use crate::error::StartError;
+
+const KEY_FILE: &str = "identity.key";
+const LOCK_FILE: &str = "lock";
+const SEQ_FILE: &str = "seq";
+/// First line of the key file, so that a person sees what it is.
+const KEY_HEADER: &str = "p2p secret key: whoever has it is this node";
+/// A key file is two short lines.
+const KEY_FILE_MAX: u64 = 4096;
+/// Numbers reserved ahead: one write to disk for so many messages.
+pub(crate) const RESERVE: u64 = 10_000;
+
+/// A data directory, held by its lock until dropped.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    /// Removed with the node when nobody asked for a directory.
+    _temporary: Option<tempfile::TempDir>,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Opens the directory, makes it if need be (mode 0700), and takes its lock.
+    pub(crate) fn open(path: Option<&Path>) -> Result<Self, StartError> {
+        let temporary = match path {
+            Some(_) => None,
+            None => Some(
+                tempfile::Builder::new()
+                    .prefix("p2p-")
+                    .tempdir()
+                    .map_err(|source| StartError::DataDir { path: std::env::temp_dir(), source })?,
+            ),
+        };
+        let path = match (path, &temporary) {
+            (Some(path), _) => path.to_owned(),
+            (None, Some(dir)) => dir.path().to_owned(),
+            (None, None) => return Err(StartError::Config("no data directory".into())),
+        };
+        make_private_dir(&path).map_err(|source| StartError::DataDir { path: path.clone(), source })?;
+        let lock_path = path.join(LOCK_FILE);
+        let at_lock = |source| StartError::DataDir { path: lock_path.clone(), source };
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&lock_path)
+            .map_err(at_lock)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StartError::InUse { path }),
+            Err(TryLockError::Error(source)) => return Err(at_lock(source)),
+        }
+        Ok(Self { path, _temporary: temporary, _lock: lock })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the identity, or makes it at the first start; says whether it is new.
+    pub(crate) fn identity(&self) -> Result<(SecretKey, bool), StartError> {
+        let path = self.path.join(KEY_FILE);
+        match File::open(&path) {
+            Ok(file) => Ok((read_key(&path, file)?, false)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let key = SecretKey::generate(&mut rand::rng());
+                write_key(&path, &key).map_err(|source| StartError::DataDir { path, source })?;
+                Ok((key, true))
+            }
+            Err(source) => Err(StartError::DataDir { path, source }),
+        }
+    }
+
+    /// Where the peer table is kept.
+    pub(crate) fn state_path(&self) -> PathBuf {
+        self.path.join("state.json")
+    }
+
+    /// The file that keeps the reserved sequence numbers.
+    pub(crate) fn seq_path(&self) -> PathBuf {
+        self.path.join(SEQ_FILE)
+    }
+}
+
+fn make_private_dir(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+fn read_key(path: &Path, file: File) -> Result<SecretKey, StartError> {
+    let refuse = |detail: String| StartError::Identity { path: path.to_owned(), detail };
+    check_mode(&file).map_err(refuse)?;
+    let mut text = Zeroizing::new(String::new());
+    file.take(KEY_FILE_MAX).read_to_string(&mut text).map_err(|e| refuse(e.to_string()))?;
+    let hex = text.lines().find(|line| line.len() == 64).ok_or_else(|| refuse("it holds no key".into()))?;
+    let mut bytes = Zeroizing::new([0; 32]);
+    for (byte, pair) in bytes.iter_mut().zip(hex.as_bytes().chunks(2)) {
+        let digits = std::str::from_utf8(pair).ok().filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
+        let digits = digits.ok_or_else(|| refuse("its key is not 64 hex digits".into()))?;
+        *byte = u8::from_str_radix(digits, 16).map_err(|e| refuse(e.to_string()))?;
+    }
+    Ok(SecretKey::from_bytes(&bytes))
+}
+
+/// Others on this machine must not be able to read the key.
+fn check_mode(file: &File) -> Result<(), String> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = file.metadata().map_err(|e| e.to_string())?.permissions().mode();
+        if mode & 0o077 != 0 {
+            return Err(format!("its mode is {:o}, others can read it: chmod 600", mode & 0o777));
+        }
+    }
+    let _ = file;
+    Ok(())
+}
+
+fn write_key(path: &Path, key: &SecretKey) -> io::Result<()> {
+    let mut text = Zeroizing::new(String::with_capacity(KEY_HEADER.len() + 66));
+    text.push_str(KEY_HEADER);
+    text.push('\n');
+    for byte in key.to_bytes().iter() {
+        use std::fmt::Write;
+        write!(text, "{byte:02x}").map_err(io::Error::other)?;
+    }
+    text.push('\n');
+    replace_file(path, text.as_bytes(), Some(0o600))
+}
+
+/// Reads up to where numbers may have been used: the next process starts there. Where the file is missing
+/// or damaged though the key has been in use, the clock takes its place: microseconds since 1970 rise
+/// faster than anybody sends.
+pub(crate) fn read_reserved(path: &Path, now_us: u64) -> u64 {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|f| f.take(64).read_to_string(&mut text));
+    match read.ok().and_then(|_| text.trim().parse().ok()) {
+        Some(reserved) => reserved,
+        None => now_us,
+    }
+}
+
+/// Reserves numbers below `until`; after a crash the next process starts at `until`.
+pub(crate) fn write_reserved(path: &Path, until: u64) -> io::Result<()> {
+    replace_file(path, format!("{until}\n").as_bytes(), None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_identity_is_made_once_and_kept_private() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(Some(dir.path())).unwrap();
+        let (key, new) = data.identity().unwrap();
+        assert!(new);
+        let (again, new) = data.identity().unwrap();
+        assert!(!new && again.id() == key.id());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = fs::metadata(dir.path().join(KEY_FILE)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_damaged_key_file_is_refused_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(Some(dir.path())).unwrap();
+        data.identity().unwrap();
+        let path = dir.path().join(KEY_FILE);
+        let whole = fs::read(&path).unwrap();
+        let long = vec![b'x'; 100_000];
+        let not_hex = "z".repeat(64).into_bytes();
+        for bad in [&b""[..], &whole[..whole.len() / 2], &[0xff; 200], &long, &not_hex] {
+            fs::write(&path, bad).unwrap();
+            assert!(matches!(data.identity(), Err(StartError::Identity { .. })));
+            assert_eq!(fs::read(&path).unwrap(), bad);
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(Some(dir.path())).unwrap();
+        data.identity().unwrap();
+        fs::set_permissions(dir.path().join(KEY_FILE), fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(
+            matches!(data.identity(), Err(StartError::Identity { detail, .. }) if detail.contains("chmod 600"))
+        );
+    }
+
+    #[test]
+    fn a_second_holder_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = DataDir::open(Some(dir.path())).unwrap();
+        assert!(matches!(DataDir::open(Some(dir.path())), Err(StartError::InUse { .. })));
+        drop(first);
+        assert!(DataDir::open(Some(dir.path())).is_ok());
+    }
+
+    #[test]
+    fn reserved_numbers_survive_and_damage_falls_back_to_the_clock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(SEQ_FILE);
+        assert_eq!(read_reserved(&path, 77), 77);
+        write_reserved(&path, 12_345).unwrap();
+        assert_eq!(read_reserved(&path, 77), 12_345);
+        fs::write(&path, b"\xff\xfe").unwrap();
+        assert_eq!(read_reserved(&path, 77), 77);
+    }
+}

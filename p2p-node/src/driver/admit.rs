@@ -1,0 +1,162 @@
+//! Which links are taken.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use p2p_peers::{DownCause, Refusal, Source};
+use p2p_wire::{Hello, NodeId, PROTOCOL_VERSION, PeerAddr, encode_frame};
+use tokio::sync::oneshot;
+
+use crate::claims::Verdict;
+use crate::command::{Admitted, Claim, Offer};
+use crate::convert;
+use crate::event::{Direction, Event};
+use crate::info::Connected;
+use crate::link::LinkId;
+use crate::outbox::{Class, Outbox};
+use crate::own::is_private;
+use crate::packet::{ByeReason, Packet};
+use crate::stack::{Input, LinkUp};
+
+use super::{Driver, LinkHandle};
+
+impl Driver {
+    /// May a dial that has proved the peer's id say hello?
+    pub(super) fn on_claim(&mut self, peer: NodeId, addr: SocketAddr, reply: oneshot::Sender<Claim>) {
+        let answer = if self.links.contains_key(&peer) {
+            Claim::Linked
+        } else if self.stack.table().peer(peer).is_some_and(|p| p.banned) {
+            Claim::Banned
+        } else {
+            match self.claims.claim(peer) {
+                Some(claim) => Claim::Go { claim, hello: Box::new(self.hello(addr)) },
+                None => Claim::Pending,
+            }
+        };
+        if let Err(Claim::Go { claim, .. }) = reply.send(answer) {
+            self.claims.release(peer, claim);
+        }
+    }
+
+    /// What this node says of itself to whoever is at `addr`.
+    fn hello(&mut self, addr: SocketAddr) -> Hello {
+        let config = &self.shared.config;
+        let records = self.own.records(&self.shared.key, is_private(addr.ip()));
+        Hello {
+            version: PROTOCOL_VERSION,
+            agent: config.agent.clone(),
+            name: config.name.clone(),
+            observed: Some(addr),
+            records: records.iter().map(|r| r.bytes().clone()).collect(),
+        }
+    }
+
+    /// A handshake went well: take the link or say why not.
+    pub(super) fn on_admit(
+        &mut self,
+        now: Instant,
+        offer: Offer,
+        reply: oneshot::Sender<Result<Admitted, ByeReason>>,
+    ) {
+        let peer = offer.peer;
+        let answer = self.judge(&offer).map(|verdict| {
+            if verdict == Verdict::Replace {
+                self.close_link(
+                    peer,
+                    ByeReason::Duplicate,
+                    DownCause::HungUp,
+                    "a newer link takes its place",
+                );
+            }
+            self.take(now, offer)
+        });
+        if reply.send(answer).is_err() {
+            // The task is gone, and the connection with it.
+            self.close_link(peer, ByeReason::Other, DownCause::Failed, "the connection broke");
+        }
+    }
+
+    fn judge(&self, offer: &Offer) -> Result<Verdict, ByeReason> {
+        let direction = match offer.direction {
+            Direction::In => p2p_peers::Direction::In,
+            Direction::Out => p2p_peers::Direction::Out,
+        };
+        self.stack.table().admit(offer.peer, direction, offer.addr.ip()).map_err(
+            |refusal| match refusal {
+                Refusal::Itself => ByeReason::Duplicate,
+                Refusal::Banned => ByeReason::Banned,
+                Refusal::Stopped => ByeReason::Leaving,
+                _ => ByeReason::Full,
+            },
+        )?;
+        let existing = self.links.get(&offer.peer).map(|l| l.direction);
+        match self.claims.judge(offer.peer, offer.direction, existing) {
+            Verdict::Refuse => Err(ByeReason::Duplicate),
+            verdict => Ok(verdict),
+        }
+    }
+
+    fn take(&mut self, now: Instant, offer: Offer) -> Admitted {
+        let Offer { peer, addr, direction, target, hello, records } = offer;
+        self.next_link += 1;
+        let link = LinkId(self.next_link);
+        let outbox =
+            Arc::new(Outbox::new(self.shared.config.limits.queue_bytes, Arc::clone(&self.shared.drained)));
+        if direction == Direction::In
+            && let Ok(frame) = encode_frame(&Packet::Hello(Box::new(self.hello(addr))))
+        {
+            // The answer to its hello goes first; an empty queue takes it.
+            outbox.push(Class::Control, frame).ok();
+        }
+        if let Some(observed) = hello.observed
+            && self.own.on_observed(observed.ip(), addr.ip())
+        {
+            self.publish_own_addrs();
+        }
+        let handle = LinkHandle {
+            id: link,
+            outbox: Arc::clone(&outbox),
+            direction,
+            name: hello.name.clone(),
+            agent: hello.agent,
+            bye: None,
+        };
+        self.links.insert(peer, handle);
+        tracing::debug!(peer = %peer.short(), %addr, direction = direction.as_str(), "link up");
+        self.shared.events.publish(Event::PeerUp { id: peer, addr, direction, name: hello.name });
+        let up = LinkUp {
+            peer,
+            addr,
+            direction,
+            target,
+            private: is_private(addr.ip()),
+            records,
+            seen_at: SystemTime::now(),
+        };
+        self.stack.handle(now, Input::LinkUp(up));
+        self.tell_waiters(peer, addr);
+        Admitted { link, outbox }
+    }
+
+    fn tell_waiters(&mut self, peer: NodeId, addr: SocketAddr) {
+        for (_, reply) in self.waiters.extract_if(.., |(waiting_for, _)| *waiting_for == peer) {
+            reply.send(Connected::new(peer, addr, false)).ok();
+        }
+    }
+
+    /// The application asked for this peer.
+    pub(super) fn on_want(&mut self, now: Instant, peer: NodeId, addrs: Vec<PeerAddr>) {
+        if !addrs.is_empty() {
+            let addrs = addrs.into_iter().map(convert::table_addr).collect();
+            self.stack.handle(now, Input::Learned { peer, addrs, source: Source::User });
+        }
+        self.stack.with_table(now, |table, now| table.want(now, peer));
+    }
+
+    /// The addresses of this node changed: sign them anew and keep them where the handle finds them.
+    pub(super) fn publish_own_addrs(&mut self) {
+        let addrs = self.own.addrs();
+        *self.shared.own_addrs.write().unwrap_or_else(std::sync::PoisonError::into_inner) = addrs;
+    }
+}

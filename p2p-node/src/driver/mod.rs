@@ -1,0 +1,423 @@
+//! The one loop around the [`Stack`]: sockets, clock and core meet only here.
+
+mod admit;
+mod perform;
+mod publish;
+
+pub(crate) use publish::Publisher;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use p2p_peers::{DownCause, HangupCause};
+use p2p_wire::{NodeId, encode_frame};
+use rand::rngs::StdRng;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::claims::Claims;
+use crate::command::{Command, Provider};
+use crate::error::ConnectError;
+use crate::event::{Direction, Event};
+use crate::info::{Connected, PeerInfo, PeerState, Status};
+use crate::link::{Closed, Inbound, LinkEvent, LinkId};
+use crate::outbox::{Class, Outbox};
+use crate::own::OwnAddrs;
+use crate::packet::{ByeReason, Packet};
+use crate::query::QueryId;
+use crate::shared::Shared;
+use crate::stack::{Hangup, Input, Stack};
+
+use perform::PushCache;
+
+/// Callers that wait for a link at once; more are refused at once.
+const MAX_WAITERS: usize = 1024;
+/// Questions of this node that are open at once; the oldest is forgotten when there are more.
+const MAX_FINDERS: usize = 1024;
+
+/// A link as the driver knows it.
+#[derive(Debug)]
+struct LinkHandle {
+    id: LinkId,
+    outbox: Arc<Outbox>,
+    direction: Direction,
+    name: Option<String>,
+    agent: String,
+    /// It said goodbye with this reason.
+    bye: Option<ByeReason>,
+}
+
+/// What was counted here; what the cores count they keep themselves.
+#[derive(Debug, Default)]
+struct Counters {
+    messages_in: u64,
+    messages_out: u64,
+    unknown_frames: u64,
+    announced_instead: u64,
+    unreadable_private: u64,
+    control_queue_full: u64,
+    misbehaved: u64,
+    finders_full: u64,
+}
+
+/// The task that owns a node's state.
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    stack: Stack<StdRng>,
+    commands: mpsc::Receiver<Command>,
+    link_events: mpsc::Receiver<LinkEvent>,
+    links: BTreeMap<NodeId, LinkHandle>,
+    next_link: u64,
+    claims: Claims,
+    waiters: Vec<(NodeId, oneshot::Sender<Connected>)>,
+    finders: BTreeMap<QueryId, mpsc::Sender<Provider>>,
+    finder_order: std::collections::VecDeque<QueryId>,
+    publisher: Publisher,
+    push_cache: PushCache,
+    own: OwnAddrs,
+    counters: Counters,
+    upnp: String,
+    started: Instant,
+    next_pos: u64,
+    /// The peer table changed since it was last written.
+    unsaved: bool,
+    saving: bool,
+    stopped: Option<oneshot::Sender<()>>,
+}
+
+/// What [`Driver::new`] needs besides what is shared.
+pub(crate) struct DriverParts {
+    pub(crate) stack: Stack<StdRng>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) link_events: mpsc::Receiver<LinkEvent>,
+    pub(crate) publisher: Publisher,
+    pub(crate) own: OwnAddrs,
+}
+
+impl Driver {
+    pub(crate) fn new(shared: Arc<Shared>, parts: DriverParts) -> Self {
+        let DriverParts { stack, commands, link_events, publisher, own } = parts;
+        let upnp = if shared.config.upnp { "searching" } else { "off" };
+        Self {
+            claims: Claims::new(shared.id),
+            shared,
+            stack,
+            commands,
+            link_events,
+            links: BTreeMap::new(),
+            next_link: 0,
+            waiters: Vec::new(),
+            finders: BTreeMap::new(),
+            finder_order: std::collections::VecDeque::new(),
+            publisher,
+            push_cache: PushCache::default(),
+            own,
+            counters: Counters::default(),
+            upnp: upnp.to_owned(),
+            started: Instant::now(),
+            next_pos: 1,
+            unsaved: false,
+            saving: false,
+            stopped: None,
+        }
+    }
+
+    /// Runs until [`Command::Shutdown`].
+    pub(crate) async fn run(mut self) {
+        self.reserve_numbers();
+        while self.stopped.is_none() {
+            self.perform_all();
+            self.flush_messages();
+            let stack_due = self.stack.poll_timeout();
+            let due = [stack_due, self.publisher.retry_at()].into_iter().flatten().min();
+            let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let drained = Arc::clone(&self.shared.drained);
+            tokio::select! {
+                () = self.shared.stop.cancelled() => break,
+                Some(event) = self.link_events.recv() => self.on_link_event(event),
+                Some(command) = self.commands.recv(), if self.publisher.has_room() => self.on_command(command),
+                () = drained.notified(), if self.publisher.is_waiting() => {}
+                () = tokio::time::sleep_until(due.into()) => {}
+            }
+            self.on_clock(Instant::now());
+        }
+        self.say_goodbye().await;
+    }
+
+    fn on_clock(&mut self, now: Instant) {
+        if self.stack.poll_timeout().is_some_and(|due| due <= now) {
+            self.stack.handle(now, Input::Timeout);
+        }
+        if self.unsaved && !self.saving {
+            (self.unsaved, self.saving) = (false, true);
+            self.save_in_background();
+        }
+    }
+
+    fn on_link_event(&mut self, event: LinkEvent) {
+        let now = Instant::now();
+        match event {
+            LinkEvent::Batch { link, peer, batch, permit } => {
+                for inbound in batch {
+                    // A link that was replaced or closed meanwhile has nothing more to say.
+                    if self.links.get(&peer).is_none_or(|l| l.id != link) {
+                        break;
+                    }
+                    self.on_inbound(now, peer, inbound);
+                    self.perform_all();
+                }
+                drop(permit);
+            }
+            LinkEvent::Closed { link, peer, cause } => {
+                if self.links.get(&peer).is_some_and(|l| l.id == link) {
+                    self.link_is_down(peer, &cause);
+                }
+            }
+        }
+    }
+
+    fn on_inbound(&mut self, now: Instant, from: NodeId, inbound: Inbound) {
+        match inbound {
+            Inbound::Unknown => self.counters.unknown_frames += 1,
+            Inbound::Records(records) => self.stack.handle(now, Input::Records { from, records }),
+            Inbound::Packet(Packet::Bye(reason)) => {
+                if let Some(link) = self.links.get_mut(&from) {
+                    link.bye = Some(reason);
+                    link.outbox.close();
+                }
+                if matches!(reason, ByeReason::Disconnected | ByeReason::Banned) {
+                    // It was asked to go: coming back by itself would undo that. It may come back, or be asked for.
+                    self.stack.with_table(now, |table, now| table.disconnect(now, from));
+                }
+            }
+            Inbound::Packet(packet) => self.stack.handle(now, Input::Packet { from, packet }),
+        }
+    }
+
+    /// The link has ended, by itself or by the other side.
+    fn link_is_down(&mut self, peer: NodeId, cause: &Closed) {
+        let Some(link) = self.links.remove(&peer) else { return };
+        link.outbox.close();
+        let (cause, reason) = match link.bye {
+            Some(reason) => (down_cause(reason), reason.as_str().to_owned()),
+            None => (failure_cause(cause), cause.to_string()),
+        };
+        self.after_down(peer, cause, reason);
+    }
+
+    /// Closes a link from this side: what is queued is still written, then a goodbye.
+    fn close_link(&mut self, peer: NodeId, bye: ByeReason, cause: DownCause, reason: &str) {
+        let Some(link) = self.links.remove(&peer) else { return };
+        if let Ok(frame) = encode_frame(&Packet::Bye(bye)) {
+            link.outbox.push(Class::Control, frame).ok();
+        }
+        link.outbox.close();
+        self.after_down(peer, cause, reason.to_owned());
+    }
+
+    fn after_down(&mut self, peer: NodeId, cause: DownCause, reason: String) {
+        tracing::debug!(peer = %peer.short(), %reason, "link down");
+        self.stack.handle(Instant::now(), Input::LinkDown { peer, cause });
+        self.shared.events.publish(Event::PeerDown { id: peer, reason });
+    }
+
+    fn hang_up(&mut self, peer: NodeId, reason: Hangup) {
+        let (bye, cause, text) = match reason {
+            Hangup::Silent => (ByeReason::Other, DownCause::Silent, "nothing was heard of it for 30 s"),
+            Hangup::Misbehaved => (ByeReason::Misbehaved, DownCause::Misbehaved, "it broke the protocol"),
+            Hangup::Table(HangupCause::Banned) => (ByeReason::Banned, DownCause::HungUp, "banned"),
+            Hangup::Table(HangupCause::Stopped) => (ByeReason::Leaving, DownCause::HungUp, "this node left"),
+            Hangup::Table(HangupCause::Full) => (ByeReason::Full, DownCause::HungUp, "no room for it"),
+            Hangup::Table(_) => (ByeReason::Disconnected, DownCause::HungUp, "disconnected"),
+        };
+        self.close_link(peer, bye, cause, text);
+    }
+
+    fn on_command(&mut self, command: Command) {
+        let now = Instant::now();
+        match command {
+            Command::Claim { peer, addr, reply } => self.on_claim(peer, addr, reply),
+            Command::Release { peer, claim } => self.claims.release(peer, claim),
+            Command::Admit { offer, reply } => self.on_admit(now, *offer, reply),
+            Command::DialFailed { target, cause } => {
+                self.stack.handle(now, Input::DialFailed { target, cause })
+            }
+            Command::Holding { id, to } => self.on_holding(now, id, to),
+            Command::Reserved(result) => self.on_reserved(&result),
+            Command::Saved(result) => self.on_saved(result),
+            Command::Interfaces(ips) => self.on_interfaces(now, ips),
+            Command::Mapped(mapped, text) => self.on_mapped(mapped, text),
+            Command::AwaitLink { peer, reply } => self.on_await_link(peer, reply),
+            Command::LinkOf { peer, reply } => {
+                let link = self.stack.links().find(|l| l.peer == peer);
+                reply.send(link.map(|l| Connected::new(peer, l.addr, true))).ok();
+            }
+            Command::Want { peer, addrs } => self.on_want(now, peer, addrs),
+            Command::Seed(addr) => self.stack.handle(now, Input::Seed(addr)),
+            Command::AddrsOf { peer, reply } => {
+                reply.send(self.addrs_of(peer)).ok();
+            }
+            Command::Join => self.stack.with_table(now, |table, now| table.resume(now)),
+            Command::Leave { reply } => {
+                self.stack.with_table(now, |table, now| table.stop(now));
+                self.perform_all();
+                reply.send(()).ok();
+            }
+            Command::Disconnect { peer, reply } => {
+                let ended = self.stack.with_table(now, |table, now| table.disconnect(now, peer));
+                self.perform_all();
+                reply.send(ended).ok();
+            }
+            Command::Ban { peer, ban, reply } => {
+                reply.send(self.on_ban(now, peer, ban)).ok();
+            }
+            Command::Send { message, reply } => self.publisher.enqueue(message, reply),
+            Command::Ask { hash, everybody, found, reply } => self.on_ask(now, hash, everybody, found, reply),
+            Command::Peers { reply } => {
+                reply.send(self.peers(now)).ok();
+            }
+            Command::Status { reply } => {
+                reply.send(self.status(now)).ok();
+            }
+            Command::Snapshot { reply } => {
+                reply.send(self.stack.table().snapshot()).ok();
+            }
+            Command::Restore { snapshot, reply } => {
+                let restored = self.stack.with_table(now, |table, now| table.restore(now, *snapshot));
+                reply.send(restored).ok();
+            }
+            Command::Shutdown { reply } => self.stopped = Some(reply),
+        }
+    }
+
+    fn on_ban(&mut self, now: Instant, peer: NodeId, ban: bool) -> bool {
+        if !ban {
+            return self.stack.with_table(now, |table, _| table.unban(peer));
+        }
+        self.stack.with_table(now, |table, now| table.ban(now, peer, None));
+        self.perform_all();
+        true
+    }
+
+    fn addrs_of(&self, peer: NodeId) -> Result<Vec<SocketAddr>, ConnectError> {
+        let view = self.stack.table().peer(peer).ok_or(ConnectError::NoAddress(peer))?;
+        if view.banned {
+            return Err(ConnectError::Banned(peer));
+        }
+        let addrs: Vec<_> = view.addrs.iter().map(|a| SocketAddr::new(a.ip, a.port)).collect();
+        if addrs.is_empty() { Err(ConnectError::NoAddress(peer)) } else { Ok(addrs) }
+    }
+
+    fn peers(&self, now: Instant) -> Vec<PeerInfo> {
+        let wall = SystemTime::now();
+        let links: BTreeMap<NodeId, _> = self.stack.links().map(|l| (l.peer, l)).collect();
+        let known = self.stack.table().peers().map(|view| {
+            let link = links.get(&view.id);
+            let handle = self.links.get(&view.id);
+            let state = match (link, view.banned) {
+                (_, true) => PeerState::Banned,
+                (Some(_), _) => PeerState::Connected,
+                (None, _) => match view.state {
+                    p2p_peers::State::Dialing => PeerState::Dialing,
+                    p2p_peers::State::Backoff { .. } => PeerState::Backoff,
+                    _ => PeerState::Known,
+                },
+            };
+            PeerInfo {
+                id: view.id,
+                name: handle.and_then(|h| h.name.clone()),
+                addr: link
+                    .map(|l| l.addr)
+                    .or_else(|| view.addrs.first().map(|a| SocketAddr::new(a.ip, a.port))),
+                state,
+                direction: link.map(|l| l.direction),
+                rtt: link.and_then(|l| l.rtt),
+                last_heard: match link {
+                    Some(link) => wall.checked_sub(now.saturating_duration_since(link.heard_at)),
+                    None => view.last_connected,
+                },
+                path: link.map(|_| "direct"),
+                agent: handle.map(|h| h.agent.clone()),
+            }
+        });
+        known.collect()
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        let gossip = self.stack.gossip().stats();
+        Status {
+            uptime: now.saturating_duration_since(self.started),
+            links: self.links.len(),
+            known_peers: self.stack.table().len(),
+            messages_in: self.counters.messages_in,
+            messages_out: self.counters.messages_out,
+            refused: self.refused(),
+            log_messages: gossip.log_messages as u64,
+            log_bytes: gossip.log_bytes as u64,
+            upnp: self.upnp.clone(),
+        }
+    }
+
+    fn on_await_link(&mut self, peer: NodeId, reply: oneshot::Sender<Connected>) {
+        if let Some(link) = self.stack.links().find(|l| l.peer == peer) {
+            reply.send(Connected::new(peer, link.addr, true)).ok();
+            return;
+        }
+        self.waiters.retain(|(_, waiting)| !waiting.is_closed());
+        if self.waiters.len() < MAX_WAITERS {
+            self.waiters.push((peer, reply));
+        }
+    }
+
+    fn on_interfaces(&mut self, now: Instant, ips: Vec<IpAddr>) {
+        if self.own.set_interfaces(ips) {
+            self.publish_own_addrs();
+            self.stack.handle(now, Input::NetworkChanged);
+        }
+    }
+
+    fn on_mapped(&mut self, mapped: Vec<(u16, SocketAddr)>, text: String) {
+        self.upnp.clone_from(&text);
+        self.shared.events.publish(Event::Notice(format!("router: {text}")));
+        if self.own.set_mapped(mapped) {
+            self.publish_own_addrs();
+        }
+    }
+
+    /// Links are told goodbye and given a moment to write what they still hold.
+    async fn say_goodbye(&mut self) {
+        let linked: Vec<NodeId> = self.links.keys().copied().collect();
+        for peer in linked {
+            self.close_link(peer, ByeReason::Leaving, DownCause::HungUp, "this node stops");
+        }
+        self.publisher.refuse_all();
+        let snapshot = self.stack.table().snapshot();
+        let path = self.shared.data.state_path();
+        let saved = tokio::task::spawn_blocking(move || p2p_peers::PeerStore::new(path).save(&snapshot));
+        match saved.await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::error!(error = %e, "the peer table could not be saved"),
+            Err(e) => tracing::error!(error = %e, "the peer table could not be saved"),
+        }
+        if let Some(reply) = self.stopped.take() {
+            reply.send(()).ok();
+        }
+    }
+}
+
+const fn down_cause(reason: ByeReason) -> DownCause {
+    match reason {
+        ByeReason::Misbehaved => DownCause::Protocol,
+        _ => DownCause::Closed,
+    }
+}
+
+const fn failure_cause(cause: &Closed) -> DownCause {
+    match cause {
+        Closed::Eof => DownCause::Closed,
+        Closed::Io(_) | Closed::Local => DownCause::Failed,
+        Closed::Protocol(_) => DownCause::Protocol,
+        Closed::Stalled(_) => DownCause::Silent,
+    }
+}

@@ -1,0 +1,291 @@
+//! Carries out what the [`Stack`] wants. Nothing here waits.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use p2p_files::{FileHash, ShareState};
+use p2p_gossip::Ticket;
+use p2p_peers::{PeerStore, Target};
+use p2p_wire::{Entry, Envelope, EnvelopeId, NodeId, PeerRecord, encode_frame};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::command::{Command, Provider};
+use crate::event::{Event, Message};
+use crate::outbox::Class;
+use crate::packet::Packet;
+use crate::query::{Answer, Query, QueryId, TTL};
+use crate::stack::{Hangup, Input, Output};
+
+use super::{Driver, MAX_FINDERS};
+
+/// The last push as a frame: the same one goes to every neighbour.
+#[derive(Debug, Default)]
+pub(super) struct PushCache {
+    last: Option<(EnvelopeId, u16, Bytes, Bytes)>,
+}
+
+impl PushCache {
+    fn frame(&mut self, packet: &Packet) -> Option<Bytes> {
+        let Packet::Push { id, hops, envelope } = packet else {
+            return encode(packet);
+        };
+        match &self.last {
+            Some((i, h, e, frame)) if i == id && h == hops && e.as_ptr() == envelope.as_ptr() => {
+                Some(frame.clone())
+            }
+            _ => {
+                let frame = encode(packet)?;
+                self.last = Some((*id, *hops, envelope.clone(), frame.clone()));
+                Some(frame)
+            }
+        }
+    }
+}
+
+fn encode(packet: &Packet) -> Option<Bytes> {
+    encode_frame(packet).inspect_err(|e| tracing::error!(error = %e, "a frame could not be encoded")).ok()
+}
+
+impl Driver {
+    /// Carries out everything that is waiting.
+    pub(super) fn perform_all(&mut self) {
+        while let Some(output) = self.stack.poll_output() {
+            self.perform(output);
+        }
+    }
+
+    fn perform(&mut self, output: Output) {
+        match output {
+            Output::Send { to, packet } => self.send(to, &packet),
+            Output::Dial { target, addrs } => self.dial(target, addrs),
+            Output::Hangup { peer, reason } => self.hang_up(peer, reason),
+            Output::Verify { ticket, id, envelope } => self.verify(ticket, id, envelope),
+            Output::Deliver { envelope, entries, late } => self.deliver(envelope, entries, late),
+            Output::Lookup { id, hash, from } => self.look_up(id, hash, from),
+            Output::Found { id, provider, records } => self.found(id, provider, records),
+            Output::OwnAhead(id) => self.on_own_ahead(id),
+            Output::Misbehaved { peer, fault } => {
+                self.counters.misbehaved += 1;
+                let text =
+                    format!("{} broke the protocol: {fault}; it is kept out for 10 minutes", peer.short());
+                tracing::warn!(peer = %peer.short(), %fault, "misbehaved");
+                self.shared.events.publish(Event::Warning(text));
+                self.hang_up(peer, Hangup::Misbehaved);
+            }
+            Output::Save => self.unsaved = true,
+        }
+    }
+
+    fn send(&mut self, to: NodeId, packet: &Packet) {
+        let Some(link) = self.links.get(&to) else { return };
+        let Some(frame) = self.push_cache.frame(packet) else { return };
+        let class = if matches!(packet, Packet::Push { .. }) { Class::Gossip } else { Class::Control };
+        if link.outbox.push(class, frame).is_ok() {
+            return;
+        }
+        if let Packet::Push { id, hops, .. } = packet {
+            // Too much for this link just now: it is told of the message and asks for it when it can.
+            self.counters.announced_instead += 1;
+            self.stack.announce_instead(to, *id, *hops);
+        } else {
+            self.counters.control_queue_full += 1;
+            self.hang_up(to, Hangup::Silent);
+        }
+    }
+
+    fn dial(&self, target: Target<NodeId>, addrs: Vec<SocketAddr>) {
+        let shared = Arc::clone(&self.shared);
+        let expected = match target {
+            Target::Peer(peer) => Some(peer),
+            Target::Seed(_) => None,
+        };
+        self.shared.tasks.spawn(async move {
+            let dial = crate::dial::establish(&shared, addrs, expected, target);
+            let result = tokio::select! {
+                () = shared.stop.cancelled() => return,
+                result = dial => result,
+            };
+            let cause = match result {
+                Ok(connected) => {
+                    if !connected.already {
+                        return;
+                    }
+                    p2p_peers::DialFailure::Duplicate
+                }
+                Err(failed) => {
+                    tracing::debug!(?target, error = %failed.error, "dial failed");
+                    failed.cause
+                }
+            };
+            shared.commands.send(Command::DialFailed { target, cause }).await.ok();
+        });
+    }
+
+    fn verify(&mut self, ticket: Ticket, id: EnvelopeId, envelope: Bytes) {
+        let ok = Envelope::decode(envelope).is_ok_and(|e| e.id() == id && e.verify().is_ok());
+        self.stack.handle(Instant::now(), Input::Verified { ticket, ok });
+    }
+
+    fn deliver(&mut self, envelope: Bytes, entries: u64, late: bool) {
+        let Ok(envelope) = Envelope::decode(envelope) else { return };
+        let author = envelope.id().author;
+        for (index, entry) in envelope.entries().enumerate() {
+            if entries >> index & 1 == 1 {
+                self.deliver_entry(author, entry, late);
+            }
+        }
+    }
+
+    fn deliver_entry(&mut self, author: NodeId, entry: Entry, late: bool) {
+        let payload = match entry.recipient {
+            None => entry.payload,
+            Some(recipient) if recipient == self.shared.id => {
+                match p2p_wire::open(&self.shared.key, &author, entry.seq, &entry.payload) {
+                    Ok(plain) => plain.into(),
+                    Err(_) => {
+                        self.counters.unreadable_private += 1;
+                        return;
+                    }
+                }
+            }
+            // For somebody else; relayed, not read.
+            Some(_) => return,
+        };
+        self.counters.messages_in += 1;
+        let message = Message {
+            pos: self.next_pos,
+            author,
+            seq: entry.seq,
+            topic: entry.topic,
+            private: entry.recipient.is_some(),
+            late,
+            time: UNIX_EPOCH.checked_add(Duration::from_millis(entry.time_ms)).unwrap_or(UNIX_EPOCH),
+            payload,
+        };
+        self.next_pos += 1;
+        self.shared.events.publish(Event::Message(message));
+    }
+
+    /// Somebody asks for a file. The index is on disk, so a blocking thread looks.
+    fn look_up(&self, id: QueryId, hash: FileHash, from: NodeId) {
+        let shared = Arc::clone(&self.shared);
+        self.shared.tasks.spawn(async move {
+            let library = Arc::clone(&shared.library);
+            let look = move || library.get(&hash).is_some_and(|s| s.state == ShareState::Shared);
+            if tokio::task::spawn_blocking(look).await.unwrap_or(false) {
+                shared.commands.send(Command::Holding { id, to: from }).await.ok();
+            }
+        });
+    }
+
+    pub(super) fn on_holding(&mut self, now: Instant, id: QueryId, to: NodeId) {
+        let Some(link) = self.stack.links().find(|l| l.peer == to) else { return };
+        let records = self.own.records(&self.shared.key, crate::own::is_private(link.addr.ip()));
+        let records = records.iter().map(|r| r.bytes().clone()).collect();
+        let answer = Answer { id, provider: self.shared.id, records };
+        self.stack.handle(now, Input::Holding { to, answer });
+    }
+
+    fn found(&mut self, id: QueryId, provider: NodeId, records: Vec<Bytes>) {
+        let Some(finder) = self.finders.get(&id) else { return };
+        let mut addrs = Vec::new();
+        for bytes in records {
+            if let Ok(record) = PeerRecord::decode(bytes)
+                && record.id() == provider
+                && record.verify().is_ok()
+            {
+                addrs.extend_from_slice(record.addrs());
+            }
+        }
+        // The finder has room for as many answers as can come; a slow one loses surplus providers only.
+        finder.try_send(Provider { id: provider, addrs }).ok();
+    }
+
+    pub(super) fn on_ask(
+        &mut self,
+        now: Instant,
+        hash: FileHash,
+        everybody: bool,
+        found: mpsc::Sender<Provider>,
+        reply: oneshot::Sender<usize>,
+    ) {
+        let id: QueryId = rand::random();
+        self.finders.retain(|_, finder| !finder.is_closed());
+        self.finder_order.retain(|id| self.finders.contains_key(id));
+        if self.finders.len() >= MAX_FINDERS
+            && let Some(oldest) = self.finder_order.pop_front()
+        {
+            self.finders.remove(&oldest);
+            self.counters.finders_full += 1;
+        }
+        self.finders.insert(id, found);
+        self.finder_order.push_back(id);
+        let query = Query::sign(&self.shared.key, id, hash, if everybody { TTL } else { 1 });
+        reply.send(self.stack.ask(now, &query)).ok();
+    }
+
+    pub(super) fn save_in_background(&self) {
+        let shared = Arc::clone(&self.shared);
+        let snapshot = self.stack.table().snapshot();
+        self.shared.tasks.spawn(async move {
+            let path = shared.data.state_path();
+            let write = tokio::task::spawn_blocking(move || {
+                let peers = snapshot.peers.len();
+                PeerStore::new(path).save(&snapshot).map(|()| peers).map_err(|e| e.to_string())
+            });
+            let result = write.await.unwrap_or_else(|e| Err(e.to_string()));
+            shared.commands.send(Command::Saved(result)).await.ok();
+        });
+    }
+
+    pub(super) fn on_saved(&mut self, result: Result<usize, String>) {
+        self.saving = false;
+        match result {
+            Ok(peers) => tracing::debug!(peers, "peer table saved"),
+            Err(error) => {
+                tracing::error!(%error, "the peer table could not be saved");
+                let text = format!("the peer table could not be saved: {error}");
+                self.shared.events.publish(Event::Warning(text));
+            }
+        }
+    }
+
+    /// Everything that was refused or dropped, by kind.
+    pub(super) fn refused(&self) -> BTreeMap<&'static str, u64> {
+        let gossip = self.stack.gossip().stats();
+        let table = self.stack.table().counters();
+        let connections = self.shared.refused_connections.load(Ordering::Relaxed);
+        let counts = [
+            ("malformed", gossip.refused_malformed),
+            ("too_large", gossip.refused_too_large),
+            ("replayed", gossip.refused_old),
+            ("new_authors", gossip.refused_new_authors + gossip.refused_authors_full),
+            ("busy", gossip.refused_busy),
+            ("announcements", gossip.refused_ihaves + gossip.refused_announced),
+            ("pulls", gossip.pulls_refused + gossip.pulls_unknown),
+            ("pulls_abandoned", gossip.pulls_abandoned),
+            ("duplicates", gossip.duplicates),
+            ("addresses", table.refused_addrs),
+            ("records", table.refused_records),
+            ("peers", table.refused_full + table.refused_source + table.refused_group),
+            ("connections", connections),
+            ("unknown_frames", self.counters.unknown_frames),
+            ("announced_instead", self.counters.announced_instead),
+            ("unreadable_private", self.counters.unreadable_private),
+            ("control_queue_full", self.counters.control_queue_full),
+            ("misbehaved", self.counters.misbehaved),
+            ("questions", self.stack.queries_limited() + self.counters.finders_full),
+        ];
+        let counts = counts.into_iter().filter(|(_, n)| *n > 0);
+        counts.chain([("forged", gossip.forged)]).collect()
+    }
+
+    pub(super) fn now_ms() -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,285 @@
+//! What a node tells its application, and in which form the application asks for it.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_core::Stream;
+use p2p_files::FileHash;
+use p2p_wire::NodeId;
+
+/// Events kept for subscribers that have not read them yet: count and payload bytes. What falls out is
+/// told to whoever missed it as [`Event::Lagged`].
+pub(crate) const MAX_EVENTS: usize = 65_536;
+pub(crate) const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
+
+/// Which side dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The other side did.
+    In,
+    /// This node did.
+    Out,
+}
+
+impl Direction {
+    /// `in` or `out`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::In => "in",
+            Self::Out => "out",
+        }
+    }
+}
+
+/// A message of another node, verified and delivered once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Message {
+    /// Local position: counts the messages delivered here since the node started, from 1.
+    pub pos: u64,
+    /// Who wrote and signed it.
+    pub author: NodeId,
+    /// The author's number for it; (author, seq) is the id of the message.
+    pub seq: u64,
+    /// Its topic; empty unless the author chose one.
+    pub topic: String,
+    /// It was sealed to this node alone.
+    pub private: bool,
+    /// It arrived after later ones of the same author had been delivered.
+    pub late: bool,
+    /// When the author says it was written. A label for people: nothing is decided by it.
+    pub time: SystemTime,
+    /// The bytes.
+    pub payload: Bytes,
+}
+
+impl Message {
+    /// The payload as text, if it is UTF-8.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.payload).ok()
+    }
+}
+
+/// What happened, in the order in which it happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A message has arrived.
+    Message(Message),
+    /// A link to a peer stands.
+    PeerUp {
+        /// The peer.
+        id: NodeId,
+        /// Its address as seen from here.
+        addr: SocketAddr,
+        /// Who dialled.
+        direction: Direction,
+        /// The name it gives itself: untrusted, already without control characters.
+        name: Option<String>,
+    },
+    /// A link to a peer is gone.
+    PeerDown {
+        /// The peer.
+        id: NodeId,
+        /// Why, in words.
+        reason: String,
+    },
+    /// This subscriber was too slow: `missed` events fell out before it read them.
+    Lagged {
+        /// How many.
+        missed: u64,
+        /// Position of the first message that can still be read, 0 if none is known.
+        from_pos: u64,
+    },
+    /// A provider of a file that is being fetched failed and was dropped; others are tried.
+    SourceFailed {
+        /// The file.
+        hash: FileHash,
+        /// The provider.
+        id: NodeId,
+        /// What it did, in words.
+        fault: String,
+    },
+    /// Something that a person should know: the router's answer, a state file moved aside.
+    Notice(String),
+    /// Something that a person should act on: the identity runs elsewhere too, a file changed while shared.
+    Warning(String),
+}
+
+impl Event {
+    const fn payload_len(&self) -> usize {
+        match self {
+            Self::Message(message) => message.payload.len(),
+            _ => 0,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    /// Number of the first event held.
+    base: u64,
+    events: VecDeque<Event>,
+    bytes: usize,
+    closed: bool,
+    /// Readers that wait for the next event.
+    waiting: Vec<Waker>,
+}
+
+/// One writer, any number of readers; a bounded ring that never makes the writer wait.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct EventHub {
+    ring: Arc<Mutex<Ring>>,
+}
+
+impl EventHub {
+    pub(crate) fn publish(&self, event: Event) {
+        let mut ring = lock(&self.ring);
+        ring.bytes += event.payload_len();
+        ring.events.push_back(event);
+        while ring.events.len() > MAX_EVENTS || (ring.bytes > MAX_EVENT_BYTES && ring.events.len() > 1) {
+            let oldest = ring.events.pop_front().map_or(0, |e| e.payload_len());
+            ring.bytes -= oldest;
+            ring.base += 1;
+        }
+        wake(ring);
+    }
+
+    /// No further event comes; readers drain what is there and end.
+    pub(crate) fn close(&self) {
+        let mut ring = lock(&self.ring);
+        ring.closed = true;
+        wake(ring);
+    }
+
+    pub(crate) fn subscribe(&self) -> Events {
+        let ring = lock(&self.ring);
+        let at = ring.base + ring.events.len() as u64;
+        drop(ring);
+        Events { ring: Arc::clone(&self.ring), at }
+    }
+}
+
+fn lock(ring: &Mutex<Ring>) -> MutexGuard<'_, Ring> {
+    ring.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Wakes outside the lock, so that a woken reader does not wait for it.
+fn wake(mut ring: MutexGuard<'_, Ring>) {
+    let waiting = std::mem::take(&mut ring.waiting);
+    drop(ring);
+    waiting.into_iter().for_each(Waker::wake);
+}
+
+/// The events of a node, from the moment of [`Node::events`](crate::Node::events) on; a
+/// [`Stream`](futures_core::Stream).
+///
+/// The node never waits for a reader. One that is too slow finds [`Event::Lagged`] in place of what it
+/// missed (at most 65,536 events or 32 MiB of payload are kept).
+#[derive(Debug)]
+pub struct Events {
+    ring: Arc<Mutex<Ring>>,
+    /// Number of the next event to read.
+    at: u64,
+}
+
+impl Events {
+    /// The next event; `None` once the node has shut down and everything was read.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<Event> {
+        poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
+    }
+
+    /// The next event if one is there already.
+    pub fn try_next(&mut self) -> Option<Event> {
+        let ring = Arc::clone(&self.ring);
+        self.take(&lock(&ring))
+    }
+
+    fn take(&mut self, ring: &Ring) -> Option<Event> {
+        if self.at < ring.base {
+            let missed = ring.base - self.at;
+            self.at = ring.base;
+            let first =
+                ring.events.iter().find_map(|e| if let Event::Message(m) = e { Some(m.pos) } else { None });
+            return Some(Event::Lagged { missed, from_pos: first.unwrap_or(0) });
+        }
+        let event = ring.events.get(usize::try_from(self.at - ring.base).ok()?)?.clone();
+        self.at += 1;
+        Some(event)
+    }
+}
+
+impl Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let shared = Arc::clone(&self.ring);
+        let mut ring = lock(&shared);
+        if let Some(event) = self.take(&ring) {
+            return Poll::Ready(Some(event));
+        }
+        if ring.closed {
+            return Poll::Ready(None);
+        }
+        if !ring.waiting.iter().any(|w| w.will_wake(cx.waker())) {
+            ring.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn notice(n: u64) -> Event {
+        Event::Notice(n.to_string())
+    }
+
+    #[tokio::test]
+    async fn a_reader_sees_each_event_once_in_order() {
+        let hub = EventHub::default();
+        hub.publish(notice(0));
+        let mut events = hub.subscribe();
+        for n in 1..100 {
+            hub.publish(notice(n));
+        }
+        hub.close();
+        for n in 1..100 {
+            assert_eq!(events.next().await, Some(notice(n)));
+        }
+        assert_eq!(events.next().await, None);
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_told_how_much_it_missed() {
+        let hub = EventHub::default();
+        let mut events = hub.subscribe();
+        for n in 0..MAX_EVENTS as u64 + 7 {
+            hub.publish(notice(n));
+        }
+        assert_eq!(events.next().await, Some(Event::Lagged { missed: 7, from_pos: 0 }));
+        assert_eq!(events.next().await, Some(notice(7)));
+    }
+
+    #[tokio::test]
+    async fn a_waiting_reader_wakes() {
+        let hub = EventHub::default();
+        let mut events = hub.subscribe();
+        let reader = tokio::spawn(async move { events.next().await });
+        tokio::task::yield_now().await;
+        hub.publish(notice(1));
+        assert_eq!(reader.await.unwrap(), Some(notice(1)));
+    }
+}

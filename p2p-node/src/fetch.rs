@@ -1,0 +1,428 @@
+//! Fetching a file: find who has it, open connections to them, feed them to the download.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use p2p_files::{
+    Destination, Download, DownloadConfig, DownloadError, DownloadEvent, DownloadHandle, FileHash, Finished,
+    SourceFault,
+};
+use p2p_wire::{NodeId, Ticket};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_rustls::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use crate::command::{Command, Provider};
+use crate::error::{ConnectError, FetchError};
+use crate::event::Event;
+use crate::shared::Shared;
+use crate::transfer;
+
+/// Neighbours answer within this, or everybody is asked.
+const NEIGHBOURS_FIRST: Duration = Duration::from_millis(500);
+/// While nobody delivers the question is asked again this often: links come up, providers too.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// Connections to providers at once.
+const MAX_SOURCES: usize = 8;
+/// Providers that wait for their turn; more answers are not needed.
+const MAX_WAITING: usize = 64;
+/// A provider whose connection failed is tried this often; one that lied is not tried again.
+const TRIES: u32 = 3;
+
+/// What to fetch: a hash, or a ticket that also says who has it.
+#[derive(Debug, Clone)]
+pub enum FetchTarget {
+    /// The network is asked who has it.
+    Hash(FileHash),
+    /// The ticket's node is asked first.
+    Ticket(Box<Ticket>),
+}
+
+impl From<FileHash> for FetchTarget {
+    fn from(hash: FileHash) -> Self {
+        Self::Hash(hash)
+    }
+}
+
+impl From<Ticket> for FetchTarget {
+    fn from(ticket: Ticket) -> Self {
+        Self::Ticket(Box::new(ticket))
+    }
+}
+
+/// How to fetch.
+#[derive(Debug, Clone, Default)]
+pub struct FetchOptions {
+    /// The file to make, or an existing folder to put it into; `None` is the content folder.
+    pub to: Option<PathBuf>,
+    /// How long to look for somebody who has it; `None` is [`Limits::find_timeout`](crate::Limits::find_timeout).
+    pub timeout: Option<Duration>,
+}
+
+/// How far a fetch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct FetchProgress {
+    /// Bytes verified and written.
+    pub done: u64,
+    /// Bytes in all, once a provider has proved it.
+    pub length: Option<u64>,
+    /// Providers at work.
+    pub sources: usize,
+    /// Bytes per second.
+    pub rate: u64,
+}
+
+/// A fetched file: verified, synced, in its place, and shared from now on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Fetched {
+    /// Its hash.
+    pub hash: FileHash,
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Its bytes.
+    pub length: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// Providers that delivered.
+    pub sources: usize,
+}
+
+/// A fetch under way. Dropping it cancels it.
+#[derive(Debug)]
+pub struct Fetch {
+    hash: FileHash,
+    progress: watch::Receiver<FetchProgress>,
+    task: Option<JoinHandle<Result<Fetched, FetchError>>>,
+    cancel: CancellationToken,
+}
+
+impl Fetch {
+    /// What is fetched.
+    #[must_use]
+    pub const fn hash(&self) -> FileHash {
+        self.hash
+    }
+
+    /// Progress; changes at most 10 times a second.
+    #[must_use]
+    pub fn progress(&self) -> watch::Receiver<FetchProgress> {
+        self.progress.clone()
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// [`FetchError`]; nothing of the file is left then. After the first call has returned,
+    /// [`FetchError::Cancelled`].
+    ///
+    /// # Cancel safety
+    /// The fetch goes on when this future is dropped; call it again.
+    pub async fn finish(&mut self) -> Result<Fetched, FetchError> {
+        let Some(task) = self.task.as_mut() else { return Err(FetchError::Cancelled) };
+        let result = task.await;
+        self.task = None;
+        result.unwrap_or(Err(FetchError::Stopped))
+    }
+
+    /// Ends it; what had been fetched is removed.
+    pub fn cancel(&self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Drop for Fetch {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+/// A fetch as the list of files shows it.
+#[derive(Debug)]
+pub(crate) struct FetchEntry {
+    pub(crate) hash: FileHash,
+    pub(crate) path: PathBuf,
+    pub(crate) progress: watch::Receiver<FetchProgress>,
+}
+
+/// Begins a fetch.
+pub(crate) fn begin(shared: &Arc<Shared>, target: FetchTarget, options: FetchOptions) -> Fetch {
+    static NUMBERS: AtomicU64 = AtomicU64::new(0);
+    let (hash, ticket) = match target {
+        FetchTarget::Hash(hash) => (hash, None),
+        FetchTarget::Ticket(ticket) => {
+            (FileHash::from_bytes(ticket.file.as_ref().map_or([0; 32], |f| f.hash)), Some(ticket))
+        }
+    };
+    let (told, progress) = watch::channel(FetchProgress::default());
+    let cancel = shared.stop.child_token();
+    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+    let path = options.to.clone().unwrap_or_else(|| shared.content_dir.clone());
+    register(shared, number, Some(FetchEntry { hash, path, progress: progress.clone() }));
+    let task = {
+        let (shared, cancel) = (Arc::clone(shared), cancel.clone());
+        async move {
+            let result = Job::run(&shared, hash, ticket, options, told, &cancel).await;
+            register(&shared, number, None);
+            result
+        }
+    };
+    Fetch { hash, progress, task: Some(shared.tasks.spawn(task)), cancel }
+}
+
+fn register(shared: &Shared, number: u64, entry: Option<FetchEntry>) {
+    let mut fetches = shared.fetches.lock().unwrap_or_else(PoisonError::into_inner);
+    match entry {
+        Some(entry) => fetches.insert(number, entry),
+        None => fetches.remove(&number),
+    };
+}
+
+/// What is known of one provider.
+#[derive(Debug, Default)]
+struct Record {
+    tries: u32,
+    /// At work, being dialled, or waiting.
+    busy: bool,
+    lied: bool,
+    fault: Option<String>,
+}
+
+type Opened = (NodeId, Result<TlsStream<TcpStream>, ConnectError>);
+
+struct Job<'a> {
+    shared: &'a Arc<Shared>,
+    hash: FileHash,
+    download: DownloadHandle,
+    providers: BTreeMap<NodeId, Record>,
+    waiting: VecDeque<Provider>,
+    dials: JoinSet<Opened>,
+    live: usize,
+    /// Since when nobody delivers and nobody is being dialled.
+    idle_since: Option<Instant>,
+    timeout: Duration,
+}
+
+impl<'a> Job<'a> {
+    async fn run(
+        shared: &'a Arc<Shared>,
+        hash: FileHash,
+        ticket: Option<Box<Ticket>>,
+        options: FetchOptions,
+        told: watch::Sender<FetchProgress>,
+        cancel: &CancellationToken,
+    ) -> Result<Fetched, FetchError> {
+        let hint =
+            ticket.as_ref().and_then(|t| t.file.as_ref()).map(|f| f.name.clone()).filter(|n| !n.is_empty());
+        let destination = destination(shared, options.to, hint);
+        let library = Arc::clone(&shared.library);
+        // Looks at the disk, shortly: the folder is made and its free names are looked at.
+        let download =
+            Download::start(library, hash, destination, DownloadConfig::default()).map_err(failed)?;
+        let mut job = Self {
+            shared,
+            hash,
+            download,
+            providers: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            dials: JoinSet::new(),
+            live: 0,
+            idle_since: Some(Instant::now()),
+            timeout: options.timeout.unwrap_or(shared.config.limits.find_timeout),
+        };
+        if let Some(ticket) = ticket {
+            job.offer(Provider { id: ticket.id, addrs: ticket.addrs.clone() });
+        }
+        job.until_done(told, cancel).await
+    }
+
+    async fn until_done(
+        &mut self,
+        told: watch::Sender<FetchProgress>,
+        cancel: &CancellationToken,
+    ) -> Result<Fetched, FetchError> {
+        let (found, mut answers) = mpsc::channel(MAX_WAITING);
+        let mut progress = self.download.progress();
+        let mut ask_at = Instant::now();
+        let mut everybody = false;
+        loop {
+            self.dial_waiting();
+            let idle = self.live == 0 && self.dials.is_empty();
+            if !idle {
+                self.idle_since = None;
+            }
+            let give_up = idle.then(|| *self.idle_since.get_or_insert_with(Instant::now) + self.timeout);
+            tokio::select! {
+                // The end of the download goes before giving up on it.
+                biased;
+                () = cancel.cancelled() => {
+                    self.download.cancel();
+                    return Err(if self.shared.stop.is_cancelled() { FetchError::Stopped } else { FetchError::Cancelled });
+                }
+                event = self.download.next_event() => {
+                    if let Some(result) = self.on_event(event) {
+                        return result;
+                    }
+                }
+                Some(Ok((id, opened))) = self.dials.join_next(), if !self.dials.is_empty() => self.on_opened(id, opened),
+                Some(provider) = answers.recv() => self.offer(provider),
+                Ok(()) = progress.changed() => {
+                    let p = *progress.borrow_and_update();
+                    told.send_replace(FetchProgress { done: p.done, length: p.length, sources: p.sources, rate: p.rate });
+                }
+                () = sleep_until(ask_at), if self.live == 0 => {
+                    self.ask(everybody, found.clone()).await;
+                    ask_at = Instant::now() + if everybody { ASK_AGAIN } else { NEIGHBOURS_FIRST };
+                    everybody = true;
+                }
+                () = sleep_until(give_up.unwrap_or(ask_at)), if give_up.is_some() => {
+                    self.download.cancel();
+                    return Err(self.nobody());
+                }
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Option<DownloadEvent>) -> Option<Result<Fetched, FetchError>> {
+        match event {
+            Some(DownloadEvent::Finished(finished)) => Some(Ok(self.fetched(finished))),
+            Some(DownloadEvent::Failed(DownloadError::Register { path, source })) => {
+                // The file itself is whole and in its place.
+                let text = format!("{} is complete but not shared: {source}", path.display());
+                self.shared.events.publish(Event::Warning(text));
+                let length = std::fs::metadata(&path).map_or(0, |m| m.len());
+                let took = Duration::ZERO;
+                Some(Ok(Fetched { hash: self.hash, path, length, took, sources: self.live }))
+            }
+            Some(DownloadEvent::Failed(error)) => Some(Err(failed(error))),
+            Some(DownloadEvent::SourceFailed { label, fault }) => {
+                self.on_source_failed(&label, &fault);
+                None
+            }
+            Some(_) => None,
+            None => Some(Err(FetchError::Cancelled)),
+        }
+    }
+
+    fn fetched(&self, finished: Finished) -> Fetched {
+        Fetched {
+            hash: self.hash,
+            path: finished.path,
+            length: finished.length,
+            took: Duration::from_millis(finished.ms),
+            sources: finished.sources,
+        }
+    }
+
+    fn on_source_failed(&mut self, label: &str, fault: &SourceFault) {
+        self.live = self.live.saturating_sub(1);
+        let Ok(id) = label.parse::<NodeId>() else { return };
+        let lied = matches!(
+            fault,
+            SourceFault::Corrupt { .. }
+                | SourceFault::WrongInfo
+                | SourceFault::TooLarge { .. }
+                | SourceFault::Protocol(_)
+        );
+        let again = matches!(fault, SourceFault::Io(_) | SourceFault::Busy | SourceFault::Stalled(_));
+        self.note_failure(id, fault.to_string(), lied, again);
+        tracing::warn!(provider = %id.short(), %fault, "provider dropped");
+        self.shared.events.publish(Event::SourceFailed { hash: self.hash, id, fault: fault.to_string() });
+    }
+
+    fn on_opened(&mut self, id: NodeId, opened: Result<TlsStream<TcpStream>, ConnectError>) {
+        match opened {
+            Ok(stream) => {
+                self.live += 1;
+                self.download.add_source(id.to_string(), stream);
+            }
+            Err(error) => self.note_failure(id, error.to_string(), false, true),
+        }
+    }
+
+    fn note_failure(&mut self, id: NodeId, fault: String, lied: bool, again: bool) {
+        let record = self.providers.entry(id).or_default();
+        record.busy = false;
+        record.lied |= lied;
+        record.fault = Some(fault);
+        if !again {
+            record.tries = TRIES;
+        }
+    }
+
+    /// Somebody has it, or says so.
+    fn offer(&mut self, provider: Provider) {
+        let known = self.providers.contains_key(&provider.id);
+        if provider.id == self.shared.id
+            || self.waiting.len() >= MAX_WAITING
+            || (!known && self.providers.len() >= 4 * MAX_WAITING)
+        {
+            return;
+        }
+        let record = self.providers.entry(provider.id).or_default();
+        if !record.busy && record.tries < TRIES {
+            record.busy = true;
+            record.tries += 1;
+            self.waiting.push_back(provider);
+        }
+    }
+
+    fn dial_waiting(&mut self) {
+        while self.live + self.dials.len() < MAX_SOURCES
+            && let Some(provider) = self.waiting.pop_front()
+        {
+            let shared = Arc::clone(self.shared);
+            self.dials.spawn(async move { (provider.id, transfer::open(&shared, &provider).await) });
+        }
+    }
+
+    async fn ask(&self, everybody: bool, found: mpsc::Sender<Provider>) {
+        let (reply, asked) = oneshot::channel();
+        let command = Command::Ask { hash: self.hash, everybody, found, reply };
+        if self.shared.commands.send(command).await.is_ok() {
+            let asked = asked.await.unwrap_or(0);
+            tracing::debug!(hash = %self.hash.short(), asked, everybody, "asked who has it");
+        }
+    }
+
+    /// Nobody delivered: say who was tried, or that nobody has it.
+    fn nobody(&self) -> FetchError {
+        let faults =
+            self.providers.iter().filter_map(|(id, r)| Some(format!("{} {}", id.short(), r.fault.as_ref()?)));
+        let detail = faults.collect::<Vec<_>>().join("; ");
+        if detail.is_empty() {
+            return FetchError::NotFound { hash: self.hash, waited_s: self.timeout.as_secs() };
+        }
+        FetchError::Providers { detail, lied: self.providers.values().any(|r| r.lied) }
+    }
+}
+
+fn destination(shared: &Shared, to: Option<PathBuf>, hint: Option<String>) -> Destination {
+    match to {
+        None => Destination::Dir(shared.content_dir.clone(), hint),
+        Some(path) if is_dir(&path) => Destination::Dir(path, hint),
+        Some(path) => Destination::File(path),
+    }
+}
+
+fn is_dir(path: &Path) -> bool {
+    path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/")
+}
+
+fn failed(error: DownloadError) -> FetchError {
+    match error {
+        DownloadError::Exists { path } => FetchError::Exists { path },
+        DownloadError::Cancelled => FetchError::Cancelled,
+        DownloadError::Io { path, source } => {
+            FetchError::Disk { detail: format!("{}: {source}", path.display()) }
+        }
+        other => FetchError::Disk { detail: other.to_string() },
+    }
+}

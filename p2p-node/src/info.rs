@@ -1,0 +1,176 @@
+//! What a node says about itself when asked.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use p2p_files::FileHash;
+use p2p_wire::NodeId;
+
+use crate::event::Direction;
+
+/// A link stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Connected {
+    /// Who is there.
+    pub id: NodeId,
+    /// Its address.
+    pub addr: SocketAddr,
+    /// The link had been there before.
+    pub already: bool,
+}
+
+impl Connected {
+    pub(crate) const fn new(id: NodeId, addr: SocketAddr, already: bool) -> Self {
+        Self { id, addr, already }
+    }
+}
+
+/// A message was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Sent {
+    /// Its number; (own id, seq) is its id.
+    pub seq: u64,
+    /// Links it is queued on; 0 means that nobody is linked and nobody will get it.
+    pub queued_links: usize,
+}
+
+impl Sent {
+    pub(crate) const fn new(seq: u64, queued_links: usize) -> Self {
+        Self { seq, queued_links }
+    }
+}
+
+/// What is going on with a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerState {
+    /// A link stands.
+    Connected,
+    /// It is being dialled.
+    Dialing,
+    /// It did not answer and will be dialled again later.
+    Backoff,
+    /// An address is known, nothing more.
+    Known,
+    /// It is kept out.
+    Banned,
+}
+
+impl PeerState {
+    /// One lower-case word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connected => "connected",
+            Self::Dialing => "dialing",
+            Self::Backoff => "backoff",
+            Self::Known => "known",
+            Self::Banned => "banned",
+        }
+    }
+}
+
+/// A peer as the table has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerInfo {
+    /// Its id.
+    pub id: NodeId,
+    /// The name it gives itself; untrusted.
+    pub name: Option<String>,
+    /// Address of its link, else the one it is known by.
+    pub addr: Option<SocketAddr>,
+    /// What is going on.
+    pub state: PeerState,
+    /// Who dialled, while linked.
+    pub direction: Option<Direction>,
+    /// Last measured round trip, while linked.
+    pub rtt: Option<Duration>,
+    /// When anything came from it last; while not linked, when it was linked last.
+    pub last_heard: Option<SystemTime>,
+    /// How it is reached, while linked.
+    pub path: Option<&'static str>,
+    /// What it calls its program; untrusted.
+    pub agent: Option<String>,
+}
+
+/// A node's counters.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Status {
+    /// Since the node started.
+    pub uptime: Duration,
+    /// Links that stand.
+    pub links: usize,
+    /// Entries of the peer table.
+    pub known_peers: usize,
+    /// Messages delivered to the application.
+    pub messages_in: u64,
+    /// Messages sent by the application.
+    pub messages_out: u64,
+    /// Everything that was refused or dropped, by kind; kinds that never happened are left out, `forged`
+    /// never is.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Messages in the log.
+    pub log_messages: u64,
+    /// Their bytes.
+    pub log_bytes: u64,
+    /// The router: `off`, `searching`, `no router`, `mapped …`.
+    pub upnp: String,
+}
+
+/// What is going on with a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FileState {
+    /// Served to others.
+    Shared,
+    /// Being fetched.
+    Fetching,
+    /// It changed or went away since it was shared, and is not served any more.
+    Gone,
+}
+
+impl FileState {
+    /// One lower-case word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Fetching => "fetching",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// A file as [`Node::files`](crate::Node::files) lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileEntry {
+    /// Its hash.
+    pub hash: FileHash,
+    /// Bytes; not known before the first provider has answered.
+    pub length: Option<u64>,
+    /// Where it lies, or will.
+    pub path: PathBuf,
+    /// What is going on.
+    pub state: FileState,
+    /// Bytes that are here and verified.
+    pub have: u64,
+}
+
+impl FileEntry {
+    pub(crate) const fn new(
+        hash: FileHash,
+        length: Option<u64>,
+        path: PathBuf,
+        state: FileState,
+        have: u64,
+    ) -> Self {
+        Self { hash, length, path, state, have }
+    }
+}

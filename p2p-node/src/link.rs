@@ -1,0 +1,323 @@
+//! One link after its handshake: reads frames into batches for the driver, writes what the outbox holds.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use p2p_wire::{Frame, FrameCodec, FrameError, Hello, NodeId, PeerRecord, READ_STEP};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::codec::Decoder;
+
+use crate::command::Admitted;
+use crate::outbox::Outbox;
+use crate::packet::{ByeReason, Packet};
+use crate::shared::Shared;
+
+/// Frames handed over at once, in bytes.
+const BATCH_BYTES: usize = 256 * 1024;
+/// How long a closing link may take to write what it still holds.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// Counts links of one node; tells an old link of a peer from its new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct LinkId(pub(crate) u64);
+
+/// What came in, with everything checked that needs no state.
+#[derive(Debug)]
+pub(crate) enum Inbound {
+    Packet(Packet),
+    /// Peer exchange; signatures checked.
+    Records(Vec<PeerRecord>),
+    /// A frame of a kind this version does not know.
+    Unknown,
+}
+
+/// Why a link ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Closed {
+    #[error("the other side closed the connection")]
+    Eof,
+    #[error("{0}")]
+    Io(String),
+    /// The other side broke the protocol.
+    #[error("protocol error: {0}")]
+    Protocol(String),
+    #[error("it did not read for {0} s")]
+    Stalled(u64),
+    /// This side closed it.
+    #[error("closed")]
+    Local,
+}
+
+/// What a link task tells the driver.
+#[derive(Debug)]
+pub(crate) enum LinkEvent {
+    /// Bytes of the permit are freed when the batch has been handled.
+    Batch {
+        link: LinkId,
+        peer: NodeId,
+        batch: Vec<Inbound>,
+        permit: OwnedSemaphorePermit,
+    },
+    Closed {
+        link: LinkId,
+        peer: NodeId,
+        cause: Closed,
+    },
+}
+
+/// The parts of a link that its two halves share.
+#[derive(Debug, Clone)]
+pub(crate) struct LinkParts {
+    pub(crate) id: LinkId,
+    pub(crate) peer: NodeId,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) events: mpsc::Sender<LinkEvent>,
+    pub(crate) inbox_bytes: usize,
+    pub(crate) frame_timeout: Duration,
+    pub(crate) stalled: Duration,
+}
+
+impl LinkParts {
+    pub(crate) fn new(shared: &Shared, peer: NodeId, admitted: Admitted) -> Self {
+        let limits = &shared.config.limits;
+        Self {
+            id: admitted.link,
+            peer,
+            outbox: admitted.outbox,
+            events: shared.link_events.clone(),
+            inbox_bytes: limits.inbox_bytes,
+            frame_timeout: limits.frame_timeout,
+            stalled: limits.stalled_link,
+        }
+    }
+}
+
+/// Runs a link to its end and reports it.
+///
+/// `codec` and `buffer` are those of the handshake: the buffer may hold frames that came behind hello.
+pub(crate) async fn run<S>(stream: S, codec: FrameCodec<Packet>, buffer: BytesMut, parts: LinkParts)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let mut cause = {
+        let read = read_frames(&mut reader, codec, buffer, &parts);
+        let write = write_frames(&mut writer, &parts);
+        tokio::pin!(read, write);
+        tokio::select! {
+            cause = &mut read => cause,
+            cause = &mut write => cause,
+        }
+    };
+    if matches!(cause, Closed::Protocol(_)) {
+        // Say why before going: the other side may be a different version rather than hostile.
+        if let Ok(bye) = p2p_wire::encode_frame(&Packet::Bye(ByeReason::Misbehaved)) {
+            timeout(FLUSH, write_all(&mut writer, &[bye])).await.ok();
+        }
+    }
+    if timeout(FLUSH, writer.shutdown()).await.is_err() && cause == Closed::Local {
+        cause = Closed::Stalled(FLUSH.as_secs());
+    }
+    if matches!(cause, Closed::Local | Closed::Protocol(_)) {
+        // Closing a socket with unread bytes resets it, and the reset may overtake our last frames.
+        timeout(FLUSH, drain(&mut reader)).await.ok();
+    }
+    let LinkParts { id, peer, events, .. } = parts;
+    events.send(LinkEvent::Closed { link: id, peer, cause }).await.ok();
+}
+
+async fn read_frames<R>(
+    reader: &mut R,
+    mut codec: FrameCodec<Packet>,
+    mut buffer: BytesMut,
+    parts: &LinkParts,
+) -> Closed
+where
+    R: AsyncRead + Unpin,
+{
+    let inbox = Arc::new(Semaphore::new(parts.inbox_bytes));
+    let mut frame_began: Option<Instant> = None;
+    loop {
+        let (batch, bytes) = match decode_batch(&mut codec, &mut buffer) {
+            Ok(decoded) => decoded,
+            Err(cause) => return cause,
+        };
+        if !batch.is_empty() {
+            frame_began = None;
+            // A batch larger than the whole inbox would wait for ever: it then takes all of it.
+            let weight = u32::try_from(bytes.min(parts.inbox_bytes)).unwrap_or(u32::MAX);
+            let Ok(permit) = Arc::clone(&inbox).acquire_many_owned(weight).await else {
+                return Closed::Local;
+            };
+            let event = LinkEvent::Batch { link: parts.id, peer: parts.peer, batch, permit };
+            if parts.events.send(event).await.is_err() {
+                return Closed::Local;
+            }
+            continue;
+        }
+        if buffer.capacity() - buffer.len() < READ_STEP / 4 {
+            buffer.reserve(READ_STEP);
+        }
+        let read = if buffer.is_empty() {
+            reader.read_buf(&mut buffer).await
+        } else {
+            let began = *frame_began.get_or_insert_with(Instant::now);
+            match timeout_at(began + parts.frame_timeout, reader.read_buf(&mut buffer)).await {
+                Ok(read) => read,
+                Err(_) => {
+                    let limit = parts.frame_timeout.as_secs();
+                    return Closed::Protocol(format!("a frame was not complete after {limit} s"));
+                }
+            }
+        };
+        match read {
+            Ok(0) => {
+                return if buffer.is_empty() { Closed::Eof } else { Closed::Io("cut off in a frame".into()) };
+            }
+            Ok(_) => {}
+            // Peers that vanish without TLS's goodbye are common and no reason for alarm.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Closed::Eof,
+            Err(e) => return Closed::Io(e.to_string()),
+        }
+    }
+}
+
+/// Takes the complete frames out of the buffer.
+fn decode_batch(
+    codec: &mut FrameCodec<Packet>,
+    buffer: &mut BytesMut,
+) -> Result<(Vec<Inbound>, usize), Closed> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while bytes < BATCH_BYTES {
+        match codec.decode(buffer) {
+            Ok(None) => break,
+            Ok(Some(Frame::Unknown { len, .. })) => {
+                bytes += len;
+                batch.push(Inbound::Unknown);
+            }
+            Ok(Some(Frame::Known { message, len })) => {
+                bytes += len;
+                batch.push(check(message)?);
+            }
+            Err(FrameError::Io(e)) => return Err(Closed::Io(e.to_string())),
+            Err(e) => return Err(Closed::Protocol(e.to_string())),
+        }
+    }
+    Ok((batch, bytes))
+}
+
+/// Signatures that are checked here, on the link's own task: those of records and questions. Envelopes
+/// are checked by the driver, which knows whether one is still needed.
+fn check(packet: Packet) -> Result<Inbound, Closed> {
+    match packet {
+        Packet::Hello(_) => Err(Closed::Protocol("hello came twice".into())),
+        Packet::Query(query) => {
+            query.verify().map_err(|_| Closed::Protocol("a question with a forged signature".into()))?;
+            Ok(Inbound::Packet(Packet::Query(query)))
+        }
+        Packet::Peers(records) => Ok(Inbound::Records(verify_records(records)?)),
+        other => Ok(Inbound::Packet(other)),
+    }
+}
+
+/// Decodes records and checks who signed them.
+pub(crate) fn verify_records(records: Vec<Bytes>) -> Result<Vec<PeerRecord>, Closed> {
+    records
+        .into_iter()
+        .map(|bytes| {
+            let record = PeerRecord::decode(bytes).map_err(|e| Closed::Protocol(e.to_string()))?;
+            record
+                .verify()
+                .map_err(|_| Closed::Protocol("an address record with a forged signature".into()))?;
+            Ok(record)
+        })
+        .collect()
+}
+
+/// The records in a hello must be the sender's own.
+pub(crate) fn verify_own_records(hello: &Hello, peer: NodeId) -> Result<Vec<PeerRecord>, Closed> {
+    let records = verify_records(hello.records.clone())?;
+    if records.iter().any(|r| r.id() != peer) {
+        return Err(Closed::Protocol("hello brings somebody else's address record".into()));
+    }
+    Ok(records)
+}
+
+async fn write_frames<W>(writer: &mut W, parts: &LinkParts) -> Closed
+where
+    W: AsyncWrite + Unpin,
+{
+    let mut batch = Vec::new();
+    while parts.outbox.next_batch(&mut batch).await {
+        for frame in batch.drain(..) {
+            for chunk in frame.chunks(READ_STEP) {
+                match timeout(parts.stalled, writer.write_all(chunk)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(e)) => return Closed::Io(e.to_string()),
+                    Err(_) => return Closed::Stalled(parts.stalled.as_secs()),
+                }
+            }
+        }
+        match timeout(parts.stalled, writer.flush()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Closed::Io(e.to_string()),
+            Err(_) => return Closed::Stalled(parts.stalled.as_secs()),
+        }
+    }
+    Closed::Local
+}
+
+async fn drain<R: AsyncRead + Unpin>(reader: &mut R) {
+    let mut scratch = [0; 4096];
+    while reader.read(&mut scratch).await.is_ok_and(|n| n > 0) {}
+}
+
+/// Writes frames and flushes; for the handshake, before there is an outbox.
+pub(crate) async fn write_all<W: AsyncWrite + Unpin>(writer: &mut W, frames: &[Bytes]) -> io::Result<()> {
+    for frame in frames {
+        writer.write_all(frame).await?;
+    }
+    writer.flush().await
+}
+
+/// Writes the last frame and lets the other side read it before the connection goes.
+pub(crate) async fn write_last<S>(stream: &mut S, frame: Bytes) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    write_all(stream, &[frame]).await?;
+    stream.shutdown().await?;
+    drain(stream).await;
+    Ok(())
+}
+
+/// Reads the first frame, which must be hello or a goodbye.
+pub(crate) async fn read_first<R>(
+    reader: &mut R,
+    codec: &mut FrameCodec<Packet>,
+    buffer: &mut BytesMut,
+) -> Result<Packet, Closed>
+where
+    R: AsyncRead + Unpin,
+{
+    loop {
+        match codec.decode(buffer) {
+            Ok(Some(Frame::Known { message, .. })) => return Ok(message),
+            Ok(Some(Frame::Unknown { kind, .. })) => {
+                return Err(Closed::Protocol(format!("the first frame is of kind {kind}")));
+            }
+            Ok(None) => {}
+            Err(FrameError::Io(e)) => return Err(Closed::Io(e.to_string())),
+            Err(e) => return Err(Closed::Protocol(e.to_string())),
+        }
+        match reader.read_buf(buffer).await {
+            Ok(0) => return Err(Closed::Eof),
+            Ok(_) => {}
+            Err(e) => return Err(Closed::Io(e.to_string())),
+        }
+    }
+}

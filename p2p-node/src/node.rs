@@ -1,0 +1,466 @@
+//! [`Node`]: the handle that applications hold.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use p2p_files::{FileHash, Refreshed, Share, ShareState};
+use p2p_peers::{PeerStore, Snapshot};
+use p2p_upnp::Mapper;
+use p2p_wire::{NodeId, PeerAddr, SecretKey, Ticket, TicketFile, TicketKind};
+use tokio::sync::oneshot;
+
+use crate::command::{Command, Outgoing};
+use crate::config::{Config, Limits};
+use crate::error::{ConnectError, NoSuchPeer, SendError, ShareError, StartError, StateError};
+use crate::event::{EventHub, Events};
+use crate::fetch::{self, Fetch, FetchOptions, FetchTarget};
+use crate::info::{Connected, FileEntry, FileState, PeerInfo, Sent, Status};
+use crate::join;
+use crate::shared::Shared;
+use crate::start;
+use crate::target::Target;
+
+/// A running node. Clones are handles of the same node; when the last one is dropped it stops, though
+/// only [`Node::shutdown`] waits for the end.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use p2p_node::{Event, Node};
+///
+/// let local = || Node::builder().host([127, 0, 0, 1]).port(0).file_port(0);
+/// let (alice, bob) = (local().start().await?, local().start().await?);
+/// let mut events = bob.events();
+/// alice.connect(bob.ticket()).await?;
+/// alice.send("hello").await?;
+/// while let Some(event) = events.next().await {
+///     if let Event::Message(message) = event {
+///         assert_eq!((message.author, message.text()), (alice.id(), Some("hello")));
+///         break;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Node {
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    mapper: Mutex<Option<Mapper>>,
+    /// Everything since the start, for the first who asks.
+    first_events: Mutex<Option<Events>>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.stop.cancel();
+    }
+}
+
+/// Sets up a [`Node`]; each method is the field of [`Config`] with its name.
+#[derive(Debug, Clone, Default)]
+pub struct NodeBuilder {
+    config: Config,
+}
+
+macro_rules! setters {
+    ($($(#[$doc:meta])* $name:ident: $type:ty => $value:expr;)*) => {$(
+        $(#[$doc])*
+        #[must_use]
+        pub fn $name(mut self, $name: $type) -> Self {
+            self.config.$name = $value;
+            self
+        }
+    )*};
+}
+
+impl NodeBuilder {
+    setters! {
+        /// [`Config::data_dir`].
+        data_dir: impl Into<PathBuf> => Some(data_dir.into());
+        /// [`Config::key`].
+        key: SecretKey => Some(key);
+        /// [`Config::host`].
+        host: impl Into<IpAddr> => Some(host.into());
+        /// [`Config::port`].
+        port: u16 => port;
+        /// [`Config::file_port`].
+        file_port: u16 => file_port;
+        /// [`Config::name`].
+        name: impl Into<String> => Some(name.into());
+        /// [`Config::agent`].
+        agent: impl Into<String> => agent.into();
+        /// [`Config::discover`].
+        discover: bool => discover;
+        /// [`Config::allow_private`].
+        allow_private: bool => allow_private;
+        /// [`Config::upnp`].
+        upnp: bool => upnp;
+        /// [`Config::content_dir`].
+        content_dir: impl Into<PathBuf> => Some(content_dir.into());
+        /// [`Config::limits`].
+        limits: Limits => limits;
+    }
+
+    /// Adds to [`Config::connect`].
+    #[must_use]
+    pub fn connect(mut self, target: impl Into<Target>) -> Self {
+        self.config.connect.push(target.into());
+        self
+    }
+
+    /// Starts the node.
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub async fn start(self) -> Result<Node, StartError> {
+        Node::start(self.config).await
+    }
+}
+
+impl Node {
+    /// A node with the defaults of [`Config`].
+    #[must_use]
+    pub fn builder() -> NodeBuilder {
+        NodeBuilder::default()
+    }
+
+    /// Starts a node: when this returns it accepts connections. Nothing here waits for the network.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running then.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        config.validate()?;
+        let events = EventHub::default();
+        let first_events = Mutex::new(Some(events.subscribe()));
+        let shared = start::start(config, events)?;
+        let mapper = Mutex::new(join::begin(&shared));
+        Ok(Self { handle: Arc::new(Handle { shared, mapper, first_events }) })
+    }
+
+    fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    /// Asks the driver; `None` once the node has stopped.
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.shared().commands.send(command(reply)).await.ok()?;
+        answer.await.ok()
+    }
+
+    async fn tell(&self, command: Command) {
+        self.shared().commands.send(command).await.ok();
+    }
+
+    /// Who this node is.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.shared().id
+    }
+
+    /// The name it gives itself.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.shared().config.name.as_deref()
+    }
+
+    /// Where everything of it is kept.
+    #[must_use]
+    pub fn data_dir(&self) -> &Path {
+        self.shared().data.path()
+    }
+
+    /// Where fetched files go and [`Node::refresh`] looks.
+    #[must_use]
+    pub fn content_dir(&self) -> &Path {
+        &self.shared().content_dir
+    }
+
+    /// The file of the peer table.
+    #[must_use]
+    pub fn state_path(&self) -> PathBuf {
+        self.shared().data.state_path()
+    }
+
+    /// The sockets that take node links.
+    #[must_use]
+    pub fn listen_addrs(&self) -> &[SocketAddr] {
+        &self.shared().listen
+    }
+
+    /// The sockets that take file connections.
+    #[must_use]
+    pub fn file_addrs(&self) -> &[SocketAddr] {
+        &self.shared().file_listen
+    }
+
+    /// The addresses to tell a friend, as far as they are known now.
+    #[must_use]
+    pub fn addrs(&self) -> Vec<PeerAddr> {
+        self.shared().addrs()
+    }
+
+    /// What to give a friend: who this node is and where.
+    #[must_use]
+    pub fn ticket(&self) -> Ticket {
+        Ticket { id: self.id(), addrs: self.addrs(), file: None }
+    }
+
+    /// What to give a friend to fetch a file: who has it, where, and what it is.
+    #[must_use]
+    pub fn file_ticket(&self, share: &Share) -> Ticket {
+        let kind = match share.info.kind {
+            p2p_files::Kind::Dir => TicketKind::Dir,
+            _ => TicketKind::File,
+        };
+        // A name that does not fit is left out; it is a hint only.
+        let name =
+            if share.name.len() <= p2p_wire::MAX_FILE_NAME { share.name.clone() } else { String::new() };
+        let file = TicketFile { kind, hash: *share.hash.as_bytes(), length: share.info.length, name };
+        Ticket { file: Some(file), ..self.ticket() }
+    }
+
+    /// The node's events. The first call sees everything since the start, later ones what comes.
+    #[must_use]
+    pub fn events(&self) -> Events {
+        let first = self.handle.first_events.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.unwrap_or_else(|| self.shared().events.subscribe())
+    }
+
+    /// Makes a link to another node and keeps it: if it is lost the peer is dialled again.
+    ///
+    /// # Errors
+    /// [`ConnectError`], within 20 s.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives up the attempt, or leaves a link that stands.
+    pub async fn connect(&self, target: impl Into<Target>) -> Result<Connected, ConnectError> {
+        join::connect(self.shared(), target.into()).await
+    }
+
+    /// Ends the link to a peer; it is not dialled again until it is asked for.
+    ///
+    /// # Errors
+    /// [`NoSuchPeer`] if there is neither a link nor the wish for one.
+    pub async fn disconnect(&self, id: NodeId) -> Result<(), NoSuchPeer> {
+        self.ask(|reply| Command::Disconnect { peer: id, reply })
+            .await
+            .filter(|ended| *ended)
+            .map(drop)
+            .ok_or(NoSuchPeer)
+    }
+
+    /// Keeps a peer out until [`Node::unban`], over restarts too.
+    ///
+    /// # Errors
+    /// [`NoSuchPeer`] for this node itself.
+    pub async fn ban(&self, id: NodeId) -> Result<(), NoSuchPeer> {
+        if id == self.id() {
+            return Err(NoSuchPeer);
+        }
+        self.ask(|reply| Command::Ban { peer: id, ban: true, reply })
+            .await
+            .filter(|done| *done)
+            .map(drop)
+            .ok_or(NoSuchPeer)
+    }
+
+    /// Lets a banned peer in again.
+    ///
+    /// # Errors
+    /// [`NoSuchPeer`] if it was not banned.
+    pub async fn unban(&self, id: NodeId) -> Result<(), NoSuchPeer> {
+        self.ask(|reply| Command::Ban { peer: id, ban: false, reply })
+            .await
+            .filter(|done| *done)
+            .map(drop)
+            .ok_or(NoSuchPeer)
+    }
+
+    /// Leaves the network: every link is closed and none is taken or dialled until [`Node::connect`].
+    pub async fn leave(&self) {
+        self.ask(|reply| Command::Leave { reply }).await;
+    }
+
+    /// Sends a message to every node.
+    ///
+    /// Returns once it is queued on the links; while they are full it waits. (`queued_links` 0: nobody is
+    /// linked, and nobody gets it.)
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing has been sent then.
+    pub async fn send(&self, payload: impl Into<Bytes>) -> Result<Sent, SendError> {
+        self.send_topic("", payload).await
+    }
+
+    /// As [`Node::send`], with a topic of at most 255 bytes.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing has been sent then.
+    pub async fn send_topic(&self, topic: &str, payload: impl Into<Bytes>) -> Result<Sent, SendError> {
+        self.send_message(Outgoing { topic: topic.to_owned(), to: None, payload: payload.into() }).await
+    }
+
+    /// Sends a message that only one node can read. Others relay it and see who sends to whom, and how
+    /// much.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing has been sent then.
+    pub async fn send_to(&self, to: NodeId, payload: impl Into<Bytes>) -> Result<Sent, SendError> {
+        self.send_message(Outgoing { topic: String::new(), to: Some(to), payload: payload.into() }).await
+    }
+
+    async fn send_message(&self, message: Outgoing) -> Result<Sent, SendError> {
+        let size = message.payload.len();
+        let limit = p2p_wire::MAX_PAYLOAD;
+        if size > limit {
+            return Err(SendError::TooLarge { size, limit });
+        }
+        if message.topic.len() > p2p_wire::MAX_TOPIC {
+            return Err(SendError::Topic { size: message.topic.len(), limit: p2p_wire::MAX_TOPIC });
+        }
+        self.ask(|reply| Command::Send { message, reply }).await.unwrap_or(Err(SendError::Stopped))
+    }
+
+    /// Shares a file where it lies; nothing is copied.
+    ///
+    /// # Errors
+    /// [`ShareError`].
+    pub async fn share(&self, path: impl Into<PathBuf>) -> Result<Share, ShareError> {
+        let path = path.into();
+        self.blocking(move |shared| Ok(shared.library.add(&path, |_, _| {})?)).await
+    }
+
+    /// Ends the sharing of a file; the file stays. Returns whether it was shared.
+    ///
+    /// # Errors
+    /// [`ShareError`].
+    pub async fn unshare(&self, hash: FileHash) -> Result<bool, ShareError> {
+        self.blocking(move |shared| Ok(shared.library.remove(&hash)?)).await
+    }
+
+    /// Looks through the content folder: shares what is new, forgets what is gone.
+    ///
+    /// # Errors
+    /// [`ShareError`]; single files that can't be shared are in the result.
+    pub async fn refresh(&self) -> Result<Refreshed, ShareError> {
+        self.blocking(|shared| Ok(shared.library.refresh(&shared.content_dir)?)).await
+    }
+
+    /// What is shared and what is being fetched.
+    pub async fn files(&self) -> Vec<FileEntry> {
+        let shared = self.blocking(|shared| Ok(shared.library.list())).await.unwrap_or_default();
+        let shared = shared.into_iter().map(|share| {
+            let (state, have) = match share.state {
+                ShareState::Gone => (FileState::Gone, 0),
+                _ => (FileState::Shared, share.info.length),
+            };
+            FileEntry::new(share.hash, Some(share.info.length), share.path, state, have)
+        });
+        let mut files: Vec<_> = shared.collect();
+        let fetches = self.shared().fetches.lock().unwrap_or_else(PoisonError::into_inner);
+        files.extend(fetches.values().map(|fetch| {
+            let progress = *fetch.progress.borrow();
+            FileEntry::new(
+                fetch.hash,
+                progress.length,
+                fetch.path.clone(),
+                FileState::Fetching,
+                progress.done,
+            )
+        }));
+        files
+    }
+
+    /// Begins to fetch a file; it goes on by itself until it ends or the [`Fetch`] is dropped.
+    #[must_use]
+    pub fn fetch(&self, what: impl Into<FetchTarget>, options: FetchOptions) -> Fetch {
+        fetch::begin(self.shared(), what.into(), options)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, ShareError> + Send + 'static,
+    ) -> Result<T, ShareError> {
+        let shared = Arc::clone(self.shared());
+        tokio::task::spawn_blocking(move || work(&shared)).await.unwrap_or(Err(ShareError::Stopped))
+    }
+
+    /// Every peer that is known, by id.
+    pub async fn peers(&self) -> Vec<PeerInfo> {
+        self.ask(|reply| Command::Peers { reply }).await.unwrap_or_default()
+    }
+
+    /// Counters.
+    pub async fn status(&self) -> Status {
+        self.ask(|reply| Command::Status { reply }).await.unwrap_or_default()
+    }
+
+    /// Writes the peer table, to `state.json` unless told otherwise. Returns where, and how many peers.
+    /// (The node does so by itself when something changes, and at the end.)
+    ///
+    /// # Errors
+    /// [`StateError`]; an older file still stands then.
+    pub async fn save_state(&self, path: Option<&Path>) -> Result<(PathBuf, usize), StateError> {
+        let snapshot = self.ask(|reply| Command::Snapshot { reply }).await.ok_or(StateError::Stopped)?;
+        let path = path.map_or_else(|| self.state_path(), Path::to_owned);
+        let save = move || {
+            let peers = snapshot.peers.len();
+            let saved = PeerStore::new(path.clone()).save(&snapshot);
+            saved.map_err(|e| StateError::Save { path: path.clone(), detail: start::causes(&e) })?;
+            Ok((path, peers))
+        };
+        tokio::task::spawn_blocking(save).await.unwrap_or(Err(StateError::Stopped))
+    }
+
+    /// Takes over the peers of a file: ours, or python-p2p's list of addresses. Returns which, and how
+    /// many peers and addresses came of it.
+    ///
+    /// # Errors
+    /// [`StateError`]; the file is left alone.
+    pub async fn load_state(&self, path: Option<&Path>) -> Result<(PathBuf, usize), StateError> {
+        let path = path.map_or_else(|| self.state_path(), Path::to_owned);
+        let load = {
+            let path = path.clone();
+            move || start::read_snapshot(&path).map_err(|detail| StateError::Load { path, detail })
+        };
+        let snapshot: Snapshot<NodeId> =
+            tokio::task::spawn_blocking(load).await.unwrap_or(Err(StateError::Stopped))?;
+        let seeds = snapshot.seeds.len();
+        let restore = |reply| Command::Restore { snapshot: Box::new(snapshot), reply };
+        let peers = self.ask(restore).await.ok_or(StateError::Stopped)?;
+        self.tell(Command::Join).await;
+        Ok((path, peers + seeds))
+    }
+
+    /// Stops the node: says goodbye, saves, unmaps, waits for what is under way; at most 5 s. Harmless
+    /// if called again.
+    pub async fn shutdown(&self) {
+        let shared = self.shared();
+        let mapper = self.handle.mapper.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let unmap = async {
+            if let Some(mapper) = mapper {
+                mapper.close().await;
+            }
+        };
+        let goodbye = async {
+            self.ask(|reply| Command::Shutdown { reply }).await;
+            shared.stop.cancel();
+            shared.tasks.close();
+            shared.tasks.wait().await;
+        };
+        let limit = shared.config.limits.shutdown_timeout;
+        if tokio::time::timeout(limit, async { tokio::join!(unmap, goodbye) }).await.is_err() {
+            tracing::warn!("something took too long at the end and was dropped");
+        }
+        shared.stop.cancel();
+        shared.events.close();
+    }
+}

@@ -1,0 +1,235 @@
+//! This node's own addresses and the two records it signs of them.
+//!
+//! The public record holds what the whole internet can reach and goes anywhere; the local one holds
+//! private addresses, loopback if there is nothing else, and is told only over links that are private
+//! or loopback themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use p2p_peers::{Reach, reach};
+use p2p_wire::{MAX_RECORD_ADDRS, PeerAddr, PeerRecord, Scope, SecretKey};
+
+/// Whether local addresses may be told to, and taken from, this address.
+pub(crate) fn is_private(ip: IpAddr) -> bool {
+    matches!(reach(ip), Reach::Private | Reach::Loopback)
+}
+
+/// Addresses as they are known now.
+#[derive(Debug)]
+pub(crate) struct OwnAddrs {
+    /// Where the node listens; unspecified means on every interface.
+    host: IpAddr,
+    port: u16,
+    file_port: u16,
+    interfaces: Vec<IpAddr>,
+    /// What the router maps: local port to external address.
+    mapped: BTreeMap<u16, SocketAddr>,
+    /// As which addresses others see this node, from links that are not private.
+    observed: BTreeSet<IpAddr>,
+    records: [Option<PeerRecord>; 2],
+    seq: u64,
+}
+
+/// Observed addresses kept: only those that the router also names matter.
+const MAX_OBSERVED: usize = 16;
+
+impl OwnAddrs {
+    pub(crate) fn new(listen: SocketAddr, file_port: u16, interfaces: Vec<IpAddr>) -> Self {
+        Self {
+            host: listen.ip().to_canonical(),
+            port: listen.port(),
+            file_port,
+            interfaces,
+            mapped: BTreeMap::new(),
+            observed: BTreeSet::new(),
+            records: [None, None],
+            seq: 0,
+        }
+    }
+
+    /// Returns whether anything changed; so do the following.
+    pub(crate) fn set_interfaces(&mut self, interfaces: Vec<IpAddr>) -> bool {
+        let changed = self.interfaces != interfaces;
+        if changed {
+            self.interfaces = interfaces;
+            self.records = [None, None];
+        }
+        changed
+    }
+
+    pub(crate) fn set_mapped(&mut self, mapped: Vec<(u16, SocketAddr)>) -> bool {
+        let mapped = mapped.into_iter().collect();
+        let changed = self.mapped != mapped;
+        if changed {
+            self.mapped = mapped;
+            self.records = [None, None];
+        }
+        changed
+    }
+
+    /// Somebody at `by` sees this node at `ip`. What a router says is believed once an outside peer
+    /// confirms it this way: a second NAT, or a router that does not know its address, is noticed.
+    pub(crate) fn on_observed(&mut self, ip: IpAddr, by: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        if is_private(by) || reach(ip) != Reach::Global || self.observed.len() >= MAX_OBSERVED {
+            return false;
+        }
+        let news = self.observed.insert(ip) && self.mapped.values().any(|external| external.ip() == ip);
+        if news {
+            self.records = [None, None];
+        }
+        news
+    }
+
+    /// What to tell a friend: public addresses first.
+    pub(crate) fn addrs(&self) -> Vec<PeerAddr> {
+        let (mut all, local) = self.split();
+        all.extend(local);
+        all.truncate(MAX_RECORD_ADDRS);
+        all
+    }
+
+    /// The records for a peer: the local one only if its link is private.
+    pub(crate) fn records(&mut self, key: &SecretKey, private: bool) -> Vec<PeerRecord> {
+        if self.records.iter().all(Option::is_none) {
+            self.sign(key);
+        }
+        let [public, local] = &self.records;
+        let local = local.as_ref().filter(|_| private);
+        public.iter().chain(local).cloned().collect()
+    }
+
+    fn sign(&mut self, key: &SecretKey) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.seq = u64::try_from(since.as_millis()).unwrap_or(0).max(self.seq + 1);
+        let (public, local) = self.split();
+        let record = |scope, addrs: &[PeerAddr]| {
+            let addrs = &addrs[..addrs.len().min(MAX_RECORD_ADDRS)];
+            let signed = PeerRecord::sign(key, scope, self.seq, addrs);
+            signed.inspect_err(|e| tracing::error!(error = %e, "own addresses could not be signed")).ok()
+        };
+        self.records = [
+            Some(public).filter(|a| !a.is_empty()).and_then(|a| record(Scope::Public, &a)),
+            Some(local).filter(|a| !a.is_empty()).and_then(|a| record(Scope::Local, &a)),
+        ];
+    }
+
+    /// Public and local addresses.
+    fn split(&self) -> (Vec<PeerAddr>, Vec<PeerAddr>) {
+        let listening: Vec<IpAddr> =
+            if self.host.is_unspecified() { self.interfaces.clone() } else { vec![self.host] };
+        let of = |wanted: Reach| {
+            let ips = listening.iter().map(|ip| ip.to_canonical());
+            ips.filter(|ip| reach(*ip) == wanted && self.listens_for(*ip))
+                .map(|ip| self.addr(ip))
+                .collect::<Vec<_>>()
+        };
+        let mut public: Vec<PeerAddr> = self.confirmed_mapping().into_iter().collect();
+        public.extend(of(Reach::Global));
+        let mut local = of(Reach::Private);
+        if local.is_empty() && public.is_empty() {
+            local = of(Reach::Loopback);
+        }
+        (public, local)
+    }
+
+    /// A socket on 0.0.0.0 takes no IPv6.
+    const fn listens_for(&self, ip: IpAddr) -> bool {
+        !(self.host.is_ipv4() && ip.is_ipv6())
+    }
+
+    fn confirmed_mapping(&self) -> Option<PeerAddr> {
+        let node = self.mapped.get(&self.port)?;
+        let confirmed = reach(node.ip()) == Reach::Global && self.observed.contains(&node.ip());
+        confirmed.then(|| PeerAddr {
+            ip: node.ip(),
+            port: node.port(),
+            file_port: self.mapped.get(&self.file_port).map_or(0, SocketAddr::port),
+        })
+    }
+
+    const fn addr(&self, ip: IpAddr) -> PeerAddr {
+        PeerAddr { ip, port: self.port, file_port: self.file_port }
+    }
+}
+
+/// The addresses of this machine's interfaces, in a stable order; link-local ones are left out (they
+/// mean nothing without their interface).
+pub(crate) fn interfaces() -> Vec<IpAddr> {
+    let found = if_addrs::get_if_addrs().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the addresses of this machine could not be read");
+        Vec::new()
+    });
+    let mut ips: Vec<IpAddr> = found.iter().map(if_addrs::Interface::ip).collect();
+    ips.retain(|ip| reach(*ip) != Reach::Forbidden && !is_link_local(*ip));
+    ips.sort_unstable();
+    ips.dedup();
+    ips
+}
+
+const fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn own(host: &str, interfaces: &[&str]) -> OwnAddrs {
+        OwnAddrs::new(SocketAddr::new(ip(host), 7000), 7001, interfaces.iter().map(|i| ip(i)).collect())
+    }
+
+    fn ips(addrs: &[PeerAddr]) -> Vec<String> {
+        addrs.iter().map(|a| a.ip.to_string()).collect()
+    }
+
+    #[test]
+    fn local_addresses_go_into_the_local_record_only() {
+        let mut own = own("0.0.0.0", &["127.0.0.1", "192.168.1.5", "11.0.0.7", "2001:4860::1"]);
+        let key = SecretKey::from_bytes(&[1; 32]);
+        let public = own.records(&key, false);
+        assert_eq!(public.iter().map(|r| ips(r.addrs())).collect::<Vec<_>>(), [["11.0.0.7"]]);
+        let both = own.records(&key, true);
+        assert_eq!(ips(both[1].addrs()), ["192.168.1.5"]);
+    }
+
+    #[test]
+    fn loopback_is_told_only_where_there_is_nothing_else() {
+        assert_eq!(ips(&own("127.0.0.1", &[]).addrs()), ["127.0.0.1"]);
+        assert_eq!(ips(&own("::", &["127.0.0.1", "10.0.0.1"]).addrs()), ["10.0.0.1"]);
+        assert_eq!(ips(&own("::", &["127.0.0.1"]).addrs()), ["127.0.0.1"]);
+    }
+
+    #[test]
+    fn a_mapping_is_told_once_an_outside_peer_confirms_it() {
+        let mut own = own("0.0.0.0", &["192.168.1.5"]);
+        own.set_mapped(vec![(7000, "11.0.113.1:7000".parse().unwrap())]);
+        assert_eq!(ips(&own.addrs()), ["192.168.1.5"]);
+        assert!(
+            !own.on_observed(ip("11.0.113.1"), ip("192.168.1.9")),
+            "a neighbour on the LAN is not outside"
+        );
+        assert!(!own.on_observed(ip("11.9.9.9"), ip("11.0.0.100")), "another address than the router's");
+        assert!(own.on_observed(ip("11.0.113.1"), ip("11.0.0.100")));
+        assert_eq!(ips(&own.addrs()), ["11.0.113.1", "192.168.1.5"]);
+    }
+
+    #[test]
+    fn each_new_record_has_a_higher_number() {
+        let mut own = own("0.0.0.0", &["192.168.1.5"]);
+        let key = SecretKey::from_bytes(&[1; 32]);
+        let first = own.records(&key, true)[0].seq();
+        assert_eq!(own.records(&key, true)[0].seq(), first, "signed once");
+        own.set_interfaces(vec![ip("192.168.1.6")]);
+        assert!(own.records(&key, true)[0].seq() > first);
+    }
+}

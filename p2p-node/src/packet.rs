@@ -1,0 +1,252 @@
+//! Everything a frame between nodes can hold. `docs/wire.md` specifies each byte.
+
+use std::mem::size_of;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use p2p_wire::{
+    DecodeError, EncodeError, Envelope, EnvelopeId, FrameBody, Hello, MAX_FRAME_CONTROL, MAX_FRAME_PAYLOAD,
+    msgpack,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::query::{Answer, Query};
+
+/// Peer exchange: records in one list; a longer one is refused.
+pub(crate) const MAX_RECORDS: usize = 64;
+/// IHAVE: ids in one list; a longer one is refused (faults: 1,000 ids each).
+pub(crate) const MAX_IHAVE: usize = 1000;
+/// An announced id on the wire: the id and its hops.
+const ANNOUNCED_LEN: usize = EnvelopeId::LEN + size_of::<u16>();
+
+/// Why a side closes the link, sent as its last frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByeReason {
+    /// The node stops or leaves the network.
+    Leaving,
+    /// A link between the two exists, or one is being made.
+    Duplicate,
+    /// No room for another link.
+    Full,
+    /// This peer is banned.
+    Banned,
+    /// The person asked for it.
+    Disconnected,
+    /// The other side broke the protocol.
+    Misbehaved,
+    /// A reason this version does not know.
+    Other,
+}
+
+impl ByeReason {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Leaving => 1,
+            Self::Duplicate => 2,
+            Self::Full => 3,
+            Self::Banned => 4,
+            Self::Disconnected => 5,
+            Self::Misbehaved => 6,
+            Self::Other => 0,
+        }
+    }
+
+    const fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::Leaving,
+            2 => Self::Duplicate,
+            3 => Self::Full,
+            4 => Self::Banned,
+            5 => Self::Disconnected,
+            6 => Self::Misbehaved,
+            _ => Self::Other,
+        }
+    }
+
+    /// For people.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Leaving => "it leaves",
+            Self::Duplicate => "already linked",
+            Self::Full => "it has no room for another link",
+            Self::Banned => "it has banned this node",
+            Self::Disconnected => "it disconnected",
+            Self::Misbehaved => "it says this node broke the protocol",
+            Self::Other => "no reason given",
+        }
+    }
+}
+
+/// One frame between two nodes, decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Packet {
+    /// First frame both ways.
+    Hello(Box<Hello>),
+    /// Last frame.
+    Bye(ByeReason),
+    /// Asks for a [`Packet::Pong`] with the same number.
+    Ping(u64),
+    /// Answers a [`Packet::Ping`].
+    Pong(u64),
+    /// Peer exchange: address records, each signed by its owner, verbatim.
+    Peers(Vec<Bytes>),
+    /// An envelope, and how many links it has travelled. Structure checked, signature not.
+    Push {
+        /// The envelope's own id.
+        id: EnvelopeId,
+        /// Links travelled from the author.
+        hops: u16,
+        /// The signed bytes, verbatim.
+        envelope: Bytes,
+    },
+    /// The sender holds these.
+    IHave(Vec<(EnvelopeId, u16)>),
+    /// Send me this one; without an id: push to me.
+    Graft(Option<EnvelopeId>),
+    /// Stop pushing to me.
+    Prune,
+    /// Who has this file?
+    Query(Query),
+    /// That node has it.
+    Answer(Answer),
+}
+
+/// Kinds of frames. Gaps are left for what comes; an unknown kind is skipped and counted.
+pub(crate) mod kind {
+    pub(crate) const HELLO: u8 = 1;
+    pub(crate) const BYE: u8 = 2;
+    pub(crate) const PING: u8 = 3;
+    pub(crate) const PONG: u8 = 4;
+    pub(crate) const PEERS: u8 = 5;
+    pub(crate) const PUSH: u8 = 16;
+    pub(crate) const IHAVE: u8 = 17;
+    pub(crate) const GRAFT: u8 = 18;
+    pub(crate) const PRUNE: u8 = 19;
+    pub(crate) const QUERY: u8 = 32;
+    pub(crate) const ANSWER: u8 = 33;
+}
+
+#[derive(Serialize, Deserialize)]
+struct Nonce {
+    n: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Bye {
+    r: u8,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Records {
+    r: Vec<Bytes>,
+}
+
+impl FrameBody for Packet {
+    fn limit(kind: u8) -> usize {
+        if kind == kind::PUSH { MAX_FRAME_PAYLOAD } else { MAX_FRAME_CONTROL }
+    }
+
+    fn kind(&self) -> u8 {
+        match self {
+            Self::Hello(_) => kind::HELLO,
+            Self::Bye(_) => kind::BYE,
+            Self::Ping(_) => kind::PING,
+            Self::Pong(_) => kind::PONG,
+            Self::Peers(_) => kind::PEERS,
+            Self::Push { .. } => kind::PUSH,
+            Self::IHave(_) => kind::IHAVE,
+            Self::Graft(_) => kind::GRAFT,
+            Self::Prune => kind::PRUNE,
+            Self::Query(_) => kind::QUERY,
+            Self::Answer(_) => kind::ANSWER,
+        }
+    }
+
+    fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+        match self {
+            Self::Hello(hello) => out.put_slice(&msgpack::to_vec(hello)?),
+            Self::Bye(reason) => out.put_slice(&msgpack::to_vec(&Bye { r: reason.code() })?),
+            Self::Ping(n) | Self::Pong(n) => out.put_slice(&msgpack::to_vec(&Nonce { n: *n })?),
+            Self::Peers(records) => out.put_slice(&msgpack::to_vec(&Records { r: records.clone() })?),
+            Self::Push { hops, envelope, .. } => {
+                out.put_u16(*hops);
+                out.put_slice(envelope);
+            }
+            Self::IHave(ids) => {
+                for (id, hops) in ids {
+                    out.put_slice(&id.to_bytes());
+                    out.put_u16(*hops);
+                }
+            }
+            Self::Graft(Some(id)) => out.put_slice(&id.to_bytes()),
+            Self::Graft(None) | Self::Prune => {}
+            Self::Query(query) => query.encode(out),
+            Self::Answer(answer) => out.put_slice(&msgpack::to_vec(answer)?),
+        }
+        Ok(())
+    }
+
+    fn decode(kind: u8, mut body: Bytes) -> Result<Option<Self>, DecodeError> {
+        Ok(Some(match kind {
+            kind::HELLO => {
+                Self::Hello(Box::new(Hello::decode(&body).map_err(|_| DecodeError::Layout("not a hello"))?))
+            }
+            kind::BYE => Self::Bye(ByeReason::from_code(msgpack::from_slice::<Bye>(&body)?.r)),
+            kind::PING => Self::Ping(msgpack::from_slice::<Nonce>(&body)?.n),
+            kind::PONG => Self::Pong(msgpack::from_slice::<Nonce>(&body)?.n),
+            kind::PEERS => {
+                let records = msgpack::from_slice::<Records>(&body)?.r;
+                at_most(records.len(), MAX_RECORDS, "more than 64 address records")?;
+                Self::Peers(records)
+            }
+            kind::PUSH => {
+                if body.len() < size_of::<u16>() {
+                    return Err(DecodeError::Layout("push is shorter than its header"));
+                }
+                let hops = body.get_u16();
+                let envelope = Envelope::decode(body).map_err(|_| DecodeError::Layout("not an envelope"))?;
+                Self::Push { id: envelope.id(), hops, envelope: envelope.bytes().clone() }
+            }
+            kind::IHAVE => {
+                if body.len() % ANNOUNCED_LEN != 0 {
+                    return Err(DecodeError::Layout("announced ids are cut off"));
+                }
+                at_most(body.len() / ANNOUNCED_LEN, MAX_IHAVE, "more than 1000 announced ids")?;
+                let mut ids = Vec::with_capacity(body.len() / ANNOUNCED_LEN);
+                while body.has_remaining() {
+                    ids.push((take_id(&mut body)?, body.get_u16()));
+                }
+                Self::IHave(ids)
+            }
+            kind::GRAFT => {
+                let id = if body.is_empty() { None } else { Some(take_id(&mut body)?) };
+                no_more(&body)?;
+                Self::Graft(id)
+            }
+            kind::PRUNE => {
+                no_more(&body)?;
+                Self::Prune
+            }
+            kind::QUERY => Self::Query(Query::decode(body)?),
+            kind::ANSWER => Self::Answer(Answer::decode(&body)?),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+fn take_id(body: &mut Bytes) -> Result<EnvelopeId, DecodeError> {
+    if body.remaining() < EnvelopeId::LEN {
+        return Err(DecodeError::Layout("an id is cut off"));
+    }
+    let mut id = [0; EnvelopeId::LEN];
+    body.copy_to_slice(&mut id);
+    EnvelopeId::from_bytes(&id).map_err(|_| DecodeError::Layout("an id that cannot be"))
+}
+
+fn no_more(body: &Bytes) -> Result<(), DecodeError> {
+    if body.is_empty() { Ok(()) } else { Err(DecodeError::Layout("bytes behind the end")) }
+}
+
+const fn at_most(count: usize, limit: usize, fault: &'static str) -> Result<(), DecodeError> {
+    if count <= limit { Ok(()) } else { Err(DecodeError::Layout(fault)) }
+}

@@ -1,0 +1,116 @@
+//! The numbers of this node's own messages: they never repeat for its key, not after kill -9 either.
+
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::data::{RESERVE, read_reserved, write_reserved};
+
+/// Hands out numbers below what is reserved on disk.
+#[derive(Debug)]
+pub(crate) struct Sequence {
+    /// The first number of this process; holes are looked for from here on only.
+    run: u64,
+    next: u64,
+    /// Numbers below this one may be used.
+    reserved: u64,
+    reserving: bool,
+    path: PathBuf,
+}
+
+impl Sequence {
+    /// `new_identity`: the key was made just now, so no number can have been used.
+    pub(crate) fn open(path: &Path, new_identity: bool) -> Self {
+        let run = if new_identity { 1 } else { read_reserved(path, micros_since_1970()) };
+        Self { run, next: run, reserved: run, reserving: false, path: path.to_owned() }
+    }
+
+    pub(crate) const fn run(&self) -> u64 {
+        self.run
+    }
+
+    /// The next number, unless it has to be reserved first.
+    pub(crate) const fn take(&mut self) -> Option<u64> {
+        if self.next >= self.reserved {
+            return None;
+        }
+        self.next += 1;
+        Some(self.next - 1)
+    }
+
+    /// What has to be written to disk now, if anything: the caller does it on a blocking thread and
+    /// reports to [`Sequence::on_reserved`].
+    pub(crate) fn reservation(&mut self) -> Option<impl FnOnce() -> std::io::Result<u64> + Send + 'static> {
+        if self.reserving || self.reserved - self.next >= RESERVE / 2 {
+            return None;
+        }
+        self.reserving = true;
+        let (path, until) = (self.path.clone(), self.next.saturating_add(RESERVE));
+        Some(move || write_reserved(&path, until).map(|()| until))
+    }
+
+    pub(crate) fn on_reserved(&mut self, result: &std::io::Result<u64>) {
+        self.reserving = false;
+        if let Ok(until) = result {
+            self.reserved = self.reserved.max(*until);
+        }
+    }
+
+    /// Somebody used numbers of this key up to `end` (exclusive): go on behind them, as a new run.
+    /// Returns whether that was news.
+    pub(crate) fn jump(&mut self, end: u64) -> bool {
+        if end <= self.next {
+            return false;
+        }
+        self.run = end;
+        self.next = end;
+        self.reserved = end;
+        true
+    }
+}
+
+fn micros_since_1970() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reserve(sequence: &mut Sequence) {
+        if let Some(write) = sequence.reservation() {
+            sequence.on_reserved(&write());
+        }
+    }
+
+    #[test]
+    fn a_number_is_never_used_twice_whenever_the_process_dies() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seq");
+        let mut last = 0;
+        for run in 0..5u64 {
+            let mut sequence = Sequence::open(&path, run == 0);
+            assert_eq!(sequence.take(), None, "nothing before the reservation is on disk");
+            for _ in 0..=run * 3000 {
+                reserve(&mut sequence);
+                let n = sequence.take().unwrap();
+                assert!(n > last || (run == 0 && n == 1));
+                last = n;
+            }
+            // Dropped here without a word: kill -9.
+        }
+    }
+
+    #[test]
+    fn a_jump_goes_past_what_was_seen_and_starts_a_new_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sequence = Sequence::open(&dir.path().join("seq"), true);
+        reserve(&mut sequence);
+        assert_eq!(sequence.take(), Some(1));
+        assert!(!sequence.jump(2));
+        assert!(sequence.jump(500));
+        assert_eq!(sequence.take(), None);
+        reserve(&mut sequence);
+        assert_eq!((sequence.take(), sequence.run()), (Some(500), 500));
+    }
+}

@@ -1,0 +1,175 @@
+//! From a [`Config`] to a node that accepts connections. Nothing here waits for the network.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Instant;
+
+use p2p_files::{Library, ServeStats};
+use p2p_gossip::Gossip;
+use p2p_peers::{LivenessConfig, LoadError, Loaded, PeerStore, PeerTable, Snapshot};
+use p2p_wire::NodeId;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::data::DataDir;
+use crate::driver::{Driver, DriverParts, Publisher};
+use crate::error::StartError;
+use crate::event::{Event, EventHub};
+use crate::listen;
+use crate::own::{self, OwnAddrs};
+use crate::sequence::Sequence;
+use crate::shared::{Handshakes, Shared};
+use crate::stack::Stack;
+use crate::tls::Tls;
+use crate::transfer::MAX_FILE_CONNECTIONS;
+
+/// Commands and batches of frames that wait for the driver; senders wait beyond.
+const COMMANDS: usize = 1024;
+const LINK_EVENTS: usize = 1024;
+/// The largest state file that is read.
+const MAX_STATE_BYTES: u64 = 16 << 20;
+
+/// Opens everything, binds the sockets and spawns the tasks.
+pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, StartError> {
+    let data = DataDir::open(config.data_dir.as_deref())?;
+    let (key, new_identity) = match &config.key {
+        Some(key) => (key.clone(), false),
+        None => data.identity()?,
+    };
+    let id = key.id();
+    let node_listener = listen::bind(config.host, config.port)?;
+    let file_listener = listen::bind(config.host, config.file_port)?;
+    let (listen, file_listen) = (local_addr(&node_listener)?, local_addr(&file_listener)?);
+    let tls = Tls::new(&key).map_err(|e| StartError::Config(format!("TLS: {e}")))?;
+    let library =
+        Library::open(data.path()).map_err(|e| StartError::Config(format!("share index: {}", causes(&e))))?;
+    for warning in library.warnings() {
+        warn(&events, warning.to_string());
+    }
+    let content_dir = config.content_dir.clone().unwrap_or_else(|| data.path().join("content"));
+    let (snapshot, now) = (load_peers(&data, &events)?, Instant::now());
+    let sequence = Sequence::open(&data.seq_path(), new_identity);
+    let mut stack = stack(id, &config, sequence.run());
+    if let Some(snapshot) = snapshot {
+        stack.with_table(now, |table, now| table.restore(now, snapshot));
+    }
+    let own = OwnAddrs::new(listen, file_listen.port(), own::interfaces());
+    let (commands, command_queue) = mpsc::channel(COMMANDS);
+    let (link_events, link_event_queue) = mpsc::channel(LINK_EVENTS);
+    let shared = Arc::new(Shared {
+        id,
+        key,
+        content_dir,
+        tls,
+        library: Arc::new(library),
+        events,
+        commands,
+        link_events,
+        drained: Arc::new(Notify::new()),
+        listen: vec![listen],
+        file_listen: vec![file_listen],
+        own_addrs: RwLock::new(own.addrs()),
+        handshakes: Handshakes::new(config.limits.handshakes),
+        file_connections: Arc::new(Semaphore::new(MAX_FILE_CONNECTIONS)),
+        served: Arc::new(ServeStats::default()),
+        fetches: Mutex::new(BTreeMap::new()),
+        refused_connections: AtomicU64::new(0),
+        tasks: TaskTracker::new(),
+        stop: CancellationToken::new(),
+        config,
+        data,
+    });
+    let parts = DriverParts {
+        stack,
+        commands: command_queue,
+        link_events: link_event_queue,
+        publisher: Publisher::new(sequence),
+        own,
+    };
+    shared.tasks.spawn(Driver::new(Arc::clone(&shared), parts).run());
+    for listener in [node_listener, file_listener] {
+        shared.tasks.spawn(listen::accept_loop(Arc::clone(&shared), listener));
+    }
+    tracing::info!(id = %id.short(), %listen, files = %file_listen, "node started");
+    Ok(shared)
+}
+
+fn local_addr(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener
+        .local_addr()
+        .map_err(|source| StartError::Listen { addr: SocketAddr::from(([0, 0, 0, 0], 0)), source })
+}
+
+fn stack(id: NodeId, config: &Config, first_seq: u64) -> Stack<StdRng> {
+    let limits = &config.limits;
+    let table_config = p2p_peers::Config {
+        discover: config.discover,
+        allow_private: config.allow_private,
+        target: limits.max_out,
+        max_out: limits.max_out,
+        max_in: limits.max_in,
+        max_peers: limits.max_peers,
+        ..p2p_peers::Config::default()
+    };
+    let table = PeerTable::new(id, table_config, StdRng::from_rng(&mut rand::rng()));
+    let mut gossip = Gossip::new(id, p2p_gossip::Config::default(), StdRng::from_rng(&mut rand::rng()));
+    gossip.resume_at(first_seq);
+    Stack::new(table, gossip, LivenessConfig::default(), config.discover)
+}
+
+/// The peer table of the last run. A damaged one is moved aside with a warning; the node starts clean.
+fn load_peers(data: &DataDir, events: &EventHub) -> Result<Option<Snapshot<NodeId>>, StartError> {
+    let path = data.state_path();
+    match PeerStore::new(path.clone()).load::<NodeId>() {
+        Ok(None) => Ok(None),
+        Ok(Some(Loaded { snapshot, skipped, .. })) => {
+            if skipped > 0 {
+                warn(
+                    events,
+                    format!("{}: {skipped} entries made no sense and were left out", path.display()),
+                );
+            }
+            Ok(Some(snapshot))
+        }
+        Err(error @ LoadError::Corrupt { .. }) => {
+            warn(events, causes(&error));
+            Ok(None)
+        }
+        Err(error) => Err(StartError::DataDir { path, source: std::io::Error::other(causes(&error)) }),
+    }
+}
+
+/// Reads a state file that the user names; it is left alone whatever it is.
+pub(crate) fn read_snapshot(path: &Path) -> Result<Snapshot<NodeId>, String> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
+    file.take(MAX_STATE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
+    Snapshot::decode(&bytes).map(|loaded: Loaded<NodeId>| loaded.snapshot).map_err(|e| causes(&e))
+}
+
+fn warn(events: &EventHub, text: String) {
+    tracing::warn!("{text}");
+    events.publish(Event::Warning(text));
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

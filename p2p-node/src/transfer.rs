@@ -1,0 +1,70 @@
+//! File connections: served to whoever proved an id, opened to providers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use p2p_files::ServeLimits;
+use p2p_wire::NodeId;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio_rustls::TlsStream;
+
+use crate::command::{Command, Provider};
+use crate::dial;
+use crate::error::ConnectError;
+use crate::shared::Shared;
+use crate::tls::{Protocol, Secured};
+
+/// File connections at once, idle ones included; one more is closed at once.
+pub(crate) const MAX_FILE_CONNECTIONS: usize = 128;
+
+/// Serves one connection to its end.
+pub(crate) async fn serve(shared: &Arc<Shared>, secured: Secured, addr: SocketAddr) {
+    let peer = secured.peer;
+    let Ok(_permit) = Arc::clone(&shared.file_connections).try_acquire_owned() else {
+        tracing::debug!(peer = %peer.short(), %addr, "too many file connections");
+        return;
+    };
+    if matches!(known_addrs(shared, peer).await, Err(ConnectError::Banned(_))) {
+        return;
+    }
+    let limits = ServeLimits { uploads: shared.config.limits.uploads as u64, ..ServeLimits::default() };
+    let serving =
+        p2p_files::serve(secured.stream, Arc::clone(&shared.library), limits, Arc::clone(&shared.served));
+    tokio::select! {
+        () = shared.stop.cancelled() => {}
+        result = serving => {
+            if let Err(error) = result {
+                tracing::debug!(peer = %peer.short(), %addr, %error, "file connection ended");
+            }
+        }
+    }
+}
+
+/// Opens a connection to a provider: its file ports first, then its node ports (either port serves
+/// either protocol).
+pub(crate) async fn open(
+    shared: &Arc<Shared>,
+    provider: &Provider,
+) -> Result<TlsStream<TcpStream>, ConnectError> {
+    let files =
+        provider.addrs.iter().filter(|a| a.file_port != 0).map(|a| SocketAddr::new(a.ip, a.file_port));
+    let mut addrs: Vec<SocketAddr> = files.collect();
+    addrs.extend(provider.addrs.iter().map(|a| SocketAddr::new(a.ip, a.port)));
+    match known_addrs(shared, provider.id).await {
+        Ok(known) => addrs.extend(known),
+        Err(banned @ ConnectError::Banned(_)) => return Err(banned),
+        Err(_) => {}
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    addrs.retain(|addr| seen.insert(*addr));
+    let opened = dial::open(shared, addrs, Some(provider.id), Protocol::Files).await;
+    opened.map(|(secured, _)| secured.stream).map_err(|failed| failed.error)
+}
+
+async fn known_addrs(shared: &Shared, peer: NodeId) -> Result<Vec<SocketAddr>, ConnectError> {
+    let (reply, answer) = oneshot::channel();
+    let asked = shared.commands.send(Command::AddrsOf { peer, reply }).await;
+    asked.map_err(|_| ConnectError::Stopped)?;
+    answer.await.map_err(|_| ConnectError::Stopped)?
+}
