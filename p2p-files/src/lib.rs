@@ -2,8 +2,10 @@
 
 mod add;
 mod bitfield;
+mod conduct;
 mod disk;
 mod download;
+mod event;
 mod geometry;
 mod hash;
 mod index;
@@ -16,13 +18,13 @@ mod picker;
 pub mod protocol;
 mod refresh;
 mod serve;
+mod shared;
 mod source;
 mod tree;
 
 pub use bitfield::Bitfield;
-pub use download::{
-    Download, DownloadConfig, DownloadError, DownloadEvent, DownloadHandle, Finished, Progress, SourceFault,
-};
+pub use download::{Download, DownloadConfig, DownloadHandle};
+pub use event::{DownloadError, DownloadEvent, Finished, Progress, SourceFault};
 pub use geometry::{BLOCK, BlockIndex, CHUNK, Geometry, LENGTH_MAX, RUN_BLOCKS_MAX, Run, RunError};
 pub use hash::{FileHash, HASH_LEN, Info, Kind, ParseHashError};
 pub use index::IndexError;

@@ -11,11 +11,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::download::{Plan, Shared, SourceFault, check_info};
+use crate::event::{DownloadError, SourceFault};
 use crate::geometry::{CHUNK, Run};
-use crate::hash::HASH_LEN;
+use crate::hash::{HASH_LEN, Info, Kind};
 use crate::picker::SourceId;
 use crate::protocol::{self, ErrorCode, PREFIX, RUN_HEAD, Reply, Request, SKIPPED_MAX, SMALL_FRAME_MAX};
+use crate::shared::{Plan, Shared};
 
 /// Requests ahead before anything is known about a source's speed.
 const WINDOW_START: usize = 2;
@@ -61,11 +62,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
             Reply::Error(code) => return Err(fault_of(code)),
             Reply::Run { .. } => return Err(SourceFault::Protocol("a run instead of the info")),
         };
-        check_info(self.shared, &info)?;
-        match self.shared.plan(info).await {
-            Some(plan) => self.transfer(&plan).await,
-            None => Ok(()),
+        if check_info(self.shared, &info)?
+            && let Some(plan) = self.shared.plan(info).await
+        {
+            self.transfer(&plan).await?;
         }
+        Ok(())
     }
 
     /// Asks and receives until the download is complete.
@@ -212,6 +214,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         });
         sent.await.map_err(|_| SourceFault::Stalled(limit))?.map_err(|error| SourceFault::Io(error.kind()))
     }
+}
+
+/// Checks what a source says the hash is made of, before its data; false when the download fails for it.
+fn check_info(shared: &Shared, info: &Info) -> Result<bool, SourceFault> {
+    if info.hash() != shared.hash {
+        return Err(SourceFault::WrongInfo);
+    }
+    // From here on it is the truth about the hash, whoever says it.
+    if info.kind != Kind::File {
+        shared.fail(DownloadError::Directory);
+        return Ok(false);
+    }
+    let (length, max) = (info.length, shared.config.max_length.min(crate::LENGTH_MAX));
+    if length > max {
+        shared.fail(DownloadError::TooLarge { length, max });
+        return Err(SourceFault::TooLarge { length, max });
+    }
+    Ok(true)
 }
 
 /// Fills `buf`; each step has the stall deadline.

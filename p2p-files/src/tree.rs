@@ -112,7 +112,9 @@ impl TreeWriter {
             self.each_batch(start, nodes, |batch| {
                 let above: Vec<Digest> = batch
                     .chunks(2)
-                    .map(|pair| merkle::parent(&pair[0], pair.get(1).unwrap_or(merkle::zero_hash(level))))
+                    .map(|pair| {
+                        merkle::parent(&pair[0], pair.get(1).unwrap_or_else(|| merkle::zero_hash(level)))
+                    })
                     .collect();
                 write_all_at(&self.file, above.as_flattened(), at)?;
                 at += (above.len() * HASH_LEN) as u64;

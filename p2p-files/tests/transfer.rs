@@ -1,5 +1,7 @@
 //! Whole transfers between a library that serves and one that fetches.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod util;
 
 use p2p_files::{CHUNK, Destination, DownloadError, DownloadEvent, FileHash, ShareState};

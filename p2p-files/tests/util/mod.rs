@@ -1,17 +1,21 @@
 //! A peer: a library in a scratch folder, with helpers to serve and to fetch.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use p2p_files::protocol::{Reply, Request};
 use p2p_files::{
     Destination, Download, DownloadConfig, DownloadError, DownloadEvent, DownloadHandle, FileHash, Finished,
     Library, ServeLimits, ServeStats, Share, serve,
 };
 use tempfile::TempDir;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::bytes::{Bytes, BytesMut};
+use tokio_util::codec::{Decoder as _, Encoder as _, LengthDelimitedCodec};
 
 pub struct Peer {
     pub dir: TempDir,
@@ -71,9 +75,16 @@ impl Peer {
     }
 }
 
-/// Bytes that differ from chunk to chunk.
+/// Bytes that differ from block to block.
 pub fn content(size: usize) -> Vec<u8> {
-    (0..size).map(|i| u8::try_from((i * 7 + i / 16_384) % 251).unwrap()).collect()
+    let pattern: Vec<u8> = (0..251 + 16_384).map(|i| u8::try_from(i * 7 % 251).unwrap()).collect();
+    let mut data = Vec::with_capacity(size + 16_384);
+    while data.len() < size {
+        let shift = data.len() / 16_384 * 3 % 251;
+        data.extend_from_slice(&pattern[shift..shift + 16_384]);
+    }
+    data.truncate(size);
+    data
 }
 
 pub fn start(to: &Peer, hash: FileHash) -> DownloadHandle {
@@ -100,4 +111,51 @@ pub async fn fetch(to: &Peer, hash: FileHash, from: &[(&str, &Peer)]) -> Result<
         download.add_source(*label, peer.connect());
     }
     end(&download).await
+}
+
+/// Frames by tokio-util's codec: another implementation than ours.
+pub struct Frames<S> {
+    pub stream: S,
+    codec: LengthDelimitedCodec,
+    buf: BytesMut,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
+    pub fn new(stream: S) -> Self {
+        let codec = LengthDelimitedCodec::builder().max_frame_length(2 << 20).new_codec();
+        Self { stream, codec, buf: BytesMut::new() }
+    }
+
+    /// The next frame; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Option<BytesMut> {
+        loop {
+            if let Some(frame) = self.codec.decode(&mut self.buf).unwrap() {
+                return Some(frame);
+            }
+            if self.stream.read_buf(&mut self.buf).await.unwrap_or(0) == 0 {
+                return None;
+            }
+        }
+    }
+
+    /// Sends a frame; false when the other side is gone.
+    pub async fn send(&mut self, frame: impl Into<Bytes>) -> bool {
+        let mut out = BytesMut::new();
+        self.codec.encode(frame.into(), &mut out).unwrap();
+        self.stream.write_all(&out).await.is_ok()
+    }
+}
+
+/// Kind and body of the frame of a reply other than a run.
+pub fn reply(reply: &Reply) -> Bytes {
+    let mut frame = Vec::new();
+    reply.encode(0, &mut frame);
+    Bytes::from(frame).slice(4..)
+}
+
+/// Kind and body of the frame of a request.
+pub fn request(request: &Request) -> Bytes {
+    let mut frame = Vec::new();
+    request.encode(&mut frame);
+    Bytes::from(frame).slice(4..)
 }

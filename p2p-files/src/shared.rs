@@ -1,0 +1,357 @@
+//! Where the tasks of one download meet.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, OnceCell, Semaphore, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::download::DownloadConfig;
+use crate::event::{DownloadError, DownloadEvent, Finished, Progress, SourceFault};
+use crate::geometry::{Geometry, Run};
+use crate::hash::{FileHash, HASH_LEN, Info};
+use crate::library::Library;
+use crate::merkle;
+use crate::part::{Destination, PartFile, Place};
+use crate::picker::{Picker, SourceId};
+use crate::tree::TreeWriter;
+
+/// Events that wait to be read; beyond that the oldest is dropped and logged.
+const EVENTS_MAX: usize = 256;
+
+/// The time over which the rate is an average.
+const RATE_OVER: Duration = Duration::from_secs(3);
+
+/// What the tasks of one download share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) library: Arc<Library>,
+    pub(crate) hash: FileHash,
+    pub(crate) config: DownloadConfig,
+    /// The destination as it was given, for errors.
+    pub(crate) shown: PathBuf,
+    pub(crate) place: Place,
+    /// A copy that is in the library already will do.
+    pub(crate) reuse: bool,
+    started: Instant,
+    /// Opens when it is known that the file is not here; sources wait for it.
+    pub(crate) gate: CancellationToken,
+    /// The user wants no more.
+    pub(crate) cancel: CancellationToken,
+    /// Known as soon as one source proved what the hash is made of.
+    pub(crate) plan: OnceCell<Arc<Plan>>,
+    state: Mutex<State>,
+    pub(crate) progress: watch::Sender<Progress>,
+    /// Wakes sources that have nothing to do: there may be something to do again.
+    pub(crate) work: Notify,
+    /// Wakes the conductor.
+    pub(crate) moved: Notify,
+    /// Wakes whoever waits for an event.
+    pub(crate) happened: Notify,
+    /// One permit for each run that is checked and written.
+    pub(crate) checks: Arc<Semaphore>,
+    /// Buffers that are not in use: never more than sources + checks.
+    pub(crate) buffers: Mutex<Vec<Vec<u8>>>,
+}
+
+/// What is fetched, and where it is written.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) info: Info,
+    pub(crate) geometry: Geometry,
+    pub(crate) part: PartFile,
+    pub(crate) tree: Option<TreeWriter>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    picker: Option<Picker>,
+    pub(crate) sources: BTreeMap<SourceId, Source>,
+    next_source: u64,
+    /// Sources that gave something.
+    gave: BTreeSet<SourceId>,
+    done: u64,
+    /// Times and bytes done, for the rate.
+    samples: VecDeque<(Instant, u64)>,
+    events: VecDeque<DownloadEvent>,
+    pub(crate) failure: Option<DownloadError>,
+    /// No source is taken, no event follows but the last.
+    pub(crate) over: bool,
+    /// The last event was taken.
+    told: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Source {
+    label: String,
+    pub(crate) token: CancellationToken,
+    failed: bool,
+}
+
+impl State {
+    pub(crate) fn live(&self) -> usize {
+        self.sources.values().filter(|source| !source.failed).count()
+    }
+
+    pub(crate) fn push(&mut self, event: DownloadEvent) {
+        if self.events.len() >= EVENTS_MAX {
+            let dropped = self.events.pop_front();
+            tracing::warn!(?dropped, "nobody reads the events of a download");
+        }
+        self.events.push_back(event);
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.picker.as_ref().is_some_and(Picker::is_complete)
+    }
+}
+
+impl Shared {
+    /// # Errors
+    ///
+    /// When the destination cannot be used.
+    pub(crate) fn new(
+        library: Arc<Library>,
+        hash: FileHash,
+        destination: &Destination,
+        config: DownloadConfig,
+    ) -> Result<Arc<Self>, DownloadError> {
+        let shown = match destination {
+            Destination::Dir(path, _) | Destination::File(path) => path.clone(),
+        };
+        let place = Place::new(destination, &hash).map_err(|source| DownloadError::io(&shown, source))?;
+        Ok(Arc::new(Self {
+            library,
+            hash,
+            shown,
+            place,
+            reuse: matches!(destination, Destination::Dir(..)),
+            checks: Arc::new(Semaphore::new(config.checks.max(1))),
+            config,
+            started: Instant::now(),
+            gate: CancellationToken::new(),
+            cancel: CancellationToken::new(),
+            plan: OnceCell::new(),
+            state: Mutex::new(State::default()),
+            progress: watch::Sender::new(Progress::default()),
+            work: Notify::new(),
+            moved: Notify::new(),
+            happened: Notify::new(),
+            buffers: Mutex::new(Vec::new()),
+        }))
+    }
+
+    /// See [`DownloadHandle::next_event`](crate::DownloadHandle::next_event).
+    pub(crate) async fn next_event(&self) -> Option<DownloadEvent> {
+        loop {
+            let happened = self.happened.notified();
+            {
+                let mut state = self.state();
+                if let Some(event) = state.events.pop_front() {
+                    if matches!(event, DownloadEvent::Finished(_) | DownloadEvent::Failed(_)) {
+                        state.told = true;
+                        // Another task may wait for the end as well.
+                        self.happened.notify_waiters();
+                    }
+                    return Some(event);
+                }
+                if state.told {
+                    return None;
+                }
+            }
+            happened.await;
+        }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new source; no token when it is not to be used.
+    pub(crate) fn admit(&self, label: String) -> (SourceId, Option<CancellationToken>) {
+        let mut state = self.state();
+        let id = SourceId(state.next_source);
+        state.next_source += 1;
+        if state.over {
+            return (id, None);
+        }
+        if state.sources.len() >= self.config.max_sources {
+            let fault = SourceFault::TooMany(self.config.max_sources);
+            state.push(DownloadEvent::SourceFailed { label, fault });
+            self.happened.notify_waiters();
+            return (id, None);
+        }
+        let token = CancellationToken::new();
+        state.sources.insert(id, Source { label, token: token.clone(), failed: false });
+        (id, Some(token))
+    }
+
+    /// A source failed: says so, and gives its chunks to others. Only the first fault of a source counts.
+    pub(crate) fn lose(&self, id: SourceId, fault: SourceFault) {
+        let mut state = self.state();
+        let Some(source) = state.sources.get_mut(&id).filter(|source| !source.failed) else { return };
+        source.failed = true;
+        source.token.cancel();
+        let label = source.label.clone();
+        if let Some(picker) = &mut state.picker {
+            picker.release(id);
+        }
+        if !state.over && !state.is_complete() {
+            tracing::debug!(%label, %fault, hash = %self.hash.short(), "a source failed");
+            state.push(DownloadEvent::SourceFailed { label, fault });
+            if state.live() == 0 {
+                state.push(DownloadEvent::NeedSource);
+            }
+        }
+        drop(state);
+        self.work.notify_waiters();
+        self.happened.notify_waiters();
+    }
+
+    /// A source's task is at its end.
+    pub(crate) fn leave(&self, id: SourceId) {
+        let mut state = self.state();
+        state.sources.remove(&id);
+        if let Some(picker) = &mut state.picker {
+            picker.release(id);
+        }
+        drop(state);
+        self.work.notify_waiters();
+        self.moved.notify_one();
+    }
+
+    /// The download cannot go on; the first reason counts.
+    pub(crate) fn fail(&self, error: DownloadError) {
+        self.state().failure.get_or_insert(error);
+        self.moved.notify_one();
+    }
+
+    /// The plan, made by the first source that proved its [`Info`]; `None` when the download fails for it.
+    pub(crate) async fn plan(self: &Arc<Self>, info: Info) -> Option<Arc<Plan>> {
+        let made = self.plan.get_or_try_init(async || {
+            let shared = Arc::clone(self);
+            let plan = spawn_blocking(move || shared.make_plan(info)).await.map_err(io::Error::other);
+            let plan = Arc::new(plan.flatten().map_err(|source| DownloadError::io(&self.shown, source))?);
+            self.state().picker = Some(Picker::new(plan.geometry.chunks()));
+            self.moved.notify_one();
+            Ok(plan)
+        });
+        match made.await {
+            Ok(plan) => Some(Arc::clone(plan)),
+            Err(error) => {
+                self.fail(error);
+                None
+            }
+        }
+    }
+
+    fn make_plan(&self, info: Info) -> io::Result<Plan> {
+        let geometry = Geometry::new(info.length).ok_or(io::ErrorKind::FileTooLarge)?;
+        let part = PartFile::create(self.place.clone(), &self.hash)?;
+        Ok(Plan { info, geometry, part, tree: self.library.new_tree(geometry)? })
+    }
+
+    /// The chunk a source with `waiting` unanswered requests is to be asked for next.
+    pub(crate) fn take(&self, id: SourceId, waiting: usize) -> Option<u64> {
+        let mut state = self.state();
+        let live = state.live() as u64;
+        let usable = state.sources.get(&id).is_some_and(|source| !source.failed);
+        let picker = state.picker.as_mut().filter(|_| usable)?;
+        // Near the end nobody takes more than a fair part of what is left, and only who is idle doubles.
+        let fair = if live > 1 { (picker.missing() / live).max(1) } else { u64::MAX };
+        let ends = picker.missing() == 0;
+        if waiting as u64 >= fair || ends && waiting > 0 { None } else { picker.take(id, |_| true) }
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.state().is_complete()
+    }
+
+    /// A buffer that is not in use, or a new one.
+    pub(crate) fn buffer(&self) -> Vec<u8> {
+        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    pub(crate) fn put_back(&self, buffer: Vec<u8>) {
+        let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        buffers.push(buffer);
+        debug_assert!(
+            buffers.len() <= self.config.max_sources + self.config.checks.max(1),
+            "buffers are bounded"
+        );
+    }
+
+    /// Checks a run that a source sent (proof, then data) and writes it. Blocks.
+    pub(crate) fn check(&self, plan: &Plan, id: SourceId, run: Run, received: &[u8]) {
+        if self.state().picker.as_ref().is_none_or(|picker| picker.has(run.chunk())) {
+            return;
+        }
+        let (proof, data) = received.split_at(run.proof_len() * HASH_LEN);
+        match merkle::verify_run(run, data, proof, &plan.info.root) {
+            Ok(node) => match plan.write(run, data, &node) {
+                Ok(()) => self.completed(id, run),
+                Err(source) => self.fail(DownloadError::io(&self.shown, source)),
+            },
+            Err(merkle::Mismatch) => {
+                self.lose(id, SourceFault::Corrupt { first_block: run.first(), blocks: run.blocks() });
+            }
+        }
+    }
+
+    fn completed(&self, id: SourceId, run: Run) {
+        let mut state = self.state();
+        if state.picker.as_mut().is_some_and(|picker| picker.complete(run.chunk())) {
+            state.done += run.len() as u64;
+            state.gave.insert(id);
+        }
+        if state.is_complete() {
+            self.moved.notify_one();
+        }
+    }
+
+    pub(crate) fn tell_progress(&self) {
+        let now = Instant::now();
+        let mut state = self.state();
+        let done = state.done;
+        state.samples.push_back((now, done));
+        while state.samples.len() > 2 && state.samples.front().is_some_and(|(at, _)| now - *at > RATE_OVER) {
+            state.samples.pop_front();
+        }
+        let (since, before) = state.samples.front().copied().unwrap_or((now, done));
+        let ms = u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX);
+        let rate = (done - before).saturating_mul(1000).checked_div(ms).unwrap_or(0);
+        let length = self.plan.get().map(|plan| plan.info.length);
+        let progress = Progress { done, length, sources: state.live(), rate };
+        drop(state);
+        self.progress.send_if_modified(|old| {
+            let modified = *old != progress;
+            *old = progress;
+            modified
+        });
+    }
+
+    pub(crate) fn finished(&self, path: PathBuf, length: u64) -> Finished {
+        let sources = self.state().gave.len();
+        let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Finished { path, length, ms, sources }
+    }
+}
+
+impl Plan {
+    fn write(&self, run: Run, data: &[u8], node: &merkle::Digest) -> io::Result<()> {
+        self.part.write_at(data, run.offset())?;
+        self.tree.as_ref().map_or(Ok(()), |tree| tree.put_chunk(run.chunk(), node))
+    }
+
+    pub(crate) fn discard(&self) {
+        self.part.discard();
+        if let Some(tree) = &self.tree {
+            tree.discard();
+        }
+    }
+}
