@@ -1,2 +1,107 @@
-//! p2p: find each other, talk and share files, with no server.
-fn main() {}
+//! `p2p`: find each other, talk and share files, with no server.
+//!
+//! What is where: `args` is what may be typed, `config` joins it with environment and file, `session` is a
+//! running node with its screen, `console` and `commands` are what one does with it, `output` is how it
+//! reads for people and for programs, `failure` is what can go wrong and the exit code it has.
+
+mod args;
+mod commands;
+mod config;
+mod console;
+mod failure;
+mod logging;
+mod output;
+mod session;
+mod signals;
+mod terminal;
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use crate::args::{Cli, Command};
+use crate::config::Settings;
+use crate::failure::Failure;
+use crate::logging::Logging;
+use crate::output::{Line, Screen};
+use crate::signals::Stop;
+
+/// Threads for the node: links, and one console that mostly waits. Blocking work has its own.
+const MAX_WORKERS: usize = 4;
+
+fn main() -> ExitCode {
+    let Cli { options, command } = Cli::parse();
+    let outcome = match command {
+        Some(Command::Completions { shell }) => commands::completions(shell, &mut Cli::command()),
+        Some(Command::Man) => commands::man(Cli::command()),
+        command => Settings::resolve(options).and_then(|settings| with_node(settings, command)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report();
+            failure.exit.into()
+        }
+    }
+}
+
+/// Everything that needs a node: logging, a runtime and a screen around it.
+fn with_node(settings: Settings, command: Option<Command>) -> Result<(), Failure> {
+    let on_terminal = command.is_none() && !settings.json && std::io::stdin().is_terminal();
+    let screen = Screen::open(settings.json, settings.color);
+    // People see warnings as events anyway; programs and daemons have them in the log too.
+    let default_level = match command {
+        Some(Command::Daemon) => 1,
+        _ if settings.json => 0,
+        _ => -1,
+    };
+    let logging = Logging::start(&settings, default_level, on_terminal.then(|| screen.clone()))?;
+    let workers = std::thread::available_parallelism().map_or(2, usize::from).min(MAX_WORKERS);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+        .map_err(|source| Failure::failed("runtime", format!("the runtime did not start: {source}")))?;
+    let json = settings.json;
+    let outcome = runtime.block_on(async {
+        let stop = Stop::on_signals(on_terminal)?;
+        let word = command.as_ref().map(Command::word);
+        let outcome = Box::pin(dispatch(settings, command, screen.clone(), logging, stop)).await;
+        if let (Err(failure), true) = (&outcome, json)
+            && !failure.told
+        {
+            screen.show(&Line::error(word, failure)).await;
+        }
+        screen.close().await;
+        outcome
+    });
+    terminal::restore();
+    // A thread that still waits for the next line of input must not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn dispatch(
+    settings: Settings,
+    command: Option<Command>,
+    screen: Screen,
+    logging: Logging,
+    stop: Stop,
+) -> Result<(), Failure> {
+    match command {
+        None => console::run(settings, screen, logging, stop).await,
+        Some(Command::Daemon) => commands::daemon(settings, screen, stop).await,
+        Some(Command::Share { paths }) => commands::share(settings, screen, stop, paths).await,
+        Some(Command::Get { what, output, timeout }) => {
+            commands::get(settings, screen, stop, &what, output, timeout).await
+        }
+        Some(Command::Send { text, to, topic }) => {
+            commands::send(settings, screen, stop, text, to, topic).await
+        }
+        Some(Command::Listen { topic }) => commands::listen(settings, screen, stop, topic).await,
+        Some(Command::Id) => commands::id(settings, screen, stop).await,
+        Some(Command::Import { file }) => commands::import(settings, screen, stop, &file).await,
+        Some(Command::Completions { .. } | Command::Man) => Ok(()),
+    }
+}

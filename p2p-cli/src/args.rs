@@ -1,0 +1,226 @@
+//! What may be typed after `p2p`. One struct serves the command line, the environment and the config file,
+//! so that no option can be forgotten in one of them.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
+use clap_complete::Shell;
+use serde::Deserialize;
+
+/// Find each other, talk and share files, with no server.
+///
+/// Without a command: a node with a console. `help` in the console lists what can be done there.
+#[derive(Debug, Parser)]
+#[command(name = "p2p", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed; 2 bad usage, configuration or port in use; 3 nobody has it or no such peer;
+4 deadline passed; 5 what came was not what was asked for; 130 interrupted.";
+
+/// Every option, each with an environment variable and, under its long name, a key in the config file.
+#[derive(Debug, Default, Args, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Options {
+    /// Data directory: identity, state.json, shared files, content/ [default: the platform's data folder]
+    #[arg(long, global = true, value_name = "DIR", env = "P2P_DATA", hide_env_values = true, value_hint = ValueHint::DirPath)]
+    pub(crate) data: Option<PathBuf>,
+    /// A TOML file with these options as keys; what is typed here or set in the environment counts more
+    #[arg(long, global = true, value_name = "FILE", env = "P2P_CONFIG", hide_env_values = true, value_hint = ValueHint::FilePath)]
+    #[serde(skip)]
+    pub(crate) config: Option<PathBuf>,
+    /// The address to listen on [default: every address]
+    #[arg(long, global = true, value_name = "ADDR", env = "P2P_HOST", hide_env_values = true)]
+    pub(crate) host: Option<IpAddr>,
+    /// The port for nodes; 0 takes a free one [default: 65432]
+    #[arg(long, global = true, value_name = "N", env = "P2P_PORT", hide_env_values = true)]
+    pub(crate) port: Option<u16>,
+    /// The port for files; 0 takes a free one [default: 65433]
+    #[arg(long, global = true, value_name = "N", env = "P2P_FILE_PORT", hide_env_values = true)]
+    pub(crate) file_port: Option<u16>,
+    /// Join through this node at the start; may be repeated
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDR|TICKET",
+        env = "P2P_CONNECT",
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    pub(crate) connect: Vec<String>,
+    /// A name that others see beside the id, at most 32 bytes
+    #[arg(long, global = true, value_name = "NAME", env = "P2P_NAME", hide_env_values = true)]
+    pub(crate) name: Option<String>,
+    /// Dial only what is asked for
+    #[arg(long, global = true, env = "P2P_NO_DISCOVER", hide_env_values = true, value_name = "BOOL",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub(crate) no_discover: Option<bool>,
+    /// Take private and loopback addresses from any peer
+    #[arg(long, global = true, env = "P2P_ALLOW_PRIVATE", hide_env_values = true, value_name = "BOOL",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub(crate) allow_private: Option<bool>,
+    /// Do not ask the router for port mappings
+    #[arg(long, global = true, env = "P2P_NO_UPNP", hide_env_values = true, value_name = "BOOL",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub(crate) no_upnp: Option<bool>,
+    /// Do not look for nodes on the local network (it does not yet)
+    #[arg(long, global = true, env = "P2P_NO_LAN", hide_env_values = true, value_name = "BOOL",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub(crate) no_lan: Option<bool>,
+    /// Find providers through the BitTorrent DHT (it does not yet)
+    #[arg(long, global = true, env = "P2P_DHT", hide_env_values = true, value_name = "BOOL",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub(crate) dht: Option<bool>,
+    /// A private network: only holders of the same secret get in (refused: not there yet)
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "P2P_SECRET_FILE",
+        hide_env_values = true,
+        hide = true
+    )]
+    pub(crate) secret_file: Option<PathBuf>,
+    /// Where the control API listens (refused: not there yet)
+    #[arg(long, global = true, value_name = "ADDR", env = "P2P_API", hide_env_values = true, hide = true)]
+    pub(crate) api: Option<String>,
+    /// No control API (there is none yet)
+    #[arg(long, global = true, env = "P2P_NO_API", hide_env_values = true, value_name = "BOOL",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub(crate) no_api: Option<bool>,
+    /// Write one JSON object a line and nothing else on standard output
+    #[arg(long, global = true, env = "P2P_JSON", hide_env_values = true, value_name = "BOOL",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+    pub(crate) json: Option<bool>,
+    /// Log more: -v what happens, -vv why, -vvv everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// Log less: -q errors only, -qq nothing
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) quiet: u8,
+    /// Append the log to this file instead of writing it to standard error
+    #[arg(long, global = true, value_name = "FILE", env = "P2P_LOG", hide_env_values = true, value_hint = ValueHint::FilePath)]
+    pub(crate) log: Option<PathBuf>,
+    /// Colours [default: auto]
+    #[arg(long, global = true, value_name = "WHEN", env = "P2P_COLOR", hide_env_values = true)]
+    pub(crate) color: Option<Color>,
+}
+
+/// When to use colours.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Color {
+    /// On a terminal, unless `NO_COLOR` is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// A node without a console, until SIGTERM or Ctrl-C
+    Daemon,
+    /// Share files: print hash and ticket of each, serve until Ctrl-C
+    Share {
+        /// The files; they are served where they lie
+        #[arg(required = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
+        paths: Vec<PathBuf>,
+    },
+    /// Fetch a file; ends when the verified file stands on disk
+    Get {
+        /// The file's hash, or a ticket from `p2p share`
+        #[arg(value_name = "HASH|TICKET")]
+        what: String,
+        /// File or directory to write to; nothing is ever overwritten [default: the current directory]
+        #[arg(short, long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+        output: Option<PathBuf>,
+        /// Give up when nobody who has it was found for so long [default: 15]
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        timeout: Option<u64>,
+    },
+    /// Send one message and leave
+    Send {
+        /// The message; `-` reads it from standard input
+        text: String,
+        /// Seal it to this node, so that nobody else can read it: an id, or the unique start of a known one
+        #[arg(long, value_name = "ID", conflicts_with = "topic")]
+        to: Option<String>,
+        /// Its topic
+        #[arg(long, value_name = "TOPIC")]
+        topic: Option<String>,
+    },
+    /// Print messages as they come
+    Listen {
+        /// Only those of this topic
+        #[arg(long, value_name = "TOPIC")]
+        topic: Option<String>,
+    },
+    /// Print this node's id, addresses and ticket
+    Id,
+    /// Take over the peers of a state.json, ours or python-p2p's
+    Import {
+        /// The file
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
+}
+
+impl Command {
+    /// What JSON lines call it.
+    pub(crate) const fn word(&self) -> &'static str {
+        match self {
+            Self::Daemon => "daemon",
+            Self::Share { .. } => "share",
+            Self::Get { .. } => "get",
+            Self::Send { .. } => "send",
+            Self::Listen { .. } => "listen",
+            Self::Id => "id",
+            Self::Import { .. } => "import",
+            Self::Completions { .. } => "completions",
+            Self::Man => "man",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_parser_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_stand_before_or_after_the_command() {
+        for line in ["p2p --json --port 7 get abc", "p2p get --json abc --port 7"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!((cli.options.json, cli.options.port), (Some(true), Some(7)), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_switch_can_be_turned_back() {
+        let cli = Cli::try_parse_from(["p2p", "--no-upnp=false", "--json"]).unwrap();
+        assert_eq!((cli.options.no_upnp, cli.options.json, cli.options.dht), (Some(false), Some(true), None));
+    }
+}

@@ -1,0 +1,93 @@
+//! `p2p send` and `p2p listen`.
+
+use std::io::Read as _;
+use std::time::Duration;
+
+use p2p_node::Node;
+
+use super::resolve;
+use crate::config::Settings;
+use crate::failure::{Exit, Failure};
+use crate::output::{Line, Screen};
+use crate::session::{Session, Show};
+use crate::signals::Stop;
+
+/// Read from standard input at most: more than any message, so that the node says what its limit is.
+const MAX_INPUT: u64 = 2 * 1024 * 1024;
+/// How long `send` looks for somebody to hand the message to.
+const LINK_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Sends one message and leaves once it is on its way.
+pub(crate) async fn send(
+    mut settings: Settings,
+    screen: Screen,
+    stop: Stop,
+    text: String,
+    to: Option<String>,
+    topic: Option<String>,
+) -> Result<(), Failure> {
+    let payload = if text == "-" { standard_input()? } else { text.into_bytes() };
+    settings.take_free_ports();
+    let session = Session::start(settings.node, screen.clone(), stop, Show::Trouble).await?;
+    let outcome = session.unless_stopped(async {
+        let to = match to {
+            Some(typed) => Some(resolve::peer(&typed, &session.node.peers().await)?),
+            None => None,
+        };
+        linked(&session).await?;
+        let sent = match (to, topic) {
+            (Some(to), _) => session.node.send_to(to, payload).await?,
+            (None, Some(topic)) => session.node.send_topic(&topic, payload).await?,
+            (None, None) => session.node.send(payload).await?,
+        };
+        let to = to.map(|id| id.to_string());
+        Ok(Line::Sent { command: "send", seq: sent.seq, queued_links: sent.queued_links, to })
+    });
+    let outcome = outcome.await;
+    // The goodbye to each peer follows the message on its link: then it has left this node.
+    let line = session.end_with(outcome).await?;
+    screen.show(&line).await;
+    Ok(())
+}
+
+/// Prints messages until it is told to end, or nobody reads them any more.
+pub(crate) async fn listen(
+    mut settings: Settings,
+    screen: Screen,
+    stop: Stop,
+    topic: Option<String>,
+) -> Result<(), Failure> {
+    let mut asked = stop.clone();
+    settings.take_free_ports();
+    let session = Session::start(settings.node, screen.clone(), stop, Show::Messages(topic)).await?;
+    tokio::select! {
+        () = asked.wait() => {}
+        () = screen.wait_closed() => {}
+    }
+    session.end().await
+}
+
+fn standard_input() -> Result<Vec<u8>, Failure> {
+    let mut payload = Vec::new();
+    std::io::stdin()
+        .lock()
+        .take(MAX_INPUT)
+        .read_to_end(&mut payload)
+        .map_err(|source| Failure::failed("input", format!("standard input: {source}")))?;
+    Ok(payload)
+}
+
+/// Returns once there is a link.
+async fn linked(session: &Session) -> Result<(), Failure> {
+    let mut changes = session.link_changes();
+    let first = async { while links(&session.node).await == 0 && changes.changed().await.is_ok() {} };
+    tokio::time::timeout(LINK_TIMEOUT, first).await.map_err(|_| {
+        let waited = LINK_TIMEOUT.as_secs();
+        let detail = format!("no peer was reached within {waited} s; name one with --connect");
+        Failure::new(Exit::Deadline, "no_link", detail)
+    })
+}
+
+async fn links(node: &Node) -> usize {
+    node.status().await.links
+}

@@ -1,0 +1,14 @@
+//! The one-shot commands.
+
+pub(crate) mod fetch;
+mod message;
+mod node;
+mod paper;
+pub(crate) mod resolve;
+mod share;
+
+pub(crate) use fetch::get;
+pub(crate) use message::{listen, send};
+pub(crate) use node::{daemon, id, import};
+pub(crate) use paper::{completions, man};
+pub(crate) use share::share;

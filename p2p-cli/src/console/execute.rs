@@ -1,0 +1,121 @@
+//! What each command does. Every one ends in one [`Line`] or one [`Failure`].
+
+use std::path::PathBuf;
+
+use p2p_node::{FetchOptions, FileHash, NodeId, Target};
+
+use super::Console;
+use super::parse::{COMMANDS, Command};
+use crate::commands::{fetch, resolve};
+use crate::failure::{Exit, Failure};
+use crate::output::{Entry, Line, Peer};
+
+impl Console {
+    pub(crate) async fn execute(&self, command: Command) -> Result<Line, Failure> {
+        let node = &self.session.node;
+        let name = command.name();
+        Ok(match command {
+            Command::Help => Line::Help { command: name, commands: COMMANDS },
+            Command::Id => Line::id(node),
+            Command::Status => Line::status(node.status().await),
+            Command::Connect(text) => self.connect(&text).await?,
+            Command::Disconnect(id) => self.with_peer(name, &id).await?,
+            Command::Ban(id) => self.with_peer(name, &id).await?,
+            Command::Unban(id) => self.with_peer(name, &id).await?,
+            Command::Msg(text) => {
+                let sent = node.send(text).await?;
+                Line::Sent { command: name, seq: sent.seq, queued_links: sent.queued_links, to: None }
+            }
+            Command::Pm(id, text) => {
+                let to = resolve::peer(&id, &node.peers().await)?;
+                let sent = node.send_to(to, text).await?;
+                Line::Sent {
+                    command: name,
+                    seq: sent.seq,
+                    queued_links: sent.queued_links,
+                    to: Some(to.to_string()),
+                }
+            }
+            Command::Add(path) => Line::file_added(name, node, &node.share(path).await?),
+            Command::Unshare(hash) => self.unshare(&hash).await?,
+            Command::Req(what, path) => self.request(&what, path).await?,
+            Command::Files => Line::Files {
+                command: name,
+                files: node.files().await.into_iter().map(Entry::from).collect(),
+            },
+            Command::Refresh => self.refresh().await?,
+            Command::Peers => {
+                Line::Peers { command: name, peers: node.peers().await.into_iter().map(Peer::from).collect() }
+            }
+            Command::Save(file) => {
+                let (path, peers) = node.save_state(file.as_deref()).await?;
+                Line::Saved { command: name, path: path.display().to_string(), peers }
+            }
+            Command::Load(file) => {
+                let (path, peers) = node.load_state(file.as_deref()).await?;
+                Line::Loaded { command: name, path: path.display().to_string(), peers }
+            }
+            Command::Debug => Line::Debug { command: name, on: self.logging.toggle_debug() },
+            Command::Stop => {
+                node.leave().await;
+                Line::Stopped { command: name }
+            }
+            Command::Exit => Line::Bye { command: Some(name) },
+        })
+    }
+
+    async fn connect(&self, text: &str) -> Result<Line, Failure> {
+        let target = text.parse::<Target>().map_err(|e| Failure::usage("bad_address", e.to_string()))?;
+        let connected = self.session.node.connect(target).await?;
+        Ok(Line::Connected {
+            command: "connect",
+            id: connected.id.to_string(),
+            addr: connected.addr.to_string(),
+            already: connected.already,
+        })
+    }
+
+    async fn with_peer(&self, command: &'static str, typed: &str) -> Result<Line, Failure> {
+        let node = &self.session.node;
+        let id: NodeId = resolve::peer(typed, &node.peers().await)?;
+        match command {
+            "disconnect" => node.disconnect(id).await?,
+            "ban" => node.ban(id).await?,
+            _ => node.unban(id).await?,
+        }
+        Ok(Line::Ok { command, id: Some(id.to_string()), hash: None })
+    }
+
+    async fn unshare(&self, typed: &str) -> Result<Line, Failure> {
+        let node = &self.session.node;
+        let hash: FileHash = resolve::hash(typed, &node.files().await)?;
+        if node.unshare(hash).await? {
+            return Ok(Line::Ok { command: "unshare", id: None, hash: Some(hash.to_string()) });
+        }
+        Err(Failure::new(Exit::NotFound, "not_shared", format!("{} is not shared", hash.short())))
+    }
+
+    async fn refresh(&self) -> Result<Line, Failure> {
+        let found = self.session.node.refresh().await?;
+        let failed = found.failed.iter().map(|(path, error)| format!("{}: {error}", path.display()));
+        Ok(Line::Refreshed {
+            command: "refresh",
+            added: found.added.len(),
+            removed: found.removed.len(),
+            failed: failed.collect(),
+        })
+    }
+
+    /// Ends in `file_done` or `file_failed`; in `error` only if what was typed names no file.
+    async fn request(&self, what: &str, path: Option<PathBuf>) -> Result<Line, Failure> {
+        let node = &self.session.node;
+        let options = FetchOptions { to: path, ..FetchOptions::default() };
+        let fetch = if resolve::looks_like_ticket(what) {
+            node.fetch(resolve::file_ticket(what)?, options)
+        } else {
+            node.fetch(resolve::hash(what, &node.files().await)?, options)
+        };
+        let (Ok(line) | Err((_, line))) = fetch::follow("req", fetch, &self.session.screen).await;
+        Ok(line)
+    }
+}

@@ -1,0 +1,122 @@
+//! The console: commands come in from a terminal or a pipe, run one after another, and answer in one line
+//! each.
+
+mod complete;
+mod editor;
+mod execute;
+mod input;
+mod parse;
+
+use std::borrow::Cow;
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+
+use crate::config::Settings;
+use crate::console::complete::Words;
+use crate::console::input::{Input, Typed};
+use crate::console::parse::{Command, ParseError};
+use crate::failure::Failure;
+use crate::logging::Logging;
+use crate::output::{Line, Screen};
+use crate::session::{Session, Show};
+use crate::signals::Stop;
+
+/// Runs a node with a console until `exit`, the end of input or a signal.
+pub(crate) async fn run(
+    settings: Settings,
+    screen: Screen,
+    logging: Logging,
+    stop: Stop,
+) -> Result<(), Failure> {
+    let on_terminal = !settings.json && std::io::stdin().is_terminal();
+    let session = Session::start(settings.node, screen.clone(), stop, Show::Console).await?;
+    let console = Console { session, logging, words: Arc::default() };
+    let input = if on_terminal {
+        let (input, printer) =
+            editor::start(&console.session.node.data_dir().join("history"), &console.words)?;
+        screen.attach(printer).await;
+        input
+    } else {
+        Input::from_pipe()
+    };
+    let left = console.serve(input).await;
+    console.session.end().await?;
+    screen.show(&Line::Bye { command: left }).await;
+    Ok(())
+}
+
+/// A session and what only a console needs.
+struct Console {
+    session: Session,
+    logging: Logging,
+    /// What can be completed; empty and unused where nobody types.
+    words: Arc<Words>,
+}
+
+/// Whether the console goes on.
+enum Flow {
+    Next,
+    Leave,
+}
+
+impl Console {
+    /// Takes commands until one, or somebody, ends it; `bye` answers to what is returned.
+    async fn serve(&self, mut input: Input) -> Option<&'static str> {
+        let mut stop = self.session.stop.clone();
+        let screen = self.session.screen.clone();
+        let mut links = self.session.link_changes();
+        loop {
+            self.learn_words().await;
+            let typed = loop {
+                tokio::select! {
+                    typed = input.next() => break typed,
+                    Ok(()) = links.changed() => self.learn_words().await,
+                    () = stop.wait() => return None,
+                    () = screen.wait_closed() => return None,
+                }
+            };
+            let Some(typed) = typed else { return Some("exit") };
+            tokio::select! {
+                flow = self.obey(typed) => if matches!(flow, Flow::Leave) { return Some("exit") },
+                () = stop.wait() => return None,
+                () = screen.wait_closed() => return None,
+            }
+        }
+    }
+
+    /// Runs one line of input to its end and answers it.
+    async fn obey(&self, typed: Typed) -> Flow {
+        let parsed = match typed {
+            Typed::Line(line) => parse::parse(&line),
+            Typed::TooLong { limit } => Err(ParseError {
+                command: None,
+                word: "line_too_long",
+                detail: format!("a line is longer than {limit} bytes; send it as a file (`add`)"),
+            }),
+        };
+        let answer = match parsed {
+            Ok(None) => return Flow::Next,
+            Ok(Some(Command::Exit)) => return Flow::Leave,
+            Ok(Some(command)) => {
+                let name = command.name();
+                match Box::pin(self.execute(command)).await {
+                    Ok(line) => line,
+                    Err(failure) => Line::error(Some(name), &failure),
+                }
+            }
+            Err(ParseError { command, word, detail }) => {
+                Line::Error { command: Some(Cow::Owned(command.unwrap_or_default())), error: word, detail }
+            }
+        };
+        self.session.screen.show(&answer).await;
+        Flow::Next
+    }
+
+    /// Peers and files as they are now, for completion.
+    async fn learn_words(&self) {
+        if Arc::strong_count(&self.words) > 1 {
+            let node = &self.session.node;
+            self.words.learn(&node.peers().await, &node.files().await);
+        }
+    }
+}

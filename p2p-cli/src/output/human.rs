@@ -1,0 +1,324 @@
+//! A [`Line`] for people. Whatever a peer could have chosen (names, messages, reasons, file names, agents)
+//! goes through [`visible`] before it is written.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::line::{Entry, Line, Manual, Peer};
+use super::text::{ago, duration, shortened, size, table, visible};
+
+/// Of a longer message only the start is shown, with its size; `--json` has all of it.
+const MAX_SHOWN: usize = 4096;
+/// Characters of an id or a hash in lists and messages.
+const SHORT: usize = 10;
+
+/// Whether to paint, and with what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Paint(pub(crate) bool);
+
+impl Paint {
+    fn with(self, code: &str, text: &str) -> String {
+        if self.0 { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    fn bold(self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    fn dim(self, text: &str) -> String {
+        self.with("2", text)
+    }
+
+    fn red(self, text: &str) -> String {
+        self.with("31", text)
+    }
+}
+
+/// The text of a line, line feed included; empty where people need none.
+pub(crate) fn render(line: &Line, paint: Paint) -> String {
+    let mut text = match line {
+        Line::Ready { id, listen, files, ticket, version, friends, console, .. } => {
+            ready(id, listen, files, version, friends, ticket, *console)
+        }
+        Line::Message { author, topic, private, late, text, data, name, .. } => message(
+            paint,
+            author,
+            name.as_deref(),
+            topic,
+            (*private, *late),
+            text.as_deref(),
+            data.as_deref(),
+        ),
+        Line::PeerUp { id, addr, name, .. } => {
+            let name = name.as_deref().map(|n| format!("{} ", visible(n))).unwrap_or_default();
+            paint.dim(&format!("+ {name}{} at {addr}", short(id)))
+        }
+        Line::PeerDown { id, reason } => paint.dim(&format!("- {}: {}", short(id), visible(reason))),
+        Line::Lagged { missed, .. } => paint
+            .red(&format!("! {missed} events were not shown: they came faster than they could be written")),
+        Line::SourceFailed { hash, id, fault } => {
+            paint.red(&format!("! {} failed for file {}: {}", short(id), short(hash), visible(fault)))
+        }
+        Line::Notice { text } => paint.dim(&format!("* {}", visible(text))),
+        Line::Warning { text } => paint.red(&format!("! {}", visible(text))),
+        Line::Error { detail, .. } => paint.red(&format!("! {}", visible(detail))),
+        Line::FileFailed { detail, .. } => paint.red(&format!("! {}", visible(detail))),
+        other => reply(other, paint),
+    };
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text
+}
+
+fn reply(line: &Line, paint: Paint) -> String {
+    match line {
+        Line::Sent { queued_links: 0, .. } => paint.dim("sent to nobody: there is no link yet"),
+        Line::Sent { queued_links: 1, .. } => paint.dim("sent on 1 link"),
+        Line::Sent { queued_links, .. } => paint.dim(&format!("sent on {queued_links} links")),
+        Line::Connected { id, addr, already: true, .. } => {
+            format!("already connected to {} at {addr}", short(id))
+        }
+        Line::Connected { id, addr, .. } => format!("connected to {} at {addr}", short(id)),
+        Line::Ok { command, id: Some(id), .. } => format!("{command}: {} done", short(id)),
+        Line::Ok { command, hash: Some(hash), .. } => format!("{command}: {} done", short(hash)),
+        Line::Ok { command, .. } => format!("{command}: done"),
+        Line::FileAdded { hash, length, path, ticket, .. } => format!(
+            "{} ({}) is shared\n  hash    {hash}\n  ticket  {ticket}",
+            paint.bold(&visible(path)),
+            size(*length)
+        ),
+        Line::FileDone { path, length, ms, sources, .. } => done(paint, path, *length, *ms, *sources),
+        Line::Files { files, .. } => listed_files(files),
+        Line::Refreshed { added, removed, failed, .. } => {
+            let mut text = format!("{added} added, {removed} removed");
+            failed.iter().for_each(|detail| text.push_str(&format!("\n! {}", visible(detail))));
+            text
+        }
+        Line::Peers { peers, .. } => listed_peers(peers),
+        Line::Id { id, name, addrs, ticket, .. } => {
+            let name = name.as_deref().map(|n| format!("name {}\n", visible(n))).unwrap_or_default();
+            format!("id   {id}\n{name}{}", invitation(addrs, ticket))
+        }
+        Line::Status { .. } => status(line),
+        Line::Saved { path, peers, .. } => format!("{peers} peers saved to {}", visible(path)),
+        Line::Loaded { path, peers, .. } => format!("{peers} peers loaded from {}", visible(path)),
+        Line::Debug { on, .. } => format!("debug messages are {}", if *on { "on" } else { "off" }),
+        Line::Stopped { .. } => "left the network; `connect` joins again".to_owned(),
+        Line::Help { commands, .. } => help(commands),
+        _ => String::new(),
+    }
+}
+
+fn short(id: &str) -> &str {
+    id.get(..SHORT).unwrap_or(id)
+}
+
+fn ready(
+    id: &str,
+    listen: &[String],
+    files: &[String],
+    version: &str,
+    friends: &[String],
+    ticket: &str,
+    console: bool,
+) -> String {
+    let (listen, files) = (listen.join(", "), files.join(", "));
+    let hint = if console { "`help` lists the commands.\n" } else { "" };
+    format!(
+        "p2p {version}, {id}\nlistening on {listen}; files on {files}\n{}{hint}",
+        invitation(friends, ticket)
+    )
+}
+
+/// What to tell a friend.
+fn invitation(addrs: &[String], ticket: &str) -> String {
+    let mut text = "Tell a friend one of these lines:\n".to_owned();
+    for addr in addrs {
+        // Writing to a String can't fail.
+        let _ = writeln!(text, "  connect {addr}");
+    }
+    let _ = writeln!(text, "  connect {ticket}");
+    text
+}
+
+fn message(
+    paint: Paint,
+    author: &str,
+    name: Option<&str>,
+    topic: &str,
+    (private, late): (bool, bool),
+    text: Option<&str>,
+    data: Option<&str>,
+) -> String {
+    let name = name.map(|n| format!("{} ", visible(n))).unwrap_or_default();
+    let mut head = format!("{name}{}", short(author));
+    if !topic.is_empty() {
+        let _ = write!(head, " [{}]", shortened(topic, 64));
+    }
+    for (set, word) in [(private, " (private)"), (late, " (late)")] {
+        head.push_str(if set { word } else { "" });
+    }
+    let body = match (text, data) {
+        (Some(text), _) if text.len() > MAX_SHOWN => {
+            format!("{} ({} in all)", shortened(text, MAX_SHOWN), size(text.len() as u64))
+        }
+        (Some(text), _) => visible(text).into_owned(),
+        (None, data) => format!("({} that are no text)", size(data.map_or(0, |d| d.len() as u64 / 4 * 3))),
+    };
+    format!("{} {body}", paint.bold(&format!("{head}>")))
+}
+
+fn done(paint: Paint, path: &str, length: u64, ms: u64, sources: usize) -> String {
+    let rate = u64::try_from(u128::from(length) * 1000 / u128::from(ms.max(1))).unwrap_or(u64::MAX);
+    let time = duration(Duration::from_millis(ms));
+    let plural = if sources == 1 { "" } else { "s" };
+    let path = paint.bold(&visible(path));
+    format!("{path} ({}) is here: {time}, {}/s, {sources} source{plural}", size(length), size(rate))
+}
+
+fn listed_files(files: &[Entry]) -> String {
+    if files.is_empty() {
+        return "no files; `add PATH` shares one".to_owned();
+    }
+    let row = |f: &Entry| {
+        let length = f.length.map_or_else(|| "?".to_owned(), size);
+        let have = match f.state {
+            "fetching" => format!("fetching, {}", size(f.have)),
+            state => state.to_owned(),
+        };
+        vec![f.hash.clone(), length, have, visible(&f.path).into_owned()]
+    };
+    table(&["hash", "size", "state", "path"], &files.iter().map(row).collect::<Vec<_>>())
+}
+
+fn listed_peers(peers: &[Peer]) -> String {
+    if peers.is_empty() {
+        return "no peers; `connect IP:PORT` joins a network".to_owned();
+    }
+    let dash = || "-".to_owned();
+    let row = |p: &Peer| {
+        vec![
+            short(&p.id).to_owned(),
+            p.name.as_deref().map_or_else(dash, |n| shortened(n, 32)),
+            p.addr.clone().unwrap_or_else(dash),
+            p.state.to_owned(),
+            p.direction.map_or_else(dash, str::to_owned),
+            p.rtt_ms.map_or_else(dash, |ms| format!("{ms} ms")),
+            p.heard.map_or_else(dash, ago),
+            p.path.map_or_else(dash, str::to_owned),
+            p.agent.as_deref().map_or_else(dash, |a| shortened(a, 64)),
+        ]
+    };
+    let head = ["id", "name", "address", "state", "dir", "rtt", "heard", "path", "agent"];
+    table(&head, &peers.iter().map(row).collect::<Vec<_>>())
+}
+
+fn status(line: &Line) -> String {
+    let Line::Status { uptime_ms, links, known_peers, messages_in, messages_out, refused, log, upnp, .. } =
+        line
+    else {
+        return String::new();
+    };
+    let refused: Vec<String> =
+        refused.iter().filter(|(_, n)| **n > 0).map(|(word, n)| format!("{n} {word}")).collect();
+    let refused = if refused.is_empty() { "nothing".to_owned() } else { refused.join(", ") };
+    format!(
+        "up        {}\nlinks     {links}, {known_peers} peers known\nmessages  {messages_in} in, {messages_out} out\n\
+         log       {} messages, {}\nrefused   {refused}\nrouter    {}",
+        duration(Duration::from_millis(*uptime_ms)),
+        log.messages,
+        size(log.bytes),
+        visible(upnp)
+    )
+}
+
+fn help(commands: &[Manual]) -> String {
+    let row = |m: &Manual| vec![format!("{} {}", m.name, m.args), m.help.to_owned()];
+    let text = table(&["command", ""], &commands.iter().map(row).collect::<Vec<_>>());
+    format!("{text}An id or a hash may be shortened to any unique start. Quotes group words.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(line: &Line) -> String {
+        render(line, Paint(false))
+    }
+
+    const EVIL: &str = "\x1b[2J\r\u{202e}evil\u{9b}1m\n";
+
+    fn harmless(text: &str) {
+        let hostile = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!text.contains(hostile), "{text:?}");
+        assert!(text.contains("evil"), "{text:?}");
+    }
+
+    #[test]
+    fn what_peers_choose_never_reaches_the_terminal_raw() {
+        let evil = || EVIL.to_owned();
+        let id = || "ab".repeat(32);
+        harmless(&plain(&Line::PeerUp {
+            id: id(),
+            addr: "a".into(),
+            direction: "in",
+            path: "direct",
+            name: Some(evil()),
+        }));
+        harmless(&plain(&Line::PeerDown { id: id(), reason: evil() }));
+        harmless(&plain(&Line::SourceFailed { hash: id(), id: id(), fault: evil() }));
+        harmless(&plain(&Line::Notice { text: evil() }));
+        harmless(&plain(&Line::Warning { text: evil() }));
+        harmless(&plain(&Line::Error { command: None, error: "x", detail: evil() }));
+        harmless(&plain(&Line::FileDone {
+            command: "req",
+            hash: id(),
+            path: evil(),
+            length: 1,
+            ms: 0,
+            sources: 1,
+        }));
+        let entry = Entry { hash: id(), length: None, kind: "file", path: evil(), state: "shared", have: 0 };
+        harmless(&plain(&Line::Files { command: "files", files: vec![entry] }));
+        let peer = Peer {
+            id: id(),
+            name: Some(evil()),
+            addr: None,
+            state: "known",
+            direction: None,
+            rtt_ms: None,
+            last_heard: None,
+            path: None,
+            agent: Some(evil()),
+            heard: None,
+        };
+        harmless(&plain(&Line::Peers { command: "peers", peers: vec![peer] }));
+    }
+
+    #[test]
+    fn a_message_stays_on_one_line() {
+        let line = Line::Message {
+            pos: 1,
+            author: "ab".repeat(32),
+            seq: 1,
+            topic: EVIL.into(),
+            private: true,
+            late: false,
+            time: String::new(),
+            text: Some(EVIL.into()),
+            data: None,
+            name: Some(EVIL.into()),
+        };
+        let text = plain(&line);
+        harmless(&text);
+        assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+    }
+
+    #[test]
+    fn a_long_message_is_cut_and_says_so() {
+        let text =
+            message(Paint(false), "author", None, "", (false, false), Some(&"x".repeat(100_000)), None);
+        assert!(text.len() < 5000 && text.ends_with("(97.6 KiB in all)"), "{}", &text[text.len() - 40..]);
+    }
+}

@@ -1,0 +1,213 @@
+//! Where lines go. One thread owns standard output, so that a reader that does not read, or a terminal that
+//! is slow, never holds up the node: what waits for it is bounded, and whoever says more waits too.
+
+use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::human::{Paint, render};
+use super::line::Line;
+use crate::args::Color;
+
+/// Lines that wait to be written. A full queue makes the speaker wait; events that pile up behind it are
+/// bounded by the node, which says how many were missed.
+const MAX_WAITING: usize = 16;
+/// Text collected before it is written while more is waiting.
+const BATCH: usize = 256 * 1024;
+/// How long [`Screen::close`] waits for a reader that does not read.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Writes a piece of text around a line that is being typed.
+pub(crate) type Printer = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
+
+enum Job {
+    Text(String),
+    Progress { done: u64, length: Option<u64>, sources: usize, rate: u64 },
+    ProgressEnd,
+    Attach(Printer),
+    Close(oneshot::Sender<()>),
+}
+
+/// A handle to standard output; cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Screen {
+    jobs: mpsc::Sender<Job>,
+    closed: watch::Receiver<bool>,
+    json: bool,
+    paint: Paint,
+}
+
+impl Screen {
+    /// Takes standard output.
+    pub(crate) fn open(json: bool, color: Color) -> Self {
+        let (jobs, waiting) = mpsc::channel(MAX_WAITING);
+        let (tell_closed, closed) = watch::channel(false);
+        std::thread::spawn(move || Writer::new(tell_closed).run(waiting));
+        let paint = Paint(!json && painted(color, io::stdout().is_terminal()));
+        Self { jobs, closed, json, paint }
+    }
+
+    pub(crate) const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Says one thing. Returns once it is queued.
+    pub(crate) async fn show(&self, line: &Line) {
+        if self.json {
+            // Lines are structs of strings and numbers: serializing them can't fail.
+            let mut text = serde_json::to_string(line).expect("a line is always valid JSON");
+            text.push('\n');
+            return self.give(Job::Text(text)).await;
+        }
+        match *line {
+            Line::FileProgress { done, length, sources, rate, .. } => {
+                return self.give(Job::Progress { done, length, sources, rate }).await;
+            }
+            Line::FileDone { .. } | Line::FileFailed { .. } => self.give(Job::ProgressEnd).await,
+            _ => {}
+        }
+        let text = render(line, self.paint);
+        if !text.is_empty() {
+            self.give(Job::Text(text)).await;
+        }
+    }
+
+    /// Text for people as it is; nothing with `--json`.
+    pub(crate) async fn hint(&self, text: &str) {
+        if !self.json {
+            self.give(Job::Text(format!("{text}\n"))).await;
+        }
+    }
+
+    /// Says something if there is room, from code that must not wait: the log of a console.
+    pub(crate) fn try_text(&self, text: String) -> bool {
+        self.jobs.try_send(Job::Text(text)).is_ok()
+    }
+
+    /// From now on text goes through `printer`.
+    pub(crate) async fn attach(&self, printer: Printer) {
+        self.give(Job::Attach(printer)).await;
+    }
+
+    /// Returns once standard output is closed by whoever read it.
+    pub(crate) async fn wait_closed(&self) {
+        let mut closed = self.closed.clone();
+        // The thread goes only when all handles are gone.
+        let _ = closed.wait_for(|closed| *closed).await;
+    }
+
+    /// Waits, within a limit, until all was written.
+    pub(crate) async fn close(&self) {
+        let (done, written) = oneshot::channel();
+        let all = async {
+            self.give(Job::Close(done)).await;
+            let _ = written.await;
+        };
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, all).await;
+    }
+
+    async fn give(&self, job: Job) {
+        // The writer outlives its handles; were it gone, there would be nowhere to say so.
+        let _ = self.jobs.send(job).await;
+    }
+}
+
+/// Whether to use colours on a stream.
+pub(crate) fn painted(color: Color, terminal: bool) -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    match color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto => terminal && !set("NO_COLOR") && !dumb,
+    }
+}
+
+struct Writer {
+    stdout: BufWriter<Stdout>,
+    printer: Option<Printer>,
+    bar: Option<ProgressBar>,
+    closed: watch::Sender<bool>,
+}
+
+impl Writer {
+    fn new(closed: watch::Sender<bool>) -> Self {
+        Self { stdout: BufWriter::with_capacity(BATCH, io::stdout()), printer: None, bar: None, closed }
+    }
+
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(job) = jobs.blocking_recv() {
+            self.perform(job);
+            // A lone line leaves at once; a flood leaves in large pieces.
+            if jobs.is_empty() {
+                let flushed = self.stdout.flush();
+                self.note(flushed);
+            }
+        }
+    }
+
+    fn perform(&mut self, job: Job) {
+        match job {
+            Job::Text(text) => self.text(&text),
+            Job::Progress { done, length, sources, rate } => self.progress(done, length, sources, rate),
+            Job::ProgressEnd => self.end_progress(),
+            Job::Attach(printer) => {
+                let flushed = self.stdout.flush();
+                self.note(flushed);
+                self.printer = Some(printer);
+            }
+            Job::Close(done) => {
+                self.end_progress();
+                let flushed = self.stdout.flush();
+                self.note(flushed);
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        if *self.closed.borrow() {
+            return;
+        }
+        let Self { stdout, printer, bar, .. } = self;
+        // While a bar stands, nothing may be left to be written over it later.
+        let at_once = bar.is_some();
+        let mut write = || match printer {
+            Some(print) => print(text),
+            None if at_once => stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()),
+            None => stdout.write_all(text.as_bytes()),
+        };
+        let written = match bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        };
+        self.note(written);
+    }
+
+    fn progress(&mut self, done: u64, length: Option<u64>, sources: usize, rate: u64) {
+        let Some(length) = length else { return };
+        let bar = self.bar.get_or_insert_with(|| {
+            // On standard error, and only if that is a terminal.
+            let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}  {msg}  {eta} left")
+                .expect("the template is constant and valid");
+            ProgressBar::new(length).with_style(style)
+        });
+        let rate = super::text::size(rate);
+        bar.set_message(format!("{rate}/s  {sources} source{}", if sources == 1 { "" } else { "s" }));
+        bar.set_position(done);
+    }
+
+    fn end_progress(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn note(&self, written: io::Result<()>) {
+        if written.is_err() {
+            self.closed.send_replace(true);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! A running node with its events on the screen, from start to goodbye.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use p2p_node::{Config, Event, Events, Node};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::failure::Failure;
+use crate::output::{Line, Screen};
+use crate::signals::Stop;
+
+/// Shutdown as a whole; the node itself promises to be quicker.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(4_500);
+/// For the last events to be written.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
+/// Names remembered for messages; beyond, ids alone are shown.
+const MAX_NAMES: usize = 4096;
+
+/// Which events a command shows.
+#[derive(Debug, Clone)]
+pub(crate) enum Show {
+    /// All of them, after a greeting for whoever sits at a console.
+    Console,
+    /// All of them.
+    Everything,
+    /// What concerns the command's own work: warnings and failed sources.
+    Trouble,
+    /// Messages, of one topic if one is given, and trouble.
+    Messages(Option<String>),
+}
+
+impl Show {
+    fn wants(&self, event: &Event) -> bool {
+        match (self, event) {
+            (Self::Console | Self::Everything, _)
+            | (_, Event::Warning(_) | Event::Notice(_) | Event::SourceFailed { .. }) => true,
+            (Self::Messages(None), Event::Message(_) | Event::Lagged { .. }) => true,
+            (Self::Messages(Some(topic)), Event::Message(message)) => *topic == message.topic,
+            (Self::Messages(Some(_)), Event::Lagged { .. }) => true,
+            _ => false,
+        }
+    }
+}
+
+/// A node at work.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) node: Node,
+    pub(crate) screen: Screen,
+    pub(crate) stop: Stop,
+    pump: JoinHandle<()>,
+    links: watch::Receiver<u64>,
+}
+
+impl Session {
+    /// Starts the node. `ready` goes to the screen first (not for a command with only its own work), then
+    /// the events from the first on.
+    pub(crate) async fn start(
+        config: Config,
+        screen: Screen,
+        stop: Stop,
+        show: Show,
+    ) -> Result<Self, Failure> {
+        let node = Node::start(config).await?;
+        let events = node.events();
+        if !matches!(show, Show::Trouble) {
+            screen.show(&Line::ready(&node, matches!(show, Show::Console))).await;
+        }
+        let (changed, links) = watch::channel(0);
+        let pump = tokio::spawn(pump(events, screen.clone(), show, changed));
+        Ok(Self { node, screen, stop, pump, links })
+    }
+
+    /// A counter that rises whenever a link came or went.
+    pub(crate) fn link_changes(&self) -> watch::Receiver<u64> {
+        self.links.clone()
+    }
+
+    /// Does `work` unless the user ends the program before.
+    ///
+    /// # Errors
+    /// [`Failure::interrupted`] then; what `work` says otherwise.
+    pub(crate) async fn unless_stopped<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let mut stop = self.stop.clone();
+        tokio::select! {
+            done = work => done,
+            () = stop.wait() => Err(Failure::interrupted()),
+        }
+    }
+
+    /// Leaves in good order: goodbye to peers, state saved, ports unmapped, last events written.
+    pub(crate) async fn end(self) -> Result<(), Failure> {
+        let ended = tokio::time::timeout(SHUTDOWN_TIMEOUT, self.node.shutdown()).await;
+        let _ = tokio::time::timeout(DRAIN_TIMEOUT, self.pump).await;
+        ended.map_err(|_| {
+            let limit = SHUTDOWN_TIMEOUT.as_millis();
+            Failure::failed(
+                "shutdown",
+                format!("the node did not end within {limit} ms; the last state may not be saved"),
+            )
+        })
+    }
+
+    /// [`Session::end`], whatever the work before it came to.
+    pub(crate) async fn end_with<T>(self, outcome: Result<T, Failure>) -> Result<T, Failure> {
+        let ended = self.end().await;
+        let value = outcome?;
+        ended.map(|()| value)
+    }
+}
+
+async fn pump(mut events: Events, screen: Screen, show: Show, changed: watch::Sender<u64>) {
+    let mut names = BTreeMap::new();
+    while let Some(event) = events.next().await {
+        if matches!(event, Event::PeerUp { .. } | Event::PeerDown { .. }) {
+            changed.send_modify(|count| *count += 1);
+        }
+        if let Event::PeerUp { id, name: Some(name), .. } = &event
+            && names.len() < MAX_NAMES
+        {
+            names.insert(*id, name.clone());
+        }
+        if !show.wants(&event) {
+            continue;
+        }
+        let known = match &event {
+            Event::Message(message) => names.get(&message.author).cloned(),
+            _ => None,
+        };
+        let Some(mut line) = Line::event(event) else { continue };
+        if let Line::Message { name, .. } = &mut line {
+            *name = known;
+        }
+        screen.show(&line).await;
+    }
+}

@@ -1,0 +1,212 @@
+//! Start and end: the first line, what keeps a node from starting, and how it leaves.
+
+use std::fs;
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use crate::util::{Node, Running, Scratch, bare, code, is_hash, keys, lines, p2p, run, stderr, stdout};
+
+#[test]
+fn the_first_line_is_ready_and_the_identity_stays() {
+    let scratch = Scratch::new();
+    let output = run(p2p(&scratch.path("d")).arg("--json"));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let said = lines(&output);
+    let ready = &said[0];
+    keys(ready, &["event", "id", "listen", "files", "api", "ticket", "version"]);
+    assert_eq!(ready["event"], "ready");
+    assert!(is_hash(&ready["id"]), "{ready}");
+    for ports in ["listen", "files"] {
+        let addr = ready[ports][0].as_str().unwrap();
+        assert!(addr.starts_with("127.0.0.1:") && !addr.ends_with(":0"), "{ready}");
+    }
+    assert!(ready["ticket"].as_str().unwrap().starts_with("p2p:"), "{ready}");
+    assert_eq!(ready["api"], Value::Null);
+    assert_eq!(ready["version"], env!("CARGO_PKG_VERSION"));
+    let again = run(p2p(&scratch.path("d")).arg("--json"));
+    assert_eq!(lines(&again)[0]["id"], ready["id"]);
+}
+
+#[test]
+fn the_end_of_input_ends_it_as_exit_does() {
+    let scratch = Scratch::new();
+    let mut node = Node::start(&scratch.path("d"));
+    node.process.close_stdin();
+    let bye = node.event("bye", |_| true);
+    assert_eq!(bye, serde_json::json!({"event": "bye", "command": "exit"}));
+    assert_eq!(node.process.exit_code(), 0);
+}
+
+#[cfg(unix)]
+#[test]
+fn signals_end_it_with_everything_saved() {
+    use nix::sys::signal::Signal;
+    for (signal, command) in
+        [(Signal::SIGTERM, None), (Signal::SIGINT, None), (Signal::SIGTERM, Some("daemon"))]
+    {
+        let scratch = Scratch::new();
+        let node = Node::start(&scratch.path("peer"));
+        let mut process = p2p(&scratch.path("d"));
+        process.args(["--json", "--connect", &node.addr]).args(command);
+        let mut process = Running::spawn(process);
+        process.wait("peer_up", |line| line.contains("peer_up").then_some(()));
+        process.signal(signal);
+        assert_eq!(process.exit_code(), 0, "{signal} {command:?}: {}", process.log());
+        let state = fs::read(scratch.path("d").join("state.json")).unwrap();
+        let state: Value = serde_json::from_slice(&state).unwrap();
+        assert!(state.to_string().contains(&node.id), "{state}");
+    }
+}
+
+#[test]
+fn a_taken_port_is_exit_2_and_says_which() {
+    let scratch = Scratch::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    for option in ["--port", "--file-port"] {
+        let other = if option == "--port" { "--file-port" } else { "--port" };
+        let output = run(bare()
+            .args(["--host", "127.0.0.1", "--no-upnp", "--json", option, &port, other, "0", "--data"])
+            .arg(scratch.path("d")));
+        assert_eq!(code(&output), 2, "{option}");
+        assert!(stderr(&output).contains(&port), "{}", stderr(&output));
+        assert_eq!(lines(&output)[0]["error"], "port_in_use");
+    }
+}
+
+#[test]
+fn a_second_process_on_the_same_data_is_exit_2() {
+    let scratch = Scratch::new();
+    let _first = Node::start(&scratch.path("d"));
+    let output = run(p2p(&scratch.path("d")).arg("--json"));
+    assert_eq!(code(&output), 2);
+    assert!(stderr(&output).contains("another p2p runs on"), "{}", stderr(&output));
+    assert_eq!(lines(&output)[0]["error"], "in_use");
+}
+
+#[test]
+fn a_damaged_state_file_is_moved_aside_with_a_warning() {
+    let scratch = Scratch::new();
+    let data = scratch.path("d");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("state.json"), b"{\"version\":1,\"peers\":[{\"id\":").unwrap();
+    let mut node = Node::start(&data);
+    let warning = node.event("warning", |_| true);
+    assert!(warning["text"].as_str().unwrap().contains("state.json"), "{warning}");
+    let aside = fs::read_dir(&data)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .find(|name| name.contains(".corrupt-"));
+    assert!(aside.is_some_and(|name| name.starts_with("state.json")));
+}
+
+#[test]
+fn a_damaged_identity_is_never_replaced() {
+    let scratch = Scratch::new();
+    let data = scratch.path("d");
+    fs::create_dir(&data).unwrap();
+    let key = data.join("identity.key");
+    fs::write(&key, b"half a ke").unwrap();
+    #[cfg(unix)]
+    fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let output = run(p2p(&data).arg("--json"));
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("identity.key"), "{}", stderr(&output));
+    assert_eq!(lines(&output)[0]["error"], "identity");
+    assert_eq!(fs::read(&key).unwrap(), b"half a ke");
+}
+
+#[test]
+fn command_line_beats_environment_beats_file() {
+    let scratch = Scratch::new();
+    let config = scratch.path("p2p.toml");
+    fs::write(&config, "name = \"from file\"\njson = true\nno-upnp = true\n").unwrap();
+    let name = |env: Option<&str>, typed: Option<&str>| {
+        let mut command = p2p(&scratch.path("d"));
+        command.arg("--config").arg(&config).arg("id");
+        command.envs(env.map(|value| ("P2P_NAME", value)));
+        command.args(typed.map(|value| format!("--name={value}")));
+        let output = run(&mut command);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        let said = lines(&output);
+        keys(&said[0], &["event", "command", "id", "name", "addrs", "ticket"]);
+        said[0]["name"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(name(None, None), "from file");
+    assert_eq!(name(Some("from env"), None), "from env");
+    assert_eq!(name(Some("from env"), Some("typed")), "typed");
+}
+
+#[test]
+fn what_the_config_file_gets_wrong_is_named() {
+    let scratch = Scratch::new();
+    let config = scratch.path("p2p.toml");
+    for (text, named) in
+        [("prot = 1", "prot"), ("port = \"x\"", "port"), ("config = \"a\"", "config"), ("a = [", "p2p.toml")]
+    {
+        fs::write(&config, text).unwrap();
+        let output = run(p2p(&scratch.path("d")).arg("--config").arg(&config));
+        assert_eq!(code(&output), 2, "{text}");
+        assert!(stderr(&output).contains(named), "{text}: {}", stderr(&output));
+    }
+    let output = run(p2p(&scratch.path("d")).arg("--config").arg(scratch.path("none")));
+    assert_eq!(code(&output), 2);
+}
+
+#[test]
+fn bad_usage_is_exit_2() {
+    let scratch = Scratch::new();
+    for args in [
+        &["--secret-file", "x"][..],
+        &["--api", "127.0.0.1:0"],
+        &["--connect", "a b"],
+        &["--name", "a name that is longer than 32 bytes"],
+        &["--port", "65536"],
+        &["--frobnicate"],
+        &["frobnicate"],
+        &["get"],
+        &["get", "abc"],
+        &["get", "p2p:abc"],
+        &["share"],
+        &["doctor"],
+    ] {
+        let output = run(p2p(&scratch.path("d")).args(args));
+        assert_eq!(code(&output), 2, "{args:?}: {}", stderr(&output));
+        assert!(!stderr(&output).is_empty() && output.stdout.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn papers_need_no_node() {
+    let scratch = Scratch::new();
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let output = run(p2p(&scratch.path("d")).args(["completions", shell]));
+        assert!(code(&output) == 0 && stdout(&output).contains("p2p"), "{shell}");
+    }
+    let output = run(p2p(&scratch.path("d")).arg("man"));
+    assert!(
+        stdout(&output).starts_with(".ie") && stdout(&output).contains("file\\-port"),
+        "{}",
+        stdout(&output)
+    );
+    assert!(!scratch.path("d").exists());
+}
+
+#[test]
+fn a_python_p2p_list_is_imported() {
+    let scratch = Scratch::new();
+    let list = scratch.path("old.json");
+    fs::write(&list, r#"["192.0.2.1", "192.0.2.2"]"#).unwrap();
+    let output = run(p2p(&scratch.path("d")).arg("--json").arg("import").arg(&list));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let said = lines(&output);
+    let loaded = said.last().unwrap();
+    keys(loaded, &["event", "command", "path", "peers"]);
+    assert_eq!((&loaded["command"], &loaded["peers"]), (&"import".into(), &2.into()));
+    let state = fs::read_to_string(scratch.path("d").join("state.json")).unwrap();
+    assert!(state.contains("192.0.2.1"), "{state}");
+    let output = run(p2p(&scratch.path("d")).arg("--json").arg("import").arg(scratch.path("none")));
+    assert_eq!(code(&output), 1);
+    assert_eq!(lines(&output).last().unwrap()["error"], "not_loaded");
+}

@@ -1,0 +1,159 @@
+//! Nodes that meet and talk.
+
+use serde_json::{Value, json};
+
+use crate::util::{Node, Running, Scratch, code, keys, lines, p2p, pair, run, stderr};
+
+#[test]
+fn two_nodes_meet_talk_and_part() {
+    let scratch = Scratch::new();
+    let mut a = Node::start(&scratch.path("a"));
+    let mut b = Node::start_with(&scratch.path("b"), &["--name", "bo\u{e4}"]);
+    let answer = a.ask(&format!("connect {}", b.addr));
+    keys(&answer, &["event", "command", "id", "addr", "already"]);
+    assert_eq!(
+        (&answer["event"], &answer["id"], &answer["already"]),
+        (&json!("connected"), &json!(b.id), &json!(false))
+    );
+    let up = a.event("peer_up", |_| true);
+    keys(&up, &["event", "id", "addr", "direction", "path", "name"]);
+    assert_eq!((&up["id"], &up["direction"], &up["name"]), (&json!(b.id), &json!("out"), &json!("bo\u{e4}")));
+    let up = b.event("peer_up", |_| true);
+    assert_eq!((&up["id"], &up["direction"], &up["name"]), (&json!(a.id), &json!("in"), &Value::Null));
+    assert_eq!(a.ask(&format!("connect {}", b.ticket))["already"], true);
+
+    let peers = a.ask("peers");
+    let peer = &peers["peers"][0];
+    keys(peer, &["id", "name", "addr", "state", "direction", "rtt_ms", "last_heard", "path", "agent"]);
+    assert_eq!(
+        (&peer["id"], &peer["state"], &peer["path"]),
+        (&json!(b.id), &json!("connected"), &json!("direct"))
+    );
+
+    let sent = a.ask("msg it's \"quoted\", grüße");
+    assert_eq!((&sent["event"], &sent["queued_links"]), (&json!("sent"), &json!(1)));
+    let heard = b.event("message", |_| true);
+    keys(&heard, &["event", "pos", "author", "seq", "topic", "private", "late", "time", "text"]);
+    assert_eq!((&heard["text"], &heard["author"]), (&json!("it's \"quoted\", grüße"), &json!(a.id)));
+    assert_eq!(
+        (&heard["seq"], &heard["private"], &heard["topic"]),
+        (&sent["seq"], &json!(false), &json!(""))
+    );
+    assert!(heard["time"].as_str().unwrap().ends_with('Z'), "{heard}");
+
+    let gone = a.ask(&format!("disconnect {}", &b.id[..8]));
+    assert_eq!(gone, json!({"event": "ok", "command": "disconnect", "id": b.id}));
+    let down = b.event("peer_down", |_| true);
+    keys(&down, &["event", "id", "reason"]);
+    assert_eq!(down["id"], *a.id);
+}
+
+#[test]
+fn the_same_text_twice_arrives_twice_and_bytes_arrive_as_they_are() {
+    let scratch = Scratch::new();
+    let (mut a, mut b) = pair(&scratch);
+    for _ in 0..2 {
+        a.ask("msg again");
+    }
+    let first = b.event("message", |m| m["text"] == "again");
+    let second = b.event("message", |m| m["text"] == "again");
+    assert_ne!(first["seq"], second["seq"]);
+    a.process.type_bytes(b"msg \xff\xfe\x00");
+    let heard = b.event("message", |m| m["data"].is_string());
+    assert_eq!((&heard["data"], &heard["text"]), (&json!("//4A"), &Value::Null));
+    a.ask("msg last");
+    b.event("message", |m| m["text"] == "last");
+    let status = b.ask("status");
+    assert_eq!(status["messages_in"], 4);
+    // Nobody hears itself.
+    assert_eq!(a.ask("status")["messages_in"], 0);
+}
+
+#[test]
+fn a_private_message_reaches_one_node_only() {
+    let scratch = Scratch::new();
+    let (mut a, mut b) = pair(&scratch);
+    let mut c = Node::start(&scratch.path("c"));
+    c.connect(&b);
+    c.connect(&a);
+    let sent = a.ask(&format!("pm {} for c  only", c.id));
+    keys(&sent, &["event", "command", "seq", "queued_links", "to"]);
+    assert_eq!(sent["to"], *c.id);
+    let heard = c.event("message", |_| true);
+    assert_eq!((&heard["text"], &heard["private"]), (&json!("for c  only"), &json!(true)));
+    // What is sent after it on the same link arrives after it: b had its chance to hear.
+    a.ask("msg for all");
+    let heard = b.event("message", |_| true);
+    assert_eq!((&heard["text"], &heard["private"]), (&json!("for all"), &json!(false)));
+}
+
+#[test]
+fn who_is_banned_stays_out_until_unbanned() {
+    let scratch = Scratch::new();
+    let (mut a, mut b) = pair(&scratch);
+    assert_eq!(a.ask(&format!("ban {}", b.id)), json!({"event": "ok", "command": "ban", "id": b.id}));
+    b.event("peer_down", |_| true);
+    assert_eq!(a.ask("peers")["peers"][0]["state"], "banned");
+    let refused = a.ask(&format!("connect {}", b.addr));
+    assert_eq!((&refused["event"], &refused["error"]), (&json!("error"), &json!("banned")), "{refused}");
+    assert_eq!(a.ask(&format!("unban {}", b.id)), json!({"event": "ok", "command": "unban", "id": b.id}));
+    let answer = a.ask(&format!("connect {}", b.addr));
+    assert_eq!(answer["event"], "connected", "{answer}");
+}
+
+#[test]
+fn nobody_there_and_oneself_are_clear_errors() {
+    let scratch = Scratch::new();
+    let mut a = Node::start(&scratch.path("a"));
+    let closed = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.local_addr().unwrap()
+    };
+    assert_eq!(a.ask(&format!("connect {closed}"))["error"], "unreachable");
+    let own = a.addr.clone();
+    assert_eq!(a.ask(&format!("connect {own}"))["error"], "self");
+    assert_eq!(a.ask("peers")["peers"], json!([]));
+}
+
+#[test]
+fn messages_cannot_steer_a_terminal() {
+    let scratch = Scratch::new();
+    let mut a = Node::start_with(&scratch.path("a"), &["--name", "ann"]);
+    let mut command = p2p(&scratch.path("b"));
+    command.args(["--connect", &a.addr]);
+    let mut b = Running::spawn(command);
+    a.event("peer_up", |_| true);
+    a.process.type_bytes("msg \x1b]0;owned\x07\u{9b}31m\r\u{202e}end".as_bytes());
+    let shown = b.wait("the message", |line| line.contains("owned").then(|| line.to_owned()));
+    let author = &a.id[..10];
+    assert_eq!(shown, format!("ann {author}> \\u{{1b}}]0;owned\\u{{7}}\\u{{9b}}31m\\r\\u{{202e}}end"));
+}
+
+#[test]
+fn send_hands_over_one_message_and_listen_prints_it() {
+    let scratch = Scratch::new();
+    let node = Node::start(&scratch.path("node"));
+    let mut command = p2p(&scratch.path("ear"));
+    command.args(["--json", "--connect", &node.addr, "listen", "--topic", "news"]);
+    let mut ear = Running::spawn(command);
+    ear.wait("ready", |line| line.contains("\"ready\"").then_some(()));
+    let mut node = node;
+    node.event("peer_up", |_| true);
+    for (topic, text) in [("other", "no"), ("news", "yes")] {
+        let output = run(p2p(&scratch.path("mouth")).args([
+            "--json",
+            "--connect",
+            &node.addr,
+            "send",
+            text,
+            "--topic",
+            topic,
+        ]));
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert_eq!(lines(&output).last().unwrap()["command"], "send");
+        node.event("message", |m| m["text"] == *text);
+    }
+    let heard = ear.wait("the message", |line| line.contains("\"message\"").then(|| line.to_owned()));
+    let heard: Value = serde_json::from_str(&heard).unwrap();
+    assert_eq!((&heard["text"], &heard["topic"]), (&json!("yes"), &json!("news")));
+}
