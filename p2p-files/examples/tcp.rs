@@ -56,10 +56,14 @@ async fn listen(listener: TcpListener, library: Arc<Library>) -> Result<()> {
 
 /// Fetches one file from all addresses at once.
 async fn get(library: Arc<Library>, hash: FileHash, folder: &str, addresses: &[&str]) -> Result<()> {
+    let mut streams = Vec::new();
+    for address in addresses {
+        streams.push((*address, TcpStream::connect(address).await?));
+    }
     let to = Destination::Dir(folder.into(), None);
     let download = Download::start(library, hash, to, DownloadConfig::default())?;
-    for address in addresses {
-        download.add_source(*address, TcpStream::connect(address).await?);
+    for (address, stream) in streams {
+        download.add_source(address, stream);
     }
     while let Some(event) = download.next_event().await {
         match event {

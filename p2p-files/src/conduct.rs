@@ -97,13 +97,6 @@ fn copy(shared: &Shared, share: &OpenShare) -> Result<Option<PathBuf>, DownloadE
 
 /// Opens the gate for sources and waits until all chunks are written, or the reason why not.
 async fn fetch(shared: &Arc<Shared>) -> Result<(), DownloadError> {
-    {
-        let mut state = shared.state();
-        if state.live() == 0 {
-            state.push(DownloadEvent::NeedSource);
-            shared.happened.notify_waiters();
-        }
-    }
     shared.gate.cancel();
     let mut tick = tokio::time::interval(PROGRESS_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

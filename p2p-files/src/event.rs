@@ -30,7 +30,7 @@ pub enum DownloadEvent {
         /// What it did.
         fault: SourceFault,
     },
-    /// No source is left, or none was there when the download began; add one, or cancel.
+    /// The last source failed; add one, or cancel. Not told at the start, before any source was added.
     NeedSource,
     /// The end: the file is complete, checked, synced, in its place, and shared.
     Finished(Finished),

@@ -1,6 +1,6 @@
 //! What this node shares: an index of files that stay where they lie, and the trees to prove them with.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -167,18 +167,15 @@ impl Library {
             if record.gone {
                 break;
             }
-            let opened = File::open(&path).and_then(|file| Ok((Stamp::of(&file.metadata()?), file)));
-            let (Ok((stamp, file)), Some(geometry)) = (opened, Geometry::new(record.info.length)) else {
+            let geometry = Geometry::new(record.info.length);
+            let (Ok(file), Some(geometry)) = (open_unchanged(&path, &record), geometry) else {
                 self.mark_gone(&path, &record);
                 continue;
             };
-            let tree =
-                (geometry.chunks() > 1).then(|| Tree::open(&self.tree_path(hash), geometry)).transpose();
-            match tree {
-                Ok(tree) if stamp == record.stamp => {
-                    return Ok(Some(OpenShare { file, path, record, geometry, tree }));
-                }
-                _ => self.mark_gone(&path, &record),
+            let tree = (geometry.chunks() > 1).then(|| Tree::open(&self.tree_path(hash), geometry));
+            match tree.transpose() {
+                Ok(tree) => return Ok(Some(OpenShare { file, path, record, geometry, tree })),
+                Err(_) => self.mark_gone(&path, &record),
             }
         }
         Ok(None)
@@ -282,6 +279,18 @@ impl Library {
     fn tree_path(&self, hash: &FileHash) -> PathBuf {
         self.trees.join(hash.to_string())
     }
+}
+
+/// Opens a file that is as it was when it was hashed. Looks before it opens: opening a pipe would wait for its other end.
+fn open_unchanged(path: &Path, record: &Record) -> io::Result<File> {
+    let same = |metadata: Metadata| Stamp::of(&metadata) == record.stamp;
+    if std::fs::symlink_metadata(path).is_ok_and(same) {
+        let file = File::open(path)?;
+        if file.metadata().is_ok_and(same) {
+            return Ok(file);
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
 }
 
 pub(crate) fn share(path: PathBuf, record: &Record) -> Share {

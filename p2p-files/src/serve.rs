@@ -144,7 +144,7 @@ pub enum ServeError {
     Index(#[from] IndexError),
 }
 
-/// Serves the files of `library` on one connection until the other side closes it.
+/// Serves the files of `library` on one connection until the other side closes it, orderly or not.
 ///
 /// Holds at most `read_ahead + 1` buffers of 1 MiB, and none while no request waits. A file that changed since it was
 /// added is answered with Changed, marked [`Gone`](crate::ShareState::Gone) and not served again until it is re-added.
@@ -181,7 +181,16 @@ where
         held: None,
     };
     // Whichever side fails ends both; when reading ends well, what was asked is still answered.
-    tokio::try_join!(read_requests(read, requests, &stats), answers.run()).map(|_| ())
+    match tokio::try_join!(read_requests(read, requests, &stats), answers.run()) {
+        Err(ServeError::Io(error)) if is_goodbye(&error) => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+/// Whether the other side just went away, as a requester does that has all it wants.
+fn is_goodbye(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// Passes requests on until the other side closes; an error goes to the answering half, which says so to the other side.
