@@ -77,6 +77,11 @@ pub(crate) enum Command {
         target: Target<NodeId>,
         cause: DialFailure,
     },
+    /// The peer behind what was dialled is linked by another dial, of this side or the other.
+    AlreadyLinked {
+        target: Target<NodeId>,
+        peer: NodeId,
+    },
     /// The file of a question is shared here.
     Holding {
         id: QueryId,

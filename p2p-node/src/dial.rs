@@ -80,7 +80,7 @@ async fn other_link(shared: &Arc<Shared>, peer: NodeId) -> Result<Connected, Fai
     let (reply, answer) = oneshot::channel();
     send(shared, Command::AwaitLink { peer, reply }).await?;
     match timeout(shared.config.limits.handshake_timeout, answer).await {
-        Ok(Ok(connected)) => Ok(connected),
+        Ok(Ok(connected)) => Ok(Connected { already: true, ..connected }),
         Ok(Err(_)) => Err(stopped()),
         Err(_) => {
             let detail = format!("{}: a link was being made and never came", peer.short());

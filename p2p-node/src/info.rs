@@ -18,7 +18,7 @@ pub struct Connected {
     pub id: NodeId,
     /// Its address.
     pub addr: SocketAddr,
-    /// The link had been there before.
+    /// Another dial made the link: it had been there before, or the other side dialled at the same moment.
     pub already: bool,
 }
 

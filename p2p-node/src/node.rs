@@ -441,7 +441,7 @@ impl Node {
     }
 
     /// Stops the node: says goodbye, saves, unmaps, waits for what is under way; at most 5 s. Harmless
-    /// if called again.
+    /// if called again. The data directory is free for another node once the last handle is dropped.
     pub async fn shutdown(&self) {
         let shared = self.shared();
         let mapper = self.handle.mapper.lock().unwrap_or_else(PoisonError::into_inner).take();

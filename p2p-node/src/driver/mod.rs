@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use p2p_peers::{DownCause, HangupCause};
+use p2p_peers::{DialFailure, DownCause, HangupCause, Target};
 use p2p_wire::{NodeId, encode_frame};
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot};
@@ -242,6 +242,12 @@ impl Driver {
             Command::Admit { offer, reply } => self.on_admit(now, *offer, reply),
             Command::DialFailed { target, cause } => {
                 self.stack.handle(now, Input::DialFailed { target, cause })
+            }
+            Command::AlreadyLinked { target, peer } => {
+                if let Target::Seed(seed) = target {
+                    self.stack.with_table(now, |table, _| table.identify(seed, peer));
+                }
+                self.stack.handle(now, Input::DialFailed { target, cause: DialFailure::Duplicate });
             }
             Command::Holding { id, to } => self.on_holding(now, id, to),
             Command::Reserved(result) => self.on_reserved(&result),

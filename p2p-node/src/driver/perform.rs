@@ -109,19 +109,15 @@ impl Driver {
                 () = shared.stop.cancelled() => return,
                 result = dial => result,
             };
-            let cause = match result {
-                Ok(connected) => {
-                    if !connected.already {
-                        return;
-                    }
-                    p2p_peers::DialFailure::Duplicate
-                }
+            let command = match result {
+                Ok(connected) if connected.already => Command::AlreadyLinked { target, peer: connected.id },
+                Ok(_) => return,
                 Err(failed) => {
                     tracing::debug!(?target, error = %failed.error, "dial failed");
-                    failed.cause
+                    Command::DialFailed { target, cause: failed.cause }
                 }
             };
-            shared.commands.send(Command::DialFailed { target, cause }).await.ok();
+            shared.commands.send(command).await.ok();
         });
     }
 
