@@ -29,6 +29,7 @@ pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Res
 
 /// Writes all of `buf` at `offset`.
 pub(crate) fn write_all_at(file: &File, buf: &[u8], offset: u64) -> io::Result<()> {
+    step("write")?;
     #[cfg(unix)]
     return std::os::unix::fs::FileExt::write_all_at(file, buf, offset);
     #[cfg(windows)]
@@ -49,13 +50,64 @@ pub(crate) fn write_all_at(file: &File, buf: &[u8], offset: u64) -> io::Result<(
     }
 }
 
+/// Makes a file's contents and length durable.
+pub(crate) fn sync_file(file: &File) -> io::Result<()> {
+    step("sync file")?;
+    file.sync_all()
+}
+
+/// Gives a file a second name, which must not exist.
+pub(crate) fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
+    step("link")?;
+    std::fs::hard_link(from, to)
+}
+
 /// Makes a rename or a link in `dir` durable. Does nothing where directories cannot be synced (Windows).
 pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
+    step("sync folder")?;
     #[cfg(unix)]
     File::open(dir)?.sync_all()?;
     #[cfg(not(unix))]
     let _ = dir;
     Ok(())
+}
+
+/// In unit tests every step is noted and can be made to fail.
+#[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "steps fail in tests only"))]
+fn step(name: &'static str) -> io::Result<()> {
+    #[cfg(test)]
+    faults::step(name)?;
+    let _ = name;
+    Ok(())
+}
+
+/// A disk that fails, for the thread that asks for it.
+#[cfg(test)]
+pub(crate) mod faults {
+    use std::cell::RefCell;
+    use std::io;
+
+    thread_local! {
+        static STEPS: RefCell<(Vec<&'static str>, Option<usize>)> = const { RefCell::new((Vec::new(), None)) };
+    }
+
+    /// Forgets the steps so far; the step with this number fails, as on a full disk.
+    pub(crate) fn fail_at(number: Option<usize>) {
+        STEPS.set((Vec::new(), number));
+    }
+
+    /// The steps since then.
+    pub(crate) fn steps() -> Vec<&'static str> {
+        STEPS.with_borrow(|(steps, _)| steps.clone())
+    }
+
+    pub(super) fn step(name: &'static str) -> io::Result<()> {
+        STEPS.with_borrow_mut(|(steps, fail)| {
+            let fails = *fail == Some(steps.len());
+            steps.push(name);
+            if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        })
+    }
 }
 
 /// What must stay equal for a file to count as unchanged: size, mtime, ctime and inode (on Windows: size, last write

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::disk::{sync_dir, write_all_at};
+use crate::disk::{hard_link, sync_dir, sync_file, write_all_at};
 use crate::hash::FileHash;
 use crate::names::{FileName, NAME_MAX, cut};
 
@@ -119,7 +119,7 @@ impl PartFile {
 
     /// Makes the contents durable, then gives them their name; `AlreadyExists` when it is taken.
     pub(crate) fn finish(&self) -> io::Result<PathBuf> {
-        self.file.sync_all()?;
+        sync_file(&self.file)?;
         let path = self.place.candidates().find_map(|candidate| match link(&self.path, &candidate) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
             other => Some(other.map(|()| candidate)),
@@ -163,7 +163,7 @@ fn remove_if_stale(path: &Path) -> io::Result<()> {
 /// Gives the part-file a second name, which must not exist. Where there are no links, an empty file takes the name
 /// first, and the part-file then takes its place.
 fn link(part: &Path, name: &Path) -> io::Result<()> {
-    match std::fs::hard_link(part, name) {
+    match hard_link(part, name) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
         Err(_unsupported) => {
@@ -178,6 +178,7 @@ fn link(part: &Path, name: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::disk::faults;
 
     const HASH: FileHash = FileHash::from_bytes([7; 32]);
 
@@ -267,5 +268,31 @@ mod tests {
         assert!(path.ends_with(long));
         let path = write(&Destination::Dir(dir.path().into(), Some("../../evil".into())), "x").unwrap();
         assert_eq!(path, std::fs::canonicalize(dir.path()).unwrap().join(HASH.to_string()));
+    }
+
+    #[test]
+    fn a_file_gets_its_name_only_when_it_is_durable_and_no_failure_leaves_half_a_file() {
+        let steps = ["write", "sync file", "link", "sync folder"];
+        for (fail, step) in
+            [None, Some(0), Some(1), Some(2), Some(3)].into_iter().zip(["none"].iter().chain(&steps))
+        {
+            let dir = tempfile::tempdir().unwrap();
+            faults::fail_at(fail);
+            let result = write(&Destination::Dir(dir.path().into(), Some("a".into())), "whole");
+            let done = faults::steps();
+            faults::fail_at(None);
+            let found = std::fs::read_to_string(dir.path().join("a")).ok();
+            match fail {
+                None => assert_eq!(done, steps),
+                // Where there are no links, the name is taken another way.
+                Some(2) => assert!(result.is_ok()),
+                Some(_) => {
+                    assert_eq!(result.as_ref().unwrap_err().kind(), io::ErrorKind::StorageFull, "{step}")
+                }
+            }
+            let whole = matches!(fail, None | Some(2 | 3));
+            assert_eq!(found.as_deref(), whole.then_some("whole"), "{step} fails");
+            assert_eq!(names(dir.path()).len(), usize::from(whole), "{step} fails: no part-file is left");
+        }
     }
 }
