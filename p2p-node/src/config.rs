@@ -74,17 +74,9 @@ impl Config {
     /// [`StartError::Config`] with the option and the limit.
     pub fn validate(&self) -> Result<(), StartError> {
         if let Some(name) = &self.name {
-            let limit = p2p_wire::MAX_NAME;
-            if name.is_empty() || name.len() > limit || name.chars().any(char::is_control) {
-                let size = name.len();
-                return Err(StartError::Config(format!(
-                    "name is {size} bytes: 1 to {limit} bytes without control characters are allowed"
-                )));
-            }
+            p2p_wire::check_name(name).map_err(|e| StartError::Config(format!("name: {e}")))?;
         }
-        if self.agent.len() > p2p_wire::MAX_AGENT {
-            return Err(StartError::Config(format!("agent is longer than {} bytes", p2p_wire::MAX_AGENT)));
-        }
+        p2p_wire::check_agent(&self.agent).map_err(|e| StartError::Config(format!("agent: {e}")))?;
         if self.port != 0 && self.port == self.file_port {
             return Err(StartError::Config(format!(
                 "port and file port are both {}; they must differ",

@@ -121,7 +121,10 @@ async fn handshake(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, number
             }
         }
     };
-    let greeted = timeout(deadline, greeting).await;
+    let greeted = tokio::select! {
+        () = shared.stop.cancelled() => return,
+        greeted = timeout(deadline, greeting) => greeted,
+    };
     shared.handshakes.end(number);
     match greeted {
         Ok(Ok((secured, None))) => crate::transfer::serve(&shared, secured, addr).await,

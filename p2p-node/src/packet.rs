@@ -208,7 +208,7 @@ impl FrameBody for Packet {
                 Self::Push { id: envelope.id(), hops, envelope: envelope.bytes().clone() }
             }
             kind::IHAVE => {
-                if body.len() % ANNOUNCED_LEN != 0 {
+                if !body.len().is_multiple_of(ANNOUNCED_LEN) {
                     return Err(DecodeError::Layout("announced ids are cut off"));
                 }
                 at_most(body.len() / ANNOUNCED_LEN, MAX_IHAVE, "more than 1000 announced ids")?;

@@ -1,11 +1,12 @@
 //! A few nodes on loopback, as a program that embeds them would run them.
+#![expect(clippy::unwrap_used, reason = "the line that panics says what failed")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use p2p_node::{
-    ConnectError, Event, Events, Message, Node, NodeBuilder, NodeId, PeerState, SendError, Target,
+    ConnectError, Event, Events, Message, Node, NodeBuilder, NodeId, PeerState, SecretKey, SendError, Target,
 };
 use tokio::time::timeout;
 
@@ -219,4 +220,31 @@ async fn peers_shows_what_goes_on() {
     assert_eq!((peer.name.as_deref(), peer.path), (Some("anna"), Some("direct")));
     assert_eq!(peer.addr, Some(a.listen_addrs()[0]));
     assert!(peer.last_heard.is_some() && peer.agent.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_identity_that_runs_twice_is_noticed_and_loses_no_message() {
+    let key = SecretKey::from_bytes(&[7; 32]);
+    // A line, so that each end has a node of that id beside it: first - observer - relay - twin.
+    let line = || local().discover(false);
+    let observer = line().start().await.unwrap();
+    let mut heard = observer.events();
+    let first = line().key(key.clone()).start().await.unwrap();
+    first.connect(addr(&observer)).await.unwrap();
+    let one = first.send("one").await.unwrap().seq;
+    assert_eq!(message(&mut heard).await.seq, one);
+    let twin = line().key(key).start().await.unwrap();
+    let relay = line().start().await.unwrap();
+    relay.connect(addr(&observer)).await.unwrap();
+    twin.connect(addr(&relay)).await.unwrap();
+    let two = twin.send("two").await.unwrap().seq;
+    assert!(two > one);
+    let mut events = first.events();
+    until(&mut events, |e| matches!(e, Event::Warning(text) if text.contains("identity")).then_some(()))
+        .await;
+    let again = until(&mut heard, |e| match e {
+        Event::Message(m) if m.text() == Some("one") && m.seq > two => Some(m.seq),
+        _ => None,
+    });
+    again.await;
 }

@@ -24,24 +24,32 @@ const RETRY: Duration = Duration::from_millis(100);
 /// A full link that has taken nothing for this long is not waited for; it gets announcements.
 const STUCK: Duration = Duration::from_secs(1);
 
-type Waiting = (Outgoing, oneshot::Sender<Result<Sent, SendError>>);
+/// What was sent since the start is kept, up to this much, to be sent again should its numbers turn out
+/// to be used already. The oldest falls out.
+const KEPT_MESSAGES: usize = 256;
+const KEPT_BYTES: usize = 4 << 20;
+
+/// A message, and whom to tell; nobody if it is sent again.
+type Waiting = (Outgoing, Option<oneshot::Sender<Result<Sent, SendError>>>);
 
 /// The queue of own messages.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     sequence: Sequence,
     waiting: VecDeque<Waiting>,
+    sent: VecDeque<Outgoing>,
+    sent_bytes: usize,
     /// Some link is full.
     blocked: bool,
 }
 
 impl Publisher {
     pub(crate) const fn new(sequence: Sequence) -> Self {
-        Self { sequence, waiting: VecDeque::new(), blocked: false }
+        Self { sequence, waiting: VecDeque::new(), sent: VecDeque::new(), sent_bytes: 0, blocked: false }
     }
 
     pub(super) fn enqueue(&mut self, message: Outgoing, reply: oneshot::Sender<Result<Sent, SendError>>) {
-        self.waiting.push_back((message, reply));
+        self.waiting.push_back((message, Some(reply)));
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -57,9 +65,37 @@ impl Publisher {
     }
 
     pub(super) fn refuse_all(&mut self) {
+        self.refuse(&|| SendError::Stopped);
+    }
+
+    fn refuse(&mut self, error: &dyn Fn() -> SendError) {
         for (_, reply) in self.waiting.drain(..) {
-            reply.send(Err(SendError::Stopped)).ok();
+            tell(reply, Err(error()));
         }
+    }
+
+    fn keep(&mut self, message: Outgoing) {
+        self.sent_bytes += message.payload.len();
+        self.sent.push_back(message);
+        while (self.sent.len() > KEPT_MESSAGES || self.sent_bytes > KEPT_BYTES)
+            && let Some(oldest) = self.sent.pop_front()
+        {
+            self.sent_bytes -= oldest.payload.len();
+        }
+    }
+
+    /// What was sent since the start goes out again, before what waits.
+    fn send_again(&mut self) {
+        self.sent_bytes = 0;
+        for message in self.sent.drain(..).rev() {
+            self.waiting.push_front((message, None));
+        }
+    }
+}
+
+fn tell(reply: Option<oneshot::Sender<Result<Sent, SendError>>>, result: Result<Sent, SendError>) {
+    if let Some(reply) = reply {
+        reply.send(result).ok();
     }
 }
 
@@ -75,7 +111,10 @@ impl Driver {
             if let Some((message, reply)) = self.publisher.waiting.pop_front() {
                 let sent = self.publish(seq, &message);
                 self.perform_all();
-                reply.send(sent).ok();
+                if sent.is_ok() {
+                    self.publisher.keep(message);
+                }
+                tell(reply, sent);
             }
         }
         self.reserve_numbers();
@@ -123,9 +162,7 @@ impl Driver {
             tracing::error!(%error, "sequence numbers could not be reserved");
             // Those that wait for a number are told; the next message tries again.
             let text = error.to_string();
-            for (_, reply) in self.publisher.waiting.drain(..) {
-                reply.send(Err(SendError::Storage(text.clone()))).ok();
-            }
+            self.publisher.refuse(&|| SendError::Storage(text.clone()));
         }
     }
 
@@ -138,6 +175,7 @@ impl Driver {
                     Two nodes must never share a key";
         tracing::warn!(first = id.first, "{text}");
         self.shared.events.publish(Event::Warning(text.to_owned()));
+        self.publisher.send_again();
         self.reserve_numbers();
     }
 }
