@@ -1,0 +1,190 @@
+#!/usr/bin/env python3
+"""Writes packets.json: the frames between two nodes, from the text of docs/wire.md, without the Rust code.
+
+Needs Python 3.9 and the `cryptography` package. Run it in this folder, after make.py, only when a format changes;
+`p2p-node/tests/vectors.rs` holds the Rust implementation against the file.
+"""
+import hashlib
+import json
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+ALICE, BOB = bytes(range(1, 33)), bytes(range(33, 65))
+
+
+def u(n, size):
+    return n.to_bytes(size, "big")
+
+
+def key(seed):
+    return Ed25519PrivateKey.from_private_bytes(seed)
+
+
+def node_id(seed):
+    return key(seed).public_key().public_bytes_raw()
+
+
+def pack(value):
+    """MessagePack in its shortest form. bytes are binary, a list is an array."""
+    if isinstance(value, dict):
+        assert len(value) < 16
+        return u(0x80 | len(value), 1) + b"".join(pack(k) + pack(v) for k, v in value.items())
+    if isinstance(value, list):
+        head = u(0x90 | len(value), 1) if len(value) < 16 else b"\xdc" + u(len(value), 2)
+        return head + b"".join(map(pack, value))
+    if isinstance(value, str):
+        raw = value.encode()
+        return (u(0xa0 | len(raw), 1) if len(raw) < 32 else b"\xd9" + u(len(raw), 1)) + raw
+    if isinstance(value, bytes):
+        return (b"\xc4" + u(len(value), 1) if len(value) < 256 else b"\xc5" + u(len(value), 2)) + value
+    for size, head in [(0, b""), (1, b"\xcc"), (2, b"\xcd"), (4, b"\xce"), (8, b"\xcf")]:
+        if value < (128 if size == 0 else 1 << 8 * size):
+            return head + u(value, size or 1)
+    raise ValueError(value)
+
+
+def load(name, which):
+    with open(name + ".json", encoding="utf-8") as file:
+        return next(v for v in json.load(file)["vectors"] if v["name"] == which)
+
+
+RECORD, LOCAL = (bytes.fromhex(load("records", name)["bytes"]) for name in ("two addresses", "local"))
+ONE, PRIVATE = (bytes.fromhex(load("envelopes", name)["bytes"])
+                for name in ("one entry", "private entry, payload as in sealed.json"))
+HASH = bytes.fromhex("f9aaad68dd1fafd8fc93a509927cb13c974e152d78e3da7358c882383346fdfc")  # the empty file
+QUESTION = bytes(range(0x70, 0x90))[:16]
+BIG = 2**64 - 1
+
+
+def frame(kind, parts):
+    """The annotated whole frame: parts are (name, bytes) of the body."""
+    body = b"".join(part for _, part in parts)
+    fields = [("length of kind and body", u(1 + len(body), 4)), ("kind", u(kind, 1))] + parts
+    return {"kind": kind, "fields": [[name, part.hex()] for name, part in fields],
+            "bytes": b"".join(part for _, part in fields).hex()}
+
+
+def vector(name, packet, kind, parts, **values):
+    return {"name": name, "packet": packet, "values": values, **frame(kind, parts)}
+
+
+def mapped(value):
+    """A body that is one map, cut into its keys and values."""
+    parts = [(f"map of {len(value)}", u(0x80 | len(value), 1))]
+    for k, v in value.items():
+        parts += [(f'key "{k}"', pack(k)), ("value", pack(v))]
+    return parts
+
+
+def envelope_id(envelope):
+    """Author, run, first, count: bytes 1 to 49 of the envelope."""
+    return envelope[1:50]
+
+
+def query(ttl, seed=ALICE, signed_hash=HASH, hash_=HASH):
+    origin = node_id(seed)
+    signature = key(seed).sign(b"p2p/query/1" + origin + QUESTION + signed_hash)
+    parts = [("time to live", u(ttl, 1)), ("origin", origin), ("id", QUESTION), ("hash", hash_),
+             ("signature over p2p/query/1, origin, id and hash", signature)]
+    values = {"ttl": ttl, "secret_key": seed.hex(), "origin": origin.hex(), "id": QUESTION.hex(),
+              "hash": hash_.hex(), "signature": signature.hex()}
+    return parts, values
+
+
+def vectors():
+    hello = load("hello", "all")
+    body = bytes.fromhex(hello["bytes"])
+    values = {k: hello[k] for k in ("version", "agent", "node_name", "observed", "records")}
+    yield vector("hello", "hello", 1, [("body, as in hello.json", body)], **values)
+    for code, reason in enumerate(["other", "leaving", "duplicate", "full", "banned", "disconnected", "misbehaved"]):
+        yield vector(f"bye: {reason}", "bye", 2, mapped({"r": code}), reason=reason)
+    for name, n in [("small", 1), ("largest", BIG)]:
+        yield vector(f"ping, {name} number", "ping", 3, mapped({"n": n}), n=n)
+    yield vector("pong", "pong", 4, mapped({"n": 300}), n=300)
+    for name, records in [("none", []), ("two", [RECORD, LOCAL])]:
+        yield vector(f"peers, {name}", "peers", 5, mapped({"r": records}), records=[r.hex() for r in records])
+    for name, hops, envelope in [("from its author", 1, ONE), ("private, far away", 258, PRIVATE)]:
+        parts = [("hops", u(hops, 2)), ("envelope, as in envelopes.json", envelope)]
+        yield vector(f"push, {name}", "push", 16, parts,
+                     hops=hops, id=envelope_id(envelope).hex(), envelope=envelope.hex())
+    ids = [(envelope_id(ONE), 1), (envelope_id(PRIVATE), 65535)]
+    parts = []
+    for envelope, hops in ids:
+        parts += [("author", envelope[:32]), ("run", envelope[32:40]), ("first seq", envelope[40:48]),
+                  ("count", envelope[48:]), ("hops its push would carry", u(hops, 2))]
+    yield vector("ihave, two", "ihave", 17, parts, ids=[{"id": i.hex(), "hops": h} for i, h in ids])
+    yield vector("ihave, none", "ihave", 17, [], ids=[])
+    yield vector("graft with an id", "graft", 18, [("id", envelope_id(ONE))], id=envelope_id(ONE).hex())
+    yield vector("graft without an id", "graft", 18, [], id=None)
+    yield vector("prune", "prune", 19, [])
+    for ttl in (1, 16):
+        parts, values = query(ttl)
+        yield vector(f"query, time to live {ttl}", "query", 32, parts, **values)
+    for name, records in [("no address", []), ("both records", [RECORD, LOCAL])]:
+        body = {"q": list(QUESTION), "p": node_id(BOB), "r": records}
+        yield vector(f"answer, {name}", "answer", 33, mapped(body),
+                     id=QUESTION.hex(), provider=node_id(BOB).hex(), records=[r.hex() for r in records])
+
+
+def read_only():
+    yield vector("bye with a reason of a newer version", "bye", 2, mapped({"r": 99}), reason="other")
+    yield vector("ping with an unknown field", "ping", 3, mapped({"zz": [1], "n": 7}), n=7)
+    yield vector("ping whose number is longer than need be", "ping", 3,
+                 [("map of 1", b"\x81"), ('key "n"', pack("n")), ("value", b"\xcf" + u(7, 8))], n=7)
+
+
+def refused():
+    def body(name, kind, data):
+        return {"name": name, "bytes": (u(1 + len(data), 4) + u(kind, 1) + data).hex()}
+    good_query = b"".join(part for _, part in query(4)[0])
+    answer = {"q": list(QUESTION), "p": node_id(BOB), "r": []}
+    yield {"name": "length 0", "bytes": "00000000"}
+    yield {"name": "ping of 65537 bytes", "bytes": (u(65537, 4) + b"\x03").hex()}
+    yield {"name": "push of 1 MiB + 64 KiB + 1", "bytes": (u((1 << 20) + (64 << 10) + 1, 4) + b"\x10").hex()}
+    yield {"name": "unknown kind of 65537 bytes", "bytes": (u(65537, 4) + b"\xff").hex()}
+    yield body("hello without a body", 1, b"")
+    yield body("bye without a reason", 2, b"\x80")
+    yield body("bye whose reason is no byte", 2, pack({"r": 256}))
+    yield body("ping without a number", 3, b"\x80")
+    yield body("ping with its number twice", 3, b"\x82" + (pack("n") + b"\x07") * 2)
+    yield body("ping with a byte behind it", 3, pack({"n": 7}) + b"\x00")
+    yield body("pong with a text for its number", 4, pack({"n": "7"}))
+    yield body("peers, 65 records", 5, pack({"r": [b""] * 65}))
+    yield body("push of one byte", 16, b"\x00")
+    yield body("push without an envelope", 16, u(1, 2))
+    yield body("push of an envelope that is cut off", 16, u(1, 2) + ONE[:-1])
+    yield body("push with a byte behind the envelope", 16, u(1, 2) + ONE + b"\x00")
+    yield body("ihave, cut off", 17, envelope_id(ONE) + b"\x00")
+    yield body("ihave of an id without entries", 17, envelope_id(ONE)[:48] + b"\x00" + u(1, 2))
+    yield body("graft of 48 bytes", 18, envelope_id(ONE)[:48])
+    yield body("graft of 50 bytes", 18, envelope_id(ONE) + b"\x00")
+    yield body("prune with a body", 19, b"\x00")
+    yield body("query, time to live 0", 32, b"\x00" + good_query[1:])
+    yield body("query, time to live 17", 32, b"\x11" + good_query[1:])
+    yield body("query of 144 bytes", 32, good_query[:-1])
+    yield body("query of 146 bytes", 32, good_query + b"\x00")
+    yield body("answer without a provider", 33, pack({"q": list(QUESTION), "r": []}))
+    yield body("answer whose question has 15 bytes", 33, pack({**answer, "q": list(QUESTION)[:15]}))
+    yield body("answer whose provider has 31 bytes", 33, pack({**answer, "p": node_id(BOB)[:31]}))
+    yield body("answer with three records", 33, pack({**answer, "r": [RECORD] * 3}))
+
+
+def main():
+    parts, values = query(4, signed_hash=hashlib.sha256(b"another file").digest())
+    skipped = [(6, b""), (34, b"\x80"), (255, bytes(range(32)))]
+    out = {
+        "about": "Frames between two nodes, whole. vectors: written and read so. read_only: read so, written otherwise. "
+                 "skipped: kinds that are not known, no reason to close the link. refused: closes the link. "
+                 "forged: sound, and closes the link because of its signature.",
+        "vectors": list(vectors()),
+        "read_only": list(read_only()),
+        "skipped": [{"name": f"kind {kind}", **frame(kind, [("body", data)])} for kind, data in skipped],
+        "refused": list(refused()),
+        "forged": [vector("query whose hash was changed", "query", 32, parts, **values)],
+    }
+    with open("packets.json", "w", encoding="utf-8") as file:
+        json.dump(out, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+
+
+main()
