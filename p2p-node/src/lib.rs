@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod builder;
 mod claims;
 mod command;
 mod config;
@@ -27,12 +28,13 @@ mod target;
 mod tls;
 mod transfer;
 
+pub use builder::NodeBuilder;
 pub use config::{Config, DEFAULT_FILE_PORT, DEFAULT_PORT, Limits};
 pub use error::{ConnectError, FetchError, NoSuchPeer, SendError, ShareError, StartError, StateError};
 pub use event::{Direction, Event, Events, Message};
 pub use fetch::{Fetch, FetchOptions, FetchProgress, FetchTarget, Fetched};
 pub use info::{Connected, FileEntry, FileState, PeerInfo, PeerState, Sent, Status};
-pub use node::{Node, NodeBuilder};
+pub use node::Node;
 pub use packet::{ByeReason, Packet};
 pub use query::{Answer, Query};
 pub use stack::{Hangup, Input, LinkUp, LinkView, Output, Stack};

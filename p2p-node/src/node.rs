@@ -1,6 +1,6 @@
 //! [`Node`]: the handle that applications hold.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,11 +8,12 @@ use bytes::Bytes;
 use p2p_files::{FileHash, Refreshed, Share, ShareState};
 use p2p_peers::{PeerStore, Snapshot};
 use p2p_upnp::Mapper;
-use p2p_wire::{NodeId, PeerAddr, SecretKey, Ticket, TicketFile, TicketKind};
+use p2p_wire::{NodeId, PeerAddr, Ticket, TicketFile, TicketKind};
 use tokio::sync::oneshot;
 
+use crate::builder::NodeBuilder;
 use crate::command::{Command, Outgoing};
-use crate::config::{Config, Limits};
+use crate::config::Config;
 use crate::error::{ConnectError, NoSuchPeer, SendError, ShareError, StartError, StateError};
 use crate::event::{EventHub, Events};
 use crate::fetch::{self, Fetch, FetchOptions, FetchTarget};
@@ -60,67 +61,6 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.stop.cancel();
-    }
-}
-
-/// Sets up a [`Node`]; each method is the field of [`Config`] with its name.
-#[derive(Debug, Clone, Default)]
-pub struct NodeBuilder {
-    config: Config,
-}
-
-macro_rules! setters {
-    ($($(#[$doc:meta])* $name:ident: $type:ty => $value:expr;)*) => {$(
-        $(#[$doc])*
-        #[must_use]
-        pub fn $name(mut self, $name: $type) -> Self {
-            self.config.$name = $value;
-            self
-        }
-    )*};
-}
-
-impl NodeBuilder {
-    setters! {
-        /// [`Config::data_dir`].
-        data_dir: impl Into<PathBuf> => Some(data_dir.into());
-        /// [`Config::key`].
-        key: SecretKey => Some(key);
-        /// [`Config::host`].
-        host: impl Into<IpAddr> => Some(host.into());
-        /// [`Config::port`].
-        port: u16 => port;
-        /// [`Config::file_port`].
-        file_port: u16 => file_port;
-        /// [`Config::name`].
-        name: impl Into<String> => Some(name.into());
-        /// [`Config::agent`].
-        agent: impl Into<String> => agent.into();
-        /// [`Config::discover`].
-        discover: bool => discover;
-        /// [`Config::allow_private`].
-        allow_private: bool => allow_private;
-        /// [`Config::upnp`].
-        upnp: bool => upnp;
-        /// [`Config::content_dir`].
-        content_dir: impl Into<PathBuf> => Some(content_dir.into());
-        /// [`Config::limits`].
-        limits: Limits => limits;
-    }
-
-    /// Adds to [`Config::connect`].
-    #[must_use]
-    pub fn connect(mut self, target: impl Into<Target>) -> Self {
-        self.config.connect.push(target.into());
-        self
-    }
-
-    /// Starts the node.
-    ///
-    /// # Errors
-    /// As [`Node::start`].
-    pub async fn start(self) -> Result<Node, StartError> {
-        Node::start(self.config).await
     }
 }
 

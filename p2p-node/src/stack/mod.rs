@@ -4,195 +4,28 @@
 //! gives it sockets and a clock; a simulator can give it others. After each call that takes `&mut self`
 //! drain [`Stack::poll_output`] to `None`.
 
+mod message;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use p2p_files::FileHash;
-use p2p_gossip::{Gossip, Message as GossipMessage, PublishError, Ticket};
-use p2p_peers::{
-    DialFailure, DownCause, HangupCause, Liveness, LivenessConfig, PeerTable, Probe, Record, Source, Target,
-};
+use p2p_gossip::{Gossip, Message as GossipMessage, PublishError};
+use p2p_peers::{DownCause, Liveness, LivenessConfig, PeerTable, Probe, Record, Source};
 use p2p_wire::{Envelope, EnvelopeId, NodeId, PeerRecord};
 use rand::Rng;
 
 use crate::convert;
 use crate::event::Direction;
 use crate::packet::Packet;
-use crate::query::{Answer, Queries, Query, QueryId, QueryOutput};
+pub use message::{Hangup, Input, LinkUp, LinkView, Output};
+
+use crate::query::{Queries, Query, QueryOutput};
 
 /// Peer lists are told on a new link and then again at this interval (faults: one list a minute).
 const EXCHANGE_EVERY: Duration = Duration::from_secs(60);
 /// Lists taken from one neighbour: one at once, then one each this long, with some slack for its clock.
 const EXCHANGE_MIN: Duration = Duration::from_secs(45);
-
-/// What happened outside.
-#[derive(Debug)]
-pub enum Input {
-    /// A handshake ended well and the link was admitted.
-    LinkUp(LinkUp),
-    /// The link is gone.
-    LinkDown {
-        /// The peer.
-        peer: NodeId,
-        /// Why.
-        cause: DownCause,
-    },
-    /// A frame came; signatures of questions are checked, those of envelopes are not.
-    Packet {
-        /// From whom.
-        from: NodeId,
-        /// What.
-        packet: Packet,
-    },
-    /// A peer list came; every record's signature is checked.
-    Records {
-        /// From whom.
-        from: NodeId,
-        /// The list.
-        records: Vec<PeerRecord>,
-    },
-    /// A dial ended without a link.
-    DialFailed {
-        /// What was dialled.
-        target: Target<NodeId>,
-        /// Why there is no link.
-        cause: DialFailure,
-    },
-    /// An address to join through.
-    Seed(SocketAddr),
-    /// A ticket or an answer named a peer.
-    Learned {
-        /// The peer.
-        peer: NodeId,
-        /// Its addresses.
-        addrs: Vec<p2p_peers::PeerAddr>,
-        /// Who said so.
-        source: Source<NodeId>,
-    },
-    /// The answer to [`Output::Verify`].
-    Verified {
-        /// Which check.
-        ticket: Ticket,
-        /// The signature is the author's.
-        ok: bool,
-    },
-    /// The answer to [`Output::Lookup`]: the file is here.
-    Holding {
-        /// Who asked.
-        to: NodeId,
-        /// What to say.
-        answer: Answer,
-    },
-    /// This machine's addresses changed.
-    NetworkChanged,
-    /// The time of [`Stack::poll_timeout`] has come. Early or twice is harmless.
-    Timeout,
-}
-
-/// A new link.
-#[derive(Debug)]
-pub struct LinkUp {
-    /// Who is at the other end.
-    pub peer: NodeId,
-    /// Its address as seen from here.
-    pub addr: SocketAddr,
-    /// Who dialled.
-    pub direction: Direction,
-    /// What was dialled, if this node did.
-    pub target: Option<Target<NodeId>>,
-    /// The other end's address is private or loopback: local addresses may be told.
-    pub private: bool,
-    /// The peer's own records out of its hello; signatures checked.
-    pub records: Vec<PeerRecord>,
-    /// Wall clock, for the peer table's file.
-    pub seen_at: SystemTime,
-}
-
-/// What is to be done outside.
-#[derive(Debug)]
-pub enum Output {
-    /// Send a frame.
-    Send {
-        /// To whom.
-        to: NodeId,
-        /// What.
-        packet: Packet,
-    },
-    /// Make a connection and answer with [`Input::LinkUp`] or [`Input::DialFailed`].
-    Dial {
-        /// What to name in the answer.
-        target: Target<NodeId>,
-        /// Where it may be.
-        addrs: Vec<SocketAddr>,
-    },
-    /// Close the link to a peer; [`Input::LinkDown`] follows.
-    Hangup {
-        /// Whom.
-        peer: NodeId,
-        /// Why.
-        reason: Hangup,
-    },
-    /// Check an envelope's signature; answer with [`Input::Verified`].
-    Verify {
-        /// Which check.
-        ticket: Ticket,
-        /// What the envelope must say of itself.
-        id: EnvelopeId,
-        /// Its bytes.
-        envelope: Bytes,
-    },
-    /// Hand messages to the application.
-    Deliver {
-        /// The envelope's bytes; the signature is the author's.
-        envelope: Bytes,
-        /// Bit `i` set: entry `i` was not delivered before.
-        entries: u64,
-        /// Later messages of this author were delivered before.
-        late: bool,
-    },
-    /// Is this file shared here? If so answer with [`Input::Holding`].
-    Lookup {
-        /// The question.
-        id: QueryId,
-        /// The file.
-        hash: FileHash,
-        /// Which neighbour to tell.
-        from: NodeId,
-    },
-    /// Somebody has what was asked for.
-    Found {
-        /// The question.
-        id: QueryId,
-        /// Who.
-        provider: NodeId,
-        /// Its address records, signatures not checked.
-        records: Vec<Bytes>,
-    },
-    /// A valid envelope of this node's own key that this process did not make.
-    OwnAhead(EnvelopeId),
-    /// The peer broke the rules: close its link and keep away from it for a while.
-    Misbehaved {
-        /// Who.
-        peer: NodeId,
-        /// How, in words.
-        fault: String,
-    },
-    /// The peer table changed and should be saved.
-    Save,
-}
-
-/// Why a link is to be closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hangup {
-    /// Nothing was heard for too long.
-    Silent,
-    /// It did what no honest peer does.
-    Misbehaved,
-    /// The peer table wants it.
-    Table(HangupCause),
-}
 
 #[derive(Debug)]
 struct Link {
@@ -202,21 +35,6 @@ struct Link {
     private: bool,
     exchange_at: Instant,
     list_taken: Option<Instant>,
-}
-
-/// A link as [`Stack::links`] shows it.
-#[derive(Debug, Clone, Copy)]
-pub struct LinkView {
-    /// The other end.
-    pub peer: NodeId,
-    /// Its address.
-    pub addr: SocketAddr,
-    /// Who dialled.
-    pub direction: Direction,
-    /// Last measured round trip.
-    pub rtt: Option<Duration>,
-    /// When anything came from it last.
-    pub heard_at: Instant,
 }
 
 /// The parts of a node joined; see the module's text.
