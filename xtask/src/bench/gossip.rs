@@ -138,7 +138,7 @@ async fn received_copies(nodes: &[Node]) -> u64 {
     let mut sum = 0;
     for node in nodes {
         let status = node.status().await;
-        sum += status.messages_in + status.refused.get("duplicate").copied().unwrap_or_default();
+        sum += status.messages_in + status.refused.get("duplicates").copied().unwrap_or_default();
     }
     sum
 }

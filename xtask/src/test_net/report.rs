@@ -28,10 +28,10 @@ impl Report {
 
     fn line(&mut self, step: &str, result: &str, took: Duration, note: &str) {
         if self.steps == 0 {
-            println!("{:<44} {:<8} {:>8}", "step", "result", "time");
+            println!("{:<46} {:<8} {:>8}", "step", "result", "time");
         }
         self.steps += 1;
-        let line = format!("{step:<44} {result:<8} {:>6.2} s  {note}", took.as_secs_f64());
+        let line = format!("{step:<46} {result:<8} {:>6.2} s  {note}", took.as_secs_f64());
         println!("{}", line.trim_end());
     }
 
