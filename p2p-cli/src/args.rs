@@ -60,23 +60,23 @@ pub(crate) struct Options {
     pub(crate) name: Option<String>,
     /// Dial only what is asked for
     #[arg(long, global = true, env = "P2P_NO_DISCOVER", hide_env_values = true, value_name = "BOOL",
-        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(crate) no_discover: Option<bool>,
     /// Take private and loopback addresses from any peer
     #[arg(long, global = true, env = "P2P_ALLOW_PRIVATE", hide_env_values = true, value_name = "BOOL",
-        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(crate) allow_private: Option<bool>,
     /// Do not ask the router for port mappings
     #[arg(long, global = true, env = "P2P_NO_UPNP", hide_env_values = true, value_name = "BOOL",
-        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(crate) no_upnp: Option<bool>,
     /// Do not look for nodes on the local network (it does not yet)
     #[arg(long, global = true, env = "P2P_NO_LAN", hide_env_values = true, value_name = "BOOL",
-        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(crate) no_lan: Option<bool>,
     /// Find providers through the BitTorrent DHT (it does not yet)
     #[arg(long, global = true, env = "P2P_DHT", hide_env_values = true, value_name = "BOOL",
-        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(crate) dht: Option<bool>,
     /// A private network: only holders of the same secret get in (refused: not there yet)
     #[arg(
@@ -93,11 +93,11 @@ pub(crate) struct Options {
     pub(crate) api: Option<String>,
     /// No control API (there is none yet)
     #[arg(long, global = true, env = "P2P_NO_API", hide_env_values = true, value_name = "BOOL",
-        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(crate) no_api: Option<bool>,
     /// Write one JSON object a line and nothing else on standard output
     #[arg(long, global = true, env = "P2P_JSON", hide_env_values = true, value_name = "BOOL",
-        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new())]
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(crate) json: Option<bool>,
     /// Log more: -v what happens, -vv why, -vvv everything
     #[arg(short, long, global = true, action = ArgAction::Count)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use p2p_node::{Config, Event, Events, Node};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::failure::Failure;
 use crate::output::{Line, Screen};
@@ -13,8 +14,8 @@ use crate::signals::Stop;
 
 /// Shutdown as a whole; the node itself promises to be quicker.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(4_500);
-/// For the last events to be written.
-const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
+/// From being told to leave to the end of the process: what a reader that does not read can cost at most.
+const LEAVE_TIMEOUT: Duration = Duration::from_millis(4_800);
 /// Names remembered for messages; beyond, ids alone are shown.
 const MAX_NAMES: usize = 4096;
 
@@ -95,8 +96,10 @@ impl Session {
 
     /// Leaves in good order: goodbye to peers, state saved, ports unmapped, last events written.
     pub(crate) async fn end(self) -> Result<(), Failure> {
+        let deadline = Instant::now() + LEAVE_TIMEOUT;
+        self.screen.leave_by(deadline);
         let ended = tokio::time::timeout(SHUTDOWN_TIMEOUT, self.node.shutdown()).await;
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, self.pump).await;
+        let _ = tokio::time::timeout_at(deadline, self.pump).await;
         ended.map_err(|_| {
             let limit = SHUTDOWN_TIMEOUT.as_millis();
             Failure::failed(

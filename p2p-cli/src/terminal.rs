@@ -1,6 +1,11 @@
 //! The terminal as it was found. The line editor switches it to raw mode; a program that leaves in the
 //! middle of a line must switch it back.
 
+use std::sync::atomic::AtomicBool;
+
+/// A line is being typed: the terminal is the editor's.
+pub(crate) static TYPING: AtomicBool = AtomicBool::new(false);
+
 #[cfg(unix)]
 pub(crate) use unix::{remember, restore, stdin_is_pipe};
 
@@ -10,6 +15,7 @@ pub(crate) use other::{remember, restore, stdin_is_pipe};
 #[cfg(unix)]
 mod unix {
     use std::io::Write as _;
+    use std::sync::atomic::Ordering;
     use std::sync::{Mutex, PoisonError};
 
     use nix::sys::stat::{SFlag, fstat};
@@ -24,9 +30,11 @@ mod unix {
     /// Does nothing where nothing was remembered. What fails here has nobody left to be told.
     pub(crate) fn restore() {
         let Some(found) = FOUND.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        // Ends bracketed paste, which the editor turns on while a line is typed.
-        let mut stdout = std::io::stdout().lock();
-        let _ = stdout.write_all(b"\x1b[?2004l").and_then(|()| stdout.flush());
+        if super::TYPING.load(Ordering::SeqCst) {
+            // The editor turned bracketed paste on, and what was typed so far stands on a line of its own.
+            let mut stdout = std::io::stdout().lock();
+            let _ = stdout.write_all(b"\x1b[?2004l\n").and_then(|()| stdout.flush());
+        }
         let _ = tcsetattr(std::io::stdin(), SetArg::TCSADRAIN, &found);
     }
 

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc as sync;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::complete::{Completion, Words};
 use super::input::{Input, Typed};
 use crate::failure::Failure;
 use crate::output::Printer;
-use crate::terminal;
+use crate::terminal::{self, TYPING};
 
 const PROMPT: &str = "> ";
 /// Lines of history kept.
@@ -40,11 +40,10 @@ pub(crate) fn start(history: &Path, words: &Arc<Words>) -> Result<(Input, Printe
         .build();
     let mut editor: Editor<Completion, FileHistory> = Editor::with_config(config).map_err(fail)?;
     editor.set_helper(Some(Completion { words: Arc::clone(words), paths: FilenameCompleter::new() }));
-    let typing = Arc::new(AtomicBool::new(false));
-    let printer = relay(editor.create_external_printer().map_err(fail)?, Arc::clone(&typing));
+    let printer = relay(editor.create_external_printer().map_err(fail)?);
     let (give, lines) = mpsc::channel(1);
     let (prompt, prompted) = sync::sync_channel(1);
-    let thread = Typing { editor, history: history.to_owned(), typing, give, prompted };
+    let thread = Typing { editor, history: history.to_owned(), give, prompted };
     std::thread::spawn(move || thread.run());
     Ok((Input::from_editor(lines, prompt), printer))
 }
@@ -52,8 +51,6 @@ pub(crate) fn start(history: &Path, words: &Arc<Words>) -> Result<(Input, Printe
 struct Typing {
     editor: Editor<Completion, FileHistory>,
     history: PathBuf,
-    /// A line is being typed: the terminal is the editor's.
-    typing: Arc<AtomicBool>,
     give: mpsc::Sender<Typed>,
     prompted: sync::Receiver<()>,
 }
@@ -64,9 +61,9 @@ impl Typing {
         // No history yet, or one that can't be read, is an empty one.
         let _ = self.editor.load_history(&self.history);
         while self.prompted.recv().is_ok() {
-            self.typing.store(true, Ordering::SeqCst);
+            TYPING.store(true, Ordering::SeqCst);
             let line = self.editor.readline(PROMPT);
-            self.typing.store(false, Ordering::SeqCst);
+            TYPING.store(false, Ordering::SeqCst);
             let Ok(line) = line else { return };
             if !line.trim().is_empty() && matches!(self.editor.add_history_entry(&line), Ok(true)) {
                 // Written with mode 0600 by the editor. A full disk costs the history, not the console.
@@ -83,12 +80,11 @@ impl Typing {
 ///
 /// The editor's own printer blocks once a text waits that no prompt takes up. It therefore gets a thread of
 /// its own, so that what a running command says is never held up behind it.
-fn relay(mut printer: impl ExternalPrinter + Send + 'static, typing: Arc<AtomicBool>) -> Printer {
+fn relay(mut printer: impl ExternalPrinter + Send + 'static) -> Printer {
     let (give, texts) = sync::sync_channel::<String>(MAX_RELAYED);
-    let typed = Arc::clone(&typing);
     std::thread::spawn(move || {
         while let Ok(text) = texts.recv() {
-            let shown = if typed.load(Ordering::SeqCst) {
+            let shown = if TYPING.load(Ordering::SeqCst) {
                 printer.print(text).is_ok()
             } else {
                 straight(&text).is_ok()
@@ -100,7 +96,7 @@ fn relay(mut printer: impl ExternalPrinter + Send + 'static, typing: Arc<AtomicB
     });
     Box::new(move |text| {
         let mut text = text.to_owned();
-        while typing.load(Ordering::SeqCst) {
+        while TYPING.load(Ordering::SeqCst) {
             text = match give.try_send(text) {
                 Ok(()) => return Ok(()),
                 Err(sync::TrySendError::Full(text)) => text,

@@ -2,10 +2,12 @@
 //! is slow, never holds up the node: what waits for it is bounded, and whoever says more waits too.
 
 use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::human::{Paint, render};
 use super::line::Line;
@@ -16,8 +18,8 @@ use crate::args::Color;
 const MAX_WAITING: usize = 16;
 /// Text collected before it is written while more is waiting.
 const BATCH: usize = 256 * 1024;
-/// How long [`Screen::close`] waits for a reader that does not read.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a command that never had a node to stop waits at the end for a reader that does not read.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Writes a piece of text around a line that is being typed.
 pub(crate) type Printer = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
@@ -35,6 +37,8 @@ enum Job {
 pub(crate) struct Screen {
     jobs: mpsc::Sender<Job>,
     closed: watch::Receiver<bool>,
+    /// Set once the program leaves: from then on nobody waits any longer than this.
+    leave_by: Arc<OnceLock<Instant>>,
     json: bool,
     paint: Paint,
 }
@@ -46,7 +50,7 @@ impl Screen {
         let (tell_closed, closed) = watch::channel(false);
         std::thread::spawn(move || Writer::new(tell_closed).run(waiting));
         let paint = Paint(!json && painted(color, io::stdout().is_terminal()));
-        Self { jobs, closed, json, paint }
+        Self { jobs, closed, leave_by: Arc::default(), json, paint }
     }
 
     pub(crate) const fn is_json(&self) -> bool {
@@ -98,19 +102,30 @@ impl Screen {
         let _ = closed.wait_for(|closed| *closed).await;
     }
 
-    /// Waits, within a limit, until all was written.
+    /// The program leaves: what finds no reader until then is not said any more.
+    pub(crate) fn leave_by(&self, deadline: Instant) {
+        self.leave_by.get_or_init(|| deadline);
+    }
+
+    /// Waits, within the limit of [`Screen::leave_by`], until all was written.
     pub(crate) async fn close(&self) {
+        self.leave_by(Instant::now() + CLOSE_TIMEOUT);
         let (done, written) = oneshot::channel();
-        let all = async {
-            self.give(Job::Close(done)).await;
-            let _ = written.await;
-        };
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, all).await;
+        self.give(Job::Close(done)).await;
+        let _ = self.in_time(written).await;
     }
 
     async fn give(&self, job: Job) {
         // The writer outlives its handles; were it gone, there would be nowhere to say so.
-        let _ = self.jobs.send(job).await;
+        let _ = self.in_time(self.jobs.send(job)).await;
+    }
+
+    /// `None` if the program leaves before it is done.
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        match self.leave_by.get() {
+            Some(deadline) => tokio::time::timeout_at(*deadline, work).await.ok(),
+            None => Some(work.await),
+        }
     }
 }
 

@@ -65,7 +65,8 @@ pub(crate) fn duration(time: Duration) -> String {
 /// How long ago that was; a clock that ran backwards makes it `now`.
 pub(crate) fn ago(then: SystemTime) -> String {
     match SystemTime::now().duration_since(then) {
-        Ok(time) if time.as_secs() > 0 => format!("{} ago", duration(Duration::from_secs(time.as_secs()))),
+        Ok(time) if time.as_secs() >= 60 => format!("{} ago", duration(time)),
+        Ok(time) if time.as_secs() > 0 => format!("{} s ago", time.as_secs()),
         _ => "now".to_owned(),
     }
 }

@@ -59,6 +59,30 @@ fn signals_end_it_with_everything_saved() {
     }
 }
 
+/// A reader that stopped reading holds up neither the node nor its end.
+#[cfg(unix)]
+#[test]
+fn a_reader_that_does_not_read_cannot_keep_it() {
+    use std::io::{Read as _, Write as _};
+    use std::process::Stdio;
+    use std::time::{Duration, Instant};
+
+    use nix::sys::signal::{Signal, kill};
+
+    let scratch = Scratch::new();
+    let mut command = p2p(&scratch.path("d"));
+    let mut child = command.arg("--json").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut first = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+    // Their answers are far more than a pipe and all queues hold.
+    child.stdin.as_mut().unwrap().write_all("help\n".repeat(2_000).as_bytes()).unwrap();
+    let asked = Instant::now();
+    kill(nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
+}
+
 #[test]
 fn a_taken_port_is_exit_2_and_says_which() {
     let scratch = Scratch::new();

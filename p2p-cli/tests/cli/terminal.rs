@@ -1,0 +1,163 @@
+//! The console on a terminal: a pseudo-terminal stands in for one.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Child;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Instant;
+
+use nix::pty::{Winsize, openpty};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::termios::{Termios, tcgetattr};
+use nix::unistd::Pid;
+
+use crate::util::{DEADLINE, Node, Scratch, p2p};
+
+/// `p2p` on a terminal, and whoever sits there.
+struct Terminal {
+    child: Child,
+    keyboard: File,
+    /// Kept open, so that what was said last can be read after the process has ended.
+    line: OwnedFd,
+    shown: Receiver<Vec<u8>>,
+    screen: String,
+}
+
+impl Terminal {
+    fn start(data: &Path, args: &[&str]) -> Self {
+        let size = Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
+        let pty = openpty(Some(&size), None).unwrap();
+        let stdio = || pty.slave.try_clone().unwrap();
+        let mut command = p2p(data);
+        command.args(args).env("TERM", "xterm").stdin(stdio()).stdout(stdio()).stderr(stdio());
+        let child = command.spawn().unwrap();
+        let keyboard = File::from(pty.master);
+        let mut output = keyboard.try_clone().unwrap();
+        let (tell, shown) = sync_channel(1024);
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = output.read(&mut buffer) {
+                if tell.send(buffer[..length].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        let mut terminal = Self { child, keyboard, line: pty.slave, shown, screen: String::new() };
+        terminal.see("> ");
+        terminal
+    }
+
+    fn press(&mut self, keys: &str) {
+        self.keyboard.write_all(keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until the text was shown; what came before it is forgotten.
+    fn see(&mut self, text: &str) {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            if let Some(at) = self.screen.find(text) {
+                self.screen.drain(..at + text.len());
+                return;
+            }
+            match self.shown.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                Ok(bytes) => self.screen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(why) => panic!("{text:?} was not shown ({why}): {:?}", self.screen),
+            }
+        }
+    }
+
+    fn mode(&self) -> Termios {
+        tcgetattr(&self.line).unwrap()
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[test]
+fn a_message_does_not_break_the_line_being_typed() {
+    let scratch = Scratch::new();
+    let mut friend = Node::start_with(&scratch.path("friend"), &["--name", "bob"]);
+    let mut terminal = Terminal::start(&scratch.path("d"), &["--connect", &friend.addr]);
+    friend.event("peer_up", |_| true);
+    terminal.see("+ bob");
+    terminal.press("msg half a li");
+    terminal.see("half a li");
+    friend.ask("msg hello from bob");
+    terminal.see("hello from bob\r\n> msg half a li");
+    terminal.press("ne\r");
+    friend.event("message", |m| m["text"] == "half a line");
+    terminal.see("sent on 1 link");
+    // Many at once, while lines are typed and commands run.
+    for n in 0..200 {
+        friend.process.type_bytes(format!("msg flood {n}").as_bytes());
+        if n % 20 == 0 {
+            terminal.press("status\r");
+        }
+    }
+    for n in 0..200 {
+        terminal.see(&format!("flood {n}\r\n"));
+    }
+    terminal.press("msg last\r");
+    friend.event("message", |m| m["text"] == "last");
+}
+
+#[test]
+fn tab_completes_commands_peers_and_hashes() {
+    let scratch = Scratch::new();
+    let mut friend = Node::start(&scratch.path("friend"));
+    let mut terminal = Terminal::start(&scratch.path("d"), &["--connect", &friend.addr]);
+    friend.event("peer_up", |_| true);
+    terminal.see("+ ");
+    let short = friend.id[..10].to_owned();
+    terminal.press("di\t");
+    terminal.see("disconnect ");
+    terminal.press(&short[..2]);
+    // The console learns of a link when it is told of it: what Tab offers is there at the latest now.
+    terminal.press("\t\r");
+    terminal.see(&format!("{short} done"));
+    let file = scratch.file("film", 10);
+    terminal.press(&format!("add {}\r", file.display()));
+    terminal.see("hash    ");
+    terminal.see("> ");
+    terminal.press("unshare \t\r");
+    terminal.see("unshare: ");
+}
+
+#[test]
+fn the_terminal_is_left_as_it_was_found() {
+    for interrupt in [true, false] {
+        let scratch = Scratch::new();
+        let mut terminal = Terminal::start(&scratch.path("d"), &[]);
+        let raw = terminal.mode();
+        terminal.press("msg hello\r");
+        terminal.see("sent to nobody");
+        terminal.see("> ");
+        terminal.press("msg not yet se");
+        terminal.see("not yet se");
+        if interrupt {
+            terminal.press("\x03");
+        } else {
+            kill(Pid::from_raw(i32::try_from(terminal.child.id()).unwrap()), Signal::SIGTERM).unwrap();
+        }
+        terminal.see("\x1b[?2004l\r\n");
+        assert_eq!(terminal.exit_code(), Some(0));
+        let left = terminal.mode();
+        assert_ne!(left.local_flags, raw.local_flags);
+        assert!(left.local_flags.contains(nix::sys::termios::LocalFlags::ECHO), "{left:?}");
+        let history = scratch.path("d").join("history");
+        assert!(fs::read_to_string(&history).unwrap().contains("msg hello"));
+        assert_eq!(fs::metadata(&history).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
