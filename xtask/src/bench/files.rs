@@ -137,25 +137,15 @@ impl Bench {
 
     fn transfer_in(&self, folder: &Path, source: &Path, expected: &[u8; 32]) -> Result<Transfer> {
         let path = source.to_str().context("a path of ours is UTF-8")?;
-        let mut sharers = Vec::new();
-        let mut ticket = String::new();
-        let mut share_s = 0.0;
-        for i in 0..self.sources {
-            let name = format!("share{i}");
-            let mut words = vec!["share", path];
-            if i > 0 {
-                words.extend(["--connect", &ticket]);
-            }
-            let sharer = Program::start(&name, folder, &mut self.command(&folder.join(&name), &words))?;
-            let added = sharer.event("file_added", 0, LIMIT, |e| e.is("file_added") || failed(e))?;
-            ensure!(!failed(&added), "share: {}", added.value);
-            if i == 0 {
-                ticket = added.str("ticket").to_owned();
-                share_s = (added.at - sharer.started).as_secs_f64();
-            } else {
-                sharer.event("peer_up", 0, LINK, |e| e.is("peer_up"))?;
-            }
-            sharers.push(sharer);
+        let first =
+            Program::start("share", folder, &mut self.command(&folder.join("share"), &["share", path]))?;
+        let added = first.event("file_added", 0, LIMIT, |e| e.is("file_added") || failed(e))?;
+        ensure!(!failed(&added), "share: {}", added.value);
+        let ticket = added.str("ticket").to_owned();
+        let share_s = (added.at - first.started).as_secs_f64();
+        let mut sharers = vec![first];
+        for i in 1..self.sources {
+            sharers.push(self.another(&format!("share{i}"), folder, path, &ticket)?);
         }
         let cpu_before = self.cpu(&sharers);
         let out = folder.join("out.bin");
@@ -190,6 +180,15 @@ impl Bench {
             ensure!(status.success(), "share ended with {status}");
         }
         Ok(transfer)
+    }
+
+    /// One more node that has the file: linked to the first, so that a search finds it.
+    fn another(&self, name: &str, folder: &Path, path: &str, ticket: &str) -> Result<Program> {
+        let mut command = self.command(&folder.join(name), &["--connect", ticket]);
+        let mut node = Program::start(name, folder, &mut command)?;
+        node.event("peer_up", 0, LINK, |e| e.is("peer_up"))?;
+        node.tell(&format!("add \"{path}\""), LIMIT)?;
+        Ok(node)
     }
 
     fn cpu(&self, sharers: &[Program]) -> Option<f64> {
