@@ -34,6 +34,8 @@ def pack(value):
         return head + b"".join(map(pack, value))
     if isinstance(value, str):
         raw = value.encode()
+        if len(raw) > 255:
+            return b"\xda" + u(len(raw), 2) + raw
         return (u(0xa0 | len(raw), 1) if len(raw) < 32 else b"\xd9" + u(len(raw), 1)) + raw
     if isinstance(value, bytes):
         return (b"\xc4" + u(len(value), 1) if len(value) < 256 else b"\xc5" + u(len(value), 2)) + value
@@ -120,10 +122,12 @@ def vectors():
     for ttl in (1, 16):
         parts, values = query(ttl)
         yield vector(f"query, time to live {ttl}", "query", 32, parts, **values)
-    for name, records in [("no address", []), ("both records", [RECORD, LOCAL])]:
-        body = {"q": list(QUESTION), "p": node_id(BOB), "r": records}
-        yield vector(f"answer, {name}", "answer", 33, mapped(body),
-                     id=QUESTION.hex(), provider=node_id(BOB).hex(), records=[r.hex() for r in records])
+    for name, records, called in [("no address", [], None), ("both records", [RECORD, LOCAL], "notes.txt")]:
+        body = {"q": QUESTION, "p": node_id(BOB), "r": records}
+        if called is not None:
+            body["n"] = called
+        yield vector(f"answer, {name}", "answer", 33, mapped(body), id=QUESTION.hex(),
+                     provider=node_id(BOB).hex(), records=[r.hex() for r in records], name_hint=called)
 
 
 def read_only():
@@ -137,7 +141,7 @@ def refused():
     def body(name, kind, data):
         return {"name": name, "bytes": (u(1 + len(data), 4) + u(kind, 1) + data).hex()}
     good_query = b"".join(part for _, part in query(4)[0])
-    answer = {"q": list(QUESTION), "p": node_id(BOB), "r": []}
+    answer = {"q": QUESTION, "p": node_id(BOB), "r": []}
     yield {"name": "length 0", "bytes": "00000000"}
     yield {"name": "ping of 65537 bytes", "bytes": (u(65537, 4) + b"\x03").hex()}
     yield {"name": "push of 1 MiB + 64 KiB + 1", "bytes": (u((1 << 20) + (64 << 10) + 1, 4) + b"\x10").hex()}
@@ -163,10 +167,11 @@ def refused():
     yield body("query, time to live 17", 32, b"\x11" + good_query[1:])
     yield body("query of 144 bytes", 32, good_query[:-1])
     yield body("query of 146 bytes", 32, good_query + b"\x00")
-    yield body("answer without a provider", 33, pack({"q": list(QUESTION), "r": []}))
-    yield body("answer whose question has 15 bytes", 33, pack({**answer, "q": list(QUESTION)[:15]}))
+    yield body("answer without a provider", 33, pack({"q": QUESTION, "r": []}))
+    yield body("answer whose question has 15 bytes", 33, pack({**answer, "q": QUESTION[:15]}))
     yield body("answer whose provider has 31 bytes", 33, pack({**answer, "p": node_id(BOB)[:31]}))
     yield body("answer with three records", 33, pack({**answer, "r": [RECORD] * 3}))
+    yield body("answer with a name of 256 bytes", 33, pack({**answer, "n": "n" * 256}))
 
 
 def main():

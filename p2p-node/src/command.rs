@@ -39,6 +39,8 @@ pub(crate) struct Offer {
     pub(crate) addr: SocketAddr,
     pub(crate) direction: Direction,
     pub(crate) target: Option<Target<NodeId>>,
+    /// The application asked for this link: it is kept, whatever was wished before.
+    pub(crate) asked: bool,
     pub(crate) hello: Box<Hello>,
     pub(crate) records: Vec<PeerRecord>,
 }
@@ -55,6 +57,8 @@ pub(crate) struct Admitted {
 pub(crate) struct Provider {
     pub(crate) id: NodeId,
     pub(crate) addrs: Vec<PeerAddr>,
+    /// What it calls the file.
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Debug)]
@@ -86,6 +90,7 @@ pub(crate) enum Command {
     Holding {
         id: QueryId,
         to: NodeId,
+        name: Option<String>,
     },
     Reserved(std::io::Result<u64>),
     Saved(Result<usize, String>),

@@ -95,7 +95,7 @@ pub struct Limits {
     pub max_in: usize,
     /// Links dialled by this node without being asked. Default 16.
     pub max_out: usize,
-    /// Handshakes at once; further connections wait in the kernel's backlog. Default 64.
+    /// Handshakes at once; one more drops the oldest. Default 64.
     pub handshakes: usize,
     /// From accept to the end of hello. Default 10 s, as Syncthing's TLS handshake.
     pub handshake_timeout: Duration,

@@ -49,12 +49,13 @@ enum Attempt {
 
 /// Makes a link to whoever is at one of `addrs`; to `expected` and nobody else if it is given.
 ///
-/// A link that stands already counts as success.
+/// A link that stands already counts as success. `asked`: the application wants this link kept.
 pub(crate) async fn establish(
     shared: &Arc<Shared>,
     addrs: Vec<SocketAddr>,
     expected: Option<NodeId>,
     target: Target<NodeId>,
+    asked: bool,
 ) -> Result<Connected, Failed> {
     let (secured, addr) = open(shared, addrs, expected, Protocol::Node).await?;
     let peer = secured.peer;
@@ -62,7 +63,7 @@ pub(crate) async fn establish(
     send(shared, Command::Claim { peer, addr, reply }).await?;
     match answer.await.map_err(|_| stopped())? {
         Claim::Go { claim, hello } => {
-            let result = greet(shared, secured, addr, target, Packet::Hello(hello)).await;
+            let result = greet(shared, secured, addr, (target, asked), Packet::Hello(hello)).await;
             send(shared, Command::Release { peer, claim }).await?;
             match result {
                 // The other side's dial won; its link comes, or is there.
@@ -186,7 +187,7 @@ async fn greet(
     shared: &Arc<Shared>,
     secured: Secured,
     addr: SocketAddr,
-    target: Target<NodeId>,
+    (target, asked): (Target<NodeId>, bool),
     hello: Packet,
 ) -> Result<Connected, Failed> {
     let Secured { mut stream, peer, .. } = secured;
@@ -211,7 +212,8 @@ async fn greet(
         }
     };
     let records = link::verify_own_records(&hello, peer).map_err(|closed| not_p2p(closed.to_string()))?;
-    let offer = Offer { peer, addr, direction: Direction::Out, target: Some(target), hello, records };
+    let direction = Direction::Out;
+    let offer = Offer { peer, addr, direction, target: Some(target), asked, hello, records };
     let (reply, answer) = oneshot::channel();
     send(shared, Command::Admit { offer: Box::new(offer), reply }).await?;
     match answer.await.map_err(|_| stopped())? {

@@ -1,6 +1,7 @@
 //! Fetching a file: find who has it, open connections to them, feed them to the download.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::pending;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use p2p_files::{
     Destination, Download, DownloadConfig, DownloadError, DownloadEvent, DownloadHandle, FileHash, Finished,
-    SourceFault,
+    Progress, SourceFault,
 };
 use p2p_wire::{NodeId, Ticket};
 use tokio::net::TcpStream;
@@ -200,7 +201,9 @@ type Opened = (NodeId, Result<TlsStream<TcpStream>, ConnectError>);
 struct Job<'a> {
     shared: &'a Arc<Shared>,
     hash: FileHash,
-    download: DownloadHandle,
+    /// `None` until somebody has said what the file is called, or it is clear that no name is needed.
+    download: Option<DownloadHandle>,
+    to: Option<PathBuf>,
     providers: BTreeMap<NodeId, Record>,
     waiting: VecDeque<Provider>,
     dials: JoinSet<Opened>,
@@ -219,28 +222,47 @@ impl<'a> Job<'a> {
         told: watch::Sender<FetchProgress>,
         cancel: &CancellationToken,
     ) -> Result<Fetched, FetchError> {
-        let hint =
-            ticket.as_ref().and_then(|t| t.file.as_ref()).map(|f| f.name.clone()).filter(|n| !n.is_empty());
-        let destination = destination(shared, options.to, hint);
-        let library = Arc::clone(&shared.library);
-        // Looks at the disk, shortly: the folder is made and its free names are looked at.
-        let download =
-            Download::start(library, hash, destination, DownloadConfig::default()).map_err(failed)?;
         let mut job = Self {
             shared,
             hash,
-            download,
+            download: None,
             providers: BTreeMap::new(),
             waiting: VecDeque::new(),
             dials: JoinSet::new(),
             live: 0,
             idle_since: Some(Instant::now()),
             timeout: options.timeout.unwrap_or(shared.config.limits.find_timeout),
+            to: options.to,
         };
+        let library = Arc::clone(&shared.library);
+        let here = tokio::task::spawn_blocking(move || library.get(&hash)).await.ok().flatten().is_some();
+        let named = job.to.as_ref().is_some_and(|to| !is_dir(to));
+        if here || named {
+            job.start(None)?;
+        }
         if let Some(ticket) = ticket {
-            job.offer(Provider { id: ticket.id, addrs: ticket.addrs.clone() });
+            let name = ticket.file.as_ref().map(|f| f.name.clone());
+            job.offer(Provider { id: ticket.id, addrs: ticket.addrs.clone(), name })?;
         }
         job.until_done(told, cancel).await
+    }
+
+    /// Begins the download itself. Looks at the disk, shortly: the folder is made and its free names are
+    /// looked at.
+    fn start(&mut self, name: Option<String>) -> Result<(), FetchError> {
+        if self.download.is_none() {
+            let destination = destination(self.shared, self.to.take(), name.filter(|n| !n.is_empty()));
+            let library = Arc::clone(&self.shared.library);
+            let download = Download::start(library, self.hash, destination, DownloadConfig::default());
+            self.download = Some(download.map_err(failed)?);
+        }
+        Ok(())
+    }
+
+    fn cancel(&self) {
+        if let Some(download) = &self.download {
+            download.cancel();
+        }
     }
 
     async fn until_done(
@@ -249,11 +271,14 @@ impl<'a> Job<'a> {
         cancel: &CancellationToken,
     ) -> Result<Fetched, FetchError> {
         let (found, mut answers) = mpsc::channel(MAX_WAITING);
-        let mut progress = self.download.progress();
+        let mut progress = None;
         let mut ask_at = Instant::now();
         let mut everybody = false;
         loop {
             self.dial_waiting();
+            if let (None, Some(download)) = (&progress, &self.download) {
+                progress = Some(download.progress());
+            }
             let idle = self.live == 0 && self.dials.is_empty();
             if !idle {
                 self.idle_since = None;
@@ -263,18 +288,17 @@ impl<'a> Job<'a> {
                 // The end of the download goes before giving up on it.
                 biased;
                 () = cancel.cancelled() => {
-                    self.download.cancel();
+                    self.cancel();
                     return Err(if self.shared.stop.is_cancelled() { FetchError::Stopped } else { FetchError::Cancelled });
                 }
-                event = self.download.next_event() => {
+                event = next_event(self.download.as_ref()) => {
                     if let Some(result) = self.on_event(event) {
                         return result;
                     }
                 }
                 Some(Ok((id, opened))) = self.dials.join_next(), if !self.dials.is_empty() => self.on_opened(id, opened),
-                Some(provider) = answers.recv() => self.offer(provider),
-                Ok(()) = progress.changed() => {
-                    let p = *progress.borrow_and_update();
+                Some(provider) = answers.recv() => self.offer(provider)?,
+                Some(p) = next_progress(progress.as_mut()) => {
                     told.send_replace(FetchProgress { done: p.done, length: p.length, sources: p.sources, rate: p.rate });
                 }
                 () = sleep_until(ask_at), if self.live == 0 => {
@@ -283,7 +307,7 @@ impl<'a> Job<'a> {
                     everybody = true;
                 }
                 () = sleep_until(give_up.unwrap_or(ask_at)), if give_up.is_some() => {
-                    self.download.cancel();
+                    self.cancel();
                     return Err(self.nobody());
                 }
             }
@@ -340,8 +364,9 @@ impl<'a> Job<'a> {
     fn on_opened(&mut self, id: NodeId, opened: Result<TlsStream<TcpStream>, ConnectError>) {
         match opened {
             Ok(stream) => {
+                let Some(download) = &self.download else { return };
                 self.live += 1;
-                self.download.add_source(id.to_string(), stream);
+                download.add_source(id.to_string(), stream);
             }
             Err(error) => self.note_failure(id, error.to_string(), false, true),
         }
@@ -358,13 +383,14 @@ impl<'a> Job<'a> {
     }
 
     /// Somebody has it, or says so.
-    fn offer(&mut self, provider: Provider) {
+    fn offer(&mut self, provider: Provider) -> Result<(), FetchError> {
+        self.start(provider.name.clone())?;
         let known = self.providers.contains_key(&provider.id);
         if provider.id == self.shared.id
             || self.waiting.len() >= MAX_WAITING
             || (!known && self.providers.len() >= 4 * MAX_WAITING)
         {
-            return;
+            return Ok(());
         }
         let record = self.providers.entry(provider.id).or_default();
         if !record.busy && record.tries < TRIES {
@@ -372,6 +398,7 @@ impl<'a> Job<'a> {
             record.tries += 1;
             self.waiting.push_back(provider);
         }
+        Ok(())
     }
 
     fn dial_waiting(&mut self) {
@@ -401,6 +428,20 @@ impl<'a> Job<'a> {
             return FetchError::NotFound { hash: self.hash, waited_s: self.timeout.as_secs() };
         }
         FetchError::Providers { detail, lied: self.providers.values().any(|r| r.lied) }
+    }
+}
+
+async fn next_event(download: Option<&DownloadHandle>) -> Option<DownloadEvent> {
+    match download {
+        Some(download) => download.next_event().await,
+        None => pending().await,
+    }
+}
+
+async fn next_progress(progress: Option<&mut watch::Receiver<Progress>>) -> Option<Progress> {
+    match progress {
+        Some(progress) => progress.changed().await.ok().map(|()| *progress.borrow_and_update()),
+        None => pending().await,
     }
 }
 

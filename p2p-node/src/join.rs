@@ -122,11 +122,9 @@ pub(crate) async fn connect(shared: &Arc<Shared>, target: Target) -> Result<Conn
             let addrs = ticket.addrs.iter().map(|a| SocketAddr::new(a.ip, a.port)).collect();
             (Some(ticket.id), addrs, ticket.addrs)
         }
+        Target::Peer(peer) if peer == shared.id => return Err(ConnectError::Itself),
         Target::Peer(peer) => (Some(peer), known(shared, peer).await?, Vec::new()),
     };
-    if expected == Some(shared.id) {
-        return Err(ConnectError::Itself);
-    }
     let table_target = match (expected, addrs.first()) {
         (Some(peer), _) => TableTarget::Peer(peer),
         (None, Some(addr)) => TableTarget::Seed(*addr),
@@ -138,7 +136,7 @@ pub(crate) async fn connect(shared: &Arc<Shared>, target: Target) -> Result<Conn
         tell(shared, Command::Want { peer, addrs: learned }).await;
         return Ok(connected);
     }
-    let made = dial::establish(shared, addrs, expected, table_target).await;
+    let made = dial::establish(shared, addrs, expected, table_target, true).await;
     let connected = made.map_err(|failed| failed.error)?;
     tell(shared, Command::Want { peer: connected.id, addrs: learned }).await;
     Ok(connected)

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use p2p_peers::{Reach, reach};
 use p2p_wire::{MAX_RECORD_ADDRS, PeerAddr, PeerRecord, Scope, SecretKey};
@@ -32,11 +31,16 @@ pub(crate) struct OwnAddrs {
     seq: u64,
 }
 
+/// Records signed in one run before their numbers meet those of the next one: an address change a second
+/// for an hour.
+const RECORDS_A_RUN: u64 = 4096;
 /// Observed addresses kept: only those that the router also names matter.
 const MAX_OBSERVED: usize = 16;
 
 impl OwnAddrs {
-    pub(crate) fn new(listen: SocketAddr, file_port: u16, interfaces: Vec<IpAddr>) -> Self {
+    /// `run` is the first message number of this process: it rises from start to start, whatever the
+    /// clock says, and so do the records' numbers that begin with it.
+    pub(crate) fn new(listen: SocketAddr, file_port: u16, interfaces: Vec<IpAddr>, run: u64) -> Self {
         Self {
             host: listen.ip().to_canonical(),
             port: listen.port(),
@@ -45,7 +49,7 @@ impl OwnAddrs {
             mapped: BTreeMap::new(),
             observed: BTreeSet::new(),
             records: [None, None],
-            seq: 0,
+            seq: run.saturating_mul(RECORDS_A_RUN),
         }
     }
 
@@ -102,8 +106,7 @@ impl OwnAddrs {
     }
 
     fn sign(&mut self, key: &SecretKey) {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.seq = u64::try_from(since.as_millis()).unwrap_or(0).max(self.seq + 1);
+        self.seq += 1;
         let (public, local) = self.split();
         let record = |scope, addrs: &[PeerAddr]| {
             let addrs = &addrs[..addrs.len().min(MAX_RECORD_ADDRS)];
@@ -185,7 +188,7 @@ mod tests {
     }
 
     fn own(host: &str, interfaces: &[&str]) -> OwnAddrs {
-        OwnAddrs::new(SocketAddr::new(ip(host), 7000), 7001, interfaces.iter().map(|i| ip(i)).collect())
+        OwnAddrs::new(SocketAddr::new(ip(host), 7000), 7001, interfaces.iter().map(|i| ip(i)).collect(), 5)
     }
 
     fn ips(addrs: &[PeerAddr]) -> Vec<String> {

@@ -181,7 +181,7 @@ impl FrameBody for Packet {
             Self::Graft(Some(id)) => out.put_slice(&id.to_bytes()),
             Self::Graft(None) | Self::Prune => {}
             Self::Query(query) => query.encode(out),
-            Self::Answer(answer) => out.put_slice(&msgpack::to_vec(answer)?),
+            Self::Answer(answer) => out.put_slice(&answer.encode()?),
         }
         Ok(())
     }

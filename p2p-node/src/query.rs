@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use p2p_files::FileHash;
-use p2p_wire::{BadSignature, DecodeError, NodeId, SecretKey, domain, msgpack};
+use p2p_wire::{BadSignature, DecodeError, EncodeError, MAX_FILE_NAME, NodeId, SecretKey, domain, msgpack};
 use serde::{Deserialize, Serialize};
 
 use crate::packet::Packet;
@@ -89,26 +89,49 @@ impl Query {
 }
 
 /// An answer on its way back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// Which question.
-    #[serde(rename = "q")]
     pub id: [u8; 16],
     /// Who has the file.
-    #[serde(rename = "p")]
     pub provider: NodeId,
     /// The provider's signed address records, verbatim.
-    #[serde(rename = "r")]
     pub records: Vec<Bytes>,
+    /// What the provider calls the file; a hint that nobody signs.
+    pub name: Option<String>,
+}
+
+/// An answer on the wire.
+#[derive(Serialize, Deserialize)]
+struct AnswerFields {
+    q: Bytes,
+    p: NodeId,
+    r: Vec<Bytes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    n: Option<String>,
 }
 
 impl Answer {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, EncodeError> {
+        msgpack::to_vec(&AnswerFields {
+            q: Bytes::copy_from_slice(&self.id),
+            p: self.provider,
+            r: self.records.clone(),
+            n: self.name.clone(),
+        })
+    }
+
     pub(crate) fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let answer: Self = msgpack::from_slice(body)?;
-        if answer.records.len() > MAX_ANSWER_RECORDS {
+        let AnswerFields { q, p, r, n } = msgpack::from_slice(body)?;
+        if r.len() > MAX_ANSWER_RECORDS {
             return Err(DecodeError::Layout("more than 2 records in an answer"));
         }
-        Ok(answer)
+        if n.as_ref().is_some_and(|n| n.len() > MAX_FILE_NAME) {
+            return Err(DecodeError::Layout("a file name of more than 255 bytes in an answer"));
+        }
+        let id = <[u8; 16]>::try_from(&q[..])
+            .map_err(|_| DecodeError::Layout("a question's id is 16 bytes long"))?;
+        Ok(Self { id, provider: p, records: r, name: n })
     }
 }
 
@@ -130,6 +153,7 @@ pub(crate) enum QueryOutput {
         id: QueryId,
         provider: NodeId,
         records: Vec<Bytes>,
+        name: Option<String>,
     },
 }
 
@@ -216,7 +240,12 @@ impl Queries {
         seen.answers += 1;
         self.out.push_back(match seen.from {
             Some(to) => QueryOutput::Send { to, packet: Packet::Answer(answer) },
-            None => QueryOutput::Found { id: answer.id, provider: answer.provider, records: answer.records },
+            None => QueryOutput::Found {
+                id: answer.id,
+                provider: answer.provider,
+                records: answer.records,
+                name: answer.name,
+            },
         });
     }
 
@@ -309,7 +338,7 @@ mod tests {
         let (mut queries, now) = (Queries::default(), Instant::now());
         queries.on_query(now, id(1), query(5, 2), std::iter::empty());
         drain(&mut queries);
-        let answer = Answer { id: [5; 16], provider: id(4), records: Vec::new() };
+        let answer = Answer { id: [5; 16], provider: id(4), records: Vec::new(), name: None };
         for _ in 0..20 {
             queries.on_answer(now, answer.clone());
         }

@@ -63,7 +63,7 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
     if let Some(snapshot) = snapshot {
         stack.with_table(now, |table, now| table.restore(now, snapshot));
     }
-    let own = OwnAddrs::new(listen, file_listen.port(), own::interfaces());
+    let own = OwnAddrs::new(listen, file_listen.port(), own::interfaces(), sequence.run());
     let (commands, command_queue) = mpsc::channel(COMMANDS);
     let (link_events, link_event_queue) = mpsc::channel(LINK_EVENTS);
     let shared = Arc::new(Shared {

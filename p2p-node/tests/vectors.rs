@@ -109,6 +109,7 @@ fn packet(vector: &Value) -> Packet {
             id: array(values, "id"),
             provider: NodeId::from_bytes(array(values, "provider")),
             records: records(values),
+            name: values["name_hint"].as_str().map(str::to_owned),
         }),
         other => panic!("no packet is called {other}"),
     }

@@ -60,6 +60,10 @@ impl Driver {
         reply: oneshot::Sender<Result<Admitted, ByeReason>>,
     ) {
         let peer = offer.peer;
+        if offer.asked {
+            // Before the link is judged: a peer that was disconnected, or one too many, is taken then.
+            self.stack.with_table(now, |table, now| table.want(now, peer));
+        }
         let answer = self.judge(&offer).map(|verdict| {
             if verdict == Verdict::Replace {
                 self.close_link(
@@ -98,7 +102,7 @@ impl Driver {
     }
 
     fn take(&mut self, now: Instant, offer: Offer) -> Admitted {
-        let Offer { peer, addr, direction, target, hello, records } = offer;
+        let Offer { peer, addr, direction, target, hello, records, .. } = offer;
         self.next_link += 1;
         let link = LinkId(self.next_link);
         let outbox =

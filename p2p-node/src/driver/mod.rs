@@ -231,6 +231,8 @@ impl Driver {
             Hangup::Table(HangupCause::Full) => (ByeReason::Full, DownCause::HungUp, "no room for it"),
             Hangup::Table(_) => (ByeReason::Disconnected, DownCause::HungUp, "disconnected"),
         };
+        // Where the other side asked for it, its reason is the reason.
+        let text = self.links.get(&peer).and_then(|link| link.bye).map_or(text, ByeReason::as_str);
         self.close_link(peer, bye, cause, text);
     }
 
@@ -249,7 +251,7 @@ impl Driver {
                 }
                 self.stack.handle(now, Input::DialFailed { target, cause: DialFailure::Duplicate });
             }
-            Command::Holding { id, to } => self.on_holding(now, id, to),
+            Command::Holding { id, to, name } => self.on_holding(now, id, to, name),
             Command::Reserved(result) => self.on_reserved(&result),
             Command::Saved(result) => self.on_saved(result),
             Command::Interfaces(ips) => self.on_interfaces(now, ips),

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use p2p_files::{FileHash, ShareState};
 use p2p_gossip::Ticket;
-use p2p_peers::{PeerStore, Target};
-use p2p_wire::{Entry, Envelope, EnvelopeId, NodeId, PeerRecord, encode_frame};
+use p2p_peers::{DialFailure, PeerStore, Target};
+use p2p_wire::{Entry, Envelope, EnvelopeId, MAX_FILE_NAME, NodeId, PeerRecord, encode_frame};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::command::{Command, Provider};
@@ -61,12 +61,16 @@ impl Driver {
     fn perform(&mut self, output: Output) {
         match output {
             Output::Send { to, packet } => self.send(to, &packet),
+            Output::Dial { target: target @ Target::Peer(peer), .. } if self.links.contains_key(&peer) => {
+                let cause = DialFailure::Duplicate;
+                self.stack.handle(Instant::now(), Input::DialFailed { target, cause });
+            }
             Output::Dial { target, addrs } => self.dial(target, addrs),
             Output::Hangup { peer, reason } => self.hang_up(peer, reason),
             Output::Verify { ticket, id, envelope } => self.verify(ticket, id, envelope),
             Output::Deliver { envelope, entries, late } => self.deliver(envelope, entries, late),
             Output::Lookup { id, hash, from } => self.look_up(id, hash, from),
-            Output::Found { id, provider, records } => self.found(id, provider, records),
+            Output::Found { id, provider, records, name } => self.found(id, provider, records, name),
             Output::OwnAhead(id) => self.on_own_ahead(id),
             Output::Misbehaved { peer, fault } => {
                 self.counters.misbehaved += 1;
@@ -104,7 +108,7 @@ impl Driver {
             Target::Seed(_) => None,
         };
         self.shared.tasks.spawn(async move {
-            let dial = crate::dial::establish(&shared, addrs, expected, target);
+            let dial = crate::dial::establish(&shared, addrs, expected, target, false);
             let result = tokio::select! {
                 () = shared.stop.cancelled() => return,
                 result = dial => result,
@@ -171,22 +175,23 @@ impl Driver {
         let shared = Arc::clone(&self.shared);
         self.shared.tasks.spawn(async move {
             let library = Arc::clone(&shared.library);
-            let look = move || library.get(&hash).is_some_and(|s| s.state == ShareState::Shared);
-            if tokio::task::spawn_blocking(look).await.unwrap_or(false) {
-                shared.commands.send(Command::Holding { id, to: from }).await.ok();
+            let look = move || library.get(&hash).filter(|s| s.state == ShareState::Shared);
+            if let Ok(Some(share)) = tokio::task::spawn_blocking(look).await {
+                let name = Some(share.name).filter(|n| n.len() <= MAX_FILE_NAME);
+                shared.commands.send(Command::Holding { id, to: from, name }).await.ok();
             }
         });
     }
 
-    pub(super) fn on_holding(&mut self, now: Instant, id: QueryId, to: NodeId) {
+    pub(super) fn on_holding(&mut self, now: Instant, id: QueryId, to: NodeId, name: Option<String>) {
         let Some(link) = self.stack.links().find(|l| l.peer == to) else { return };
         let records = self.own.records(&self.shared.key, crate::own::is_private(link.addr.ip()));
         let records = records.iter().map(|r| r.bytes().clone()).collect();
-        let answer = Answer { id, provider: self.shared.id, records };
+        let answer = Answer { id, provider: self.shared.id, records, name };
         self.stack.handle(now, Input::Holding { to, answer });
     }
 
-    fn found(&mut self, id: QueryId, provider: NodeId, records: Vec<Bytes>) {
+    fn found(&self, id: QueryId, provider: NodeId, records: Vec<Bytes>, name: Option<String>) {
         let Some(finder) = self.finders.get(&id) else { return };
         let mut addrs = Vec::new();
         for bytes in records {
@@ -198,7 +203,7 @@ impl Driver {
             }
         }
         // The finder has room for as many answers as can come; a slow one loses surplus providers only.
-        finder.try_send(Provider { id: provider, addrs }).ok();
+        finder.try_send(Provider { id: provider, addrs, name }).ok();
     }
 
     pub(super) fn on_ask(

@@ -155,6 +155,8 @@ pub enum Output {
         provider: NodeId,
         /// Its address records, signatures not checked.
         records: Vec<Bytes>,
+        /// What it calls the file; a hint.
+        name: Option<String>,
     },
     /// A valid envelope of this node's own key that this process did not make.
     OwnAhead(EnvelopeId),

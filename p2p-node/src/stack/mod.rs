@@ -310,7 +310,9 @@ impl<R: Rng> Stack<R> {
                 self.out.push_back(match output {
                     QueryOutput::Send { to, packet } => Output::Send { to, packet },
                     QueryOutput::Lookup { id, hash, from } => Output::Lookup { id, hash, from },
-                    QueryOutput::Found { id, provider, records } => Output::Found { id, provider, records },
+                    QueryOutput::Found { id, provider, records, name } => {
+                        Output::Found { id, provider, records, name }
+                    }
                 });
             } else {
                 return;
