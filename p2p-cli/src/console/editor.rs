@@ -1,11 +1,12 @@
 //! The line editor of a terminal: history, completion, and messages that arrive above the line being typed.
 
+use std::collections::VecDeque;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as sync;
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustyline::completion::FilenameCompleter;
 use rustyline::history::FileHistory;
@@ -25,6 +26,8 @@ const MAX_HISTORY: usize = 1_000;
 const MAX_RELAYED: usize = 64;
 /// While the editor's queue is full: how soon to look again.
 const RELAY_RETRY: Duration = Duration::from_millis(2);
+/// A text that no prompt has taken up for so long waits for the next one.
+const STUCK: Duration = Duration::from_millis(50);
 
 /// Starts the editor on a thread of its own. What is to be written while it runs goes through the printer.
 pub(crate) fn start(history: &Path, words: &Arc<Words>) -> Result<(Input, Printer), Failure> {
@@ -78,34 +81,86 @@ impl Typing {
 
 /// Text above the line being typed, or straight to the terminal while there is none.
 ///
-/// The editor's own printer blocks once a text waits that no prompt takes up. It therefore gets a thread of
-/// its own, so that what a running command says is never held up behind it.
-fn relay(mut printer: impl ExternalPrinter + Send + 'static) -> Printer {
-    let (give, texts) = sync::sync_channel::<String>(MAX_RELAYED);
-    std::thread::spawn(move || {
-        while let Ok(text) = texts.recv() {
-            let shown = if TYPING.load(Ordering::SeqCst) {
-                printer.print(text).is_ok()
-            } else {
-                straight(&text).is_ok()
+/// The editor's own printer blocks once a text waits that no prompt takes up, as happens in the moment in
+/// which a line is entered. It therefore gets a thread of its own, and what comes behind goes round it. A
+/// text caught in that moment is shown with the next prompt.
+fn relay(printer: impl ExternalPrinter + Send + 'static) -> Printer {
+    let relay = Arc::new(Relay::default());
+    let shared = Arc::clone(&relay);
+    std::thread::spawn(move || shared.run(printer));
+    Box::new(move |text| relay.give(text))
+}
+
+#[derive(Default)]
+struct Relay {
+    texts: Mutex<VecDeque<String>>,
+    filled: Condvar,
+    /// A text is with the editor's printer.
+    printing: AtomicBool,
+}
+
+impl Relay {
+    fn run(&self, mut printer: impl ExternalPrinter) {
+        loop {
+            let mut texts = self.lock();
+            let text = loop {
+                match texts.pop_front() {
+                    Some(text) => break text,
+                    None => texts = self.filled.wait(texts).unwrap_or_else(PoisonError::into_inner),
+                }
             };
-            if !shown {
-                return;
+            if !TYPING.load(Ordering::SeqCst) {
+                // Under the lock, so that nothing overtakes it. A terminal that is gone is noticed by the
+                // thread that reads it.
+                let _ = straight(&text);
+                continue;
             }
+            self.printing.store(true, Ordering::SeqCst);
+            drop(texts);
+            let _ = printer.print(text);
+            self.printing.store(false, Ordering::SeqCst);
         }
-    });
-    Box::new(move |text| {
-        let mut text = text.to_owned();
-        while TYPING.load(Ordering::SeqCst) {
-            text = match give.try_send(text) {
-                Ok(()) => return Ok(()),
-                Err(sync::TrySendError::Full(text)) => text,
-                Err(sync::TrySendError::Disconnected(_)) => return Err(io::ErrorKind::BrokenPipe.into()),
-            };
+    }
+
+    fn give(&self, text: &str) -> io::Result<()> {
+        loop {
+            if self.is_stuck() {
+                let mut texts = self.lock();
+                let waiting: String = texts.drain(..).collect();
+                straight(&waiting)?;
+                return straight(text);
+            }
+            let mut texts = self.lock();
+            let idle = texts.is_empty() && !self.printing.load(Ordering::SeqCst);
+            if idle && !TYPING.load(Ordering::SeqCst) {
+                return straight(text);
+            }
+            if texts.len() < MAX_RELAYED {
+                texts.push_back(text.to_owned());
+                self.filled.notify_one();
+                return Ok(());
+            }
+            drop(texts);
             std::thread::sleep(RELAY_RETRY);
         }
-        straight(&text)
-    })
+    }
+
+    /// The editor's printer has a text and no prompt takes it up, for longer than a moment.
+    fn is_stuck(&self) -> bool {
+        let now = || self.printing.load(Ordering::SeqCst) && !TYPING.load(Ordering::SeqCst);
+        let until = Instant::now() + STUCK;
+        while now() {
+            if Instant::now() >= until {
+                return true;
+            }
+            std::thread::sleep(RELAY_RETRY);
+        }
+        false
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.texts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn straight(text: &str) -> io::Result<()> {

@@ -56,15 +56,20 @@ impl Terminal {
 
     /// Waits until the text was shown; what came before it is forgotten.
     fn see(&mut self, text: &str) {
+        let end = self.wait(&format!("{text:?}"), |screen| screen.find(text).map(|at| at + text.len()));
+        self.screen.drain(..end);
+    }
+
+    /// Waits until `wanted` finds what it looks for in what was shown since.
+    fn wait<T>(&mut self, what: &str, wanted: impl Fn(&str) -> Option<T>) -> T {
         let until = Instant::now() + DEADLINE;
         loop {
-            if let Some(at) = self.screen.find(text) {
-                self.screen.drain(..at + text.len());
-                return;
+            if let Some(found) = wanted(&self.screen) {
+                return found;
             }
             match self.shown.recv_timeout(until.saturating_duration_since(Instant::now())) {
                 Ok(bytes) => self.screen.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(why) => panic!("{text:?} was not shown ({why}): {:?}", self.screen),
+                Err(why) => panic!("{what} was not shown ({why}): {:?}", self.screen),
             }
         }
     }
@@ -106,9 +111,9 @@ fn a_message_does_not_break_the_line_being_typed() {
             terminal.press("status\r");
         }
     }
-    for n in 0..200 {
-        terminal.see(&format!("flood {n}\r\n"));
-    }
+    let times = |screen: &str, n| screen.matches(&format!("flood {n}\r\n")).count();
+    terminal.wait("every message", |screen| (0..200).all(|n| times(screen, n) > 0).then_some(()));
+    assert!((0..200).all(|n| times(&terminal.screen, n) == 1), "{:?}", terminal.screen);
     terminal.press("msg last\r");
     friend.event("message", |m| m["text"] == "last");
 }
