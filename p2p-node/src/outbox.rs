@@ -57,6 +57,8 @@ struct State {
     gossip: Queue,
     /// When the writer took something last while the gossip queue was more than half full.
     moved: Option<Instant>,
+    /// Written after everything else: the other side stops reading at a goodbye.
+    last: Option<Bytes>,
     /// Nothing more is taken; the writer ends once both queues are empty.
     closed: bool,
 }
@@ -108,6 +110,16 @@ impl Outbox {
         self.filled.notify_one();
     }
 
+    /// [`Outbox::close`], with a goodbye behind what is queued.
+    pub(crate) fn close_with(&self, goodbye: Bytes) {
+        let mut state = self.lock();
+        if !state.closed {
+            state.last = Some(goodbye);
+        }
+        drop(state);
+        self.close();
+    }
+
     /// Waits for frames and moves up to [`BATCH_BYTES`] of them into `batch`. `false`: closed and empty.
     ///
     /// # Cancel safety
@@ -130,6 +142,10 @@ impl Outbox {
                             self.drained.notify_one();
                         }
                     }
+                    return true;
+                }
+                if let Some(last) = state.last.take() {
+                    batch.push(last);
                     return true;
                 }
                 if state.closed {
@@ -169,6 +185,19 @@ mod tests {
         outbox.push(Class::Gossip, frame(1, 5000)).unwrap();
         assert_eq!(outbox.push(Class::Gossip, frame(1, 1)), Err(Full));
         assert_eq!(outbox.push(Class::Control, frame(1, 1)), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_goodbye_goes_last() {
+        let outbox = Outbox::new(1000, Arc::default());
+        outbox.push(Class::Gossip, frame(1, 10)).unwrap();
+        outbox.push(Class::Control, frame(2, 10)).unwrap();
+        outbox.close_with(frame(3, 10));
+        let (mut batch, mut order) = (Vec::new(), Vec::new());
+        while outbox.next_batch(&mut batch).await {
+            order.extend(batch.drain(..).map(|f| f[0]));
+        }
+        assert_eq!(order, [2, 1, 3]);
     }
 
     #[tokio::test]

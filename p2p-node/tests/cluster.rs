@@ -248,3 +248,19 @@ async fn an_identity_that_runs_twice_is_noticed_and_loses_no_message() {
     });
     again.await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_just_before_leaving_arrives() {
+    for _ in 0..20 {
+        let (a, b) = (start().await, start().await);
+        let mut events = b.events();
+        a.connect(b.ticket()).await.unwrap();
+        for n in 0..10 {
+            a.send(vec![n; 20_000]).await.unwrap();
+        }
+        a.shutdown().await;
+        for n in 0..10 {
+            assert_eq!(message(&mut events).await.payload[0], n);
+        }
+    }
+}

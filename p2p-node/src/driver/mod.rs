@@ -22,7 +22,7 @@ use crate::error::ConnectError;
 use crate::event::{Direction, Event};
 use crate::info::{Connected, PeerInfo, PeerState, Status};
 use crate::link::{Closed, Inbound, LinkEvent, LinkId};
-use crate::outbox::{Class, Outbox};
+use crate::outbox::Outbox;
 use crate::own::OwnAddrs;
 use crate::packet::{ByeReason, Packet};
 use crate::query::QueryId;
@@ -209,10 +209,10 @@ impl Driver {
     /// Closes a link from this side: what is queued is still written, then a goodbye.
     fn close_link(&mut self, peer: NodeId, bye: ByeReason, cause: DownCause, reason: &str) {
         let Some(link) = self.links.remove(&peer) else { return };
-        if let Ok(frame) = encode_frame(&Packet::Bye(bye)) {
-            link.outbox.push(Class::Control, frame).ok();
+        match encode_frame(&Packet::Bye(bye)) {
+            Ok(frame) => link.outbox.close_with(frame),
+            Err(_) => link.outbox.close(),
         }
-        link.outbox.close();
         self.after_down(peer, cause, reason.to_owned());
     }
 
