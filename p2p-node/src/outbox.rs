@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use p2p_wire::MAX_FRAME_PAYLOAD;
 use tokio::sync::Notify;
 
 /// Handed to the writer at once: enough to fill four TLS records, little enough that a control frame
@@ -13,6 +14,9 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// Bytes of control frames that may wait. A link that lets this much pile up is not read by the other
 /// side and is closed.
 const CONTROL_BYTES: usize = 1 << 20;
+
+/// Bytes of the length in front of a frame.
+const PREFIX: usize = 4;
 
 /// Which queue a frame belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,8 @@ impl Queue {
 struct State {
     control: Queue,
     gossip: Queue,
+    /// Somebody waits for room: ring when there is some.
+    wanted: bool,
     /// When the writer took something last while the gossip queue was more than half full.
     moved: Option<Instant>,
     /// Written after everything else: the other side stops reading at a goodbye.
@@ -68,7 +74,7 @@ struct State {
 pub(crate) struct Outbox {
     state: Mutex<State>,
     filled: Notify,
-    /// Rung when the gossip queue falls to half of its limit.
+    /// Rung when the gossip queue falls to half of its limit, and when there is room that was waited for.
     drained: Arc<Notify>,
     gossip_limit: usize,
 }
@@ -104,6 +110,19 @@ impl Outbox {
         !state.closed && state.moved.is_some_and(|at| at.elapsed() < stuck)
     }
 
+    /// Whether any gossip frame fits. If not, `drained` is rung once one does.
+    pub(crate) fn has_room(&self) -> bool {
+        let mut state = self.lock();
+        state.wanted = !self.fits(&state);
+        !state.wanted
+    }
+
+    fn fits(&self, state: &State) -> bool {
+        state.closed
+            || state.gossip.frames.is_empty()
+            || state.gossip.bytes + MAX_FRAME_PAYLOAD + PREFIX <= self.gossip_limit
+    }
+
     /// Takes no more frames; what is queued is still written.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
@@ -134,6 +153,10 @@ impl Outbox {
                 {
                     taken += frame.len();
                     batch.push(frame);
+                }
+                if state.wanted && self.fits(&state) {
+                    state.wanted = false;
+                    self.drained.notify_one();
                 }
                 if taken > 0 {
                     if state.moved.is_some() {
@@ -198,6 +221,18 @@ mod tests {
             order.extend(batch.drain(..).map(|f| f[0]));
         }
         assert_eq!(order, [2, 1, 3]);
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_room_is_told() {
+        let drained = Arc::new(Notify::new());
+        let outbox = Outbox::new(MAX_FRAME_PAYLOAD + 1000, Arc::clone(&drained));
+        assert!(outbox.has_room());
+        outbox.push(Class::Gossip, frame(1, 1001)).unwrap();
+        assert!(!outbox.has_room());
+        outbox.next_batch(&mut Vec::new()).await;
+        drained.notified().await;
+        assert!(outbox.has_room());
     }
 
     #[tokio::test]

@@ -127,6 +127,22 @@ async fn a_burst_at_full_speed_arrives_whole() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn large_messages_beyond_what_a_queue_holds_all_arrive() {
+    let (a, b) = (start().await, start().await);
+    let mut events = b.events();
+    a.connect(addr(&b)).await.unwrap();
+    let mut expected: Vec<Vec<u8>> = (0..12).map(|n| vec![n; 1 << 20]).collect();
+    for payload in &expected {
+        a.send(payload.clone()).await.unwrap();
+    }
+    while !expected.is_empty() {
+        let arrived = message(&mut events).await.payload;
+        let at = expected.iter().position(|payload| *payload == arrived);
+        expected.remove(at.expect("no payload comes twice"));
+    }
+}
+
 async fn restart(dir: &Path) -> Node {
     local().data_dir(dir).start().await.unwrap()
 }

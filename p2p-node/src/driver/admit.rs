@@ -125,6 +125,7 @@ impl Driver {
             name: hello.name.clone(),
             agent: hello.agent,
             bye: None,
+            pulls: std::collections::VecDeque::new(),
         };
         self.links.insert(peer, handle);
         tracing::debug!(peer = %peer.short(), %addr, direction = direction.as_str(), "link up");

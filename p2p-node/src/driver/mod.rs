@@ -3,16 +3,17 @@
 mod admit;
 mod perform;
 mod publish;
+mod pulls;
 
 pub(crate) use publish::Publisher;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use p2p_peers::{DialFailure, DownCause, HangupCause, Target};
-use p2p_wire::{NodeId, encode_frame};
+use p2p_wire::{EnvelopeId, NodeId, encode_frame};
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot};
 
@@ -46,6 +47,8 @@ struct LinkHandle {
     agent: String,
     /// It said goodbye with this reason.
     bye: Option<ByeReason>,
+    /// What it asks for while its queue is full.
+    pulls: VecDeque<EnvelopeId>,
 }
 
 /// What was counted here; what the cores count they keep themselves.
@@ -57,6 +60,7 @@ struct Counters {
     announced_instead: u64,
     unreadable_private: u64,
     control_queue_full: u64,
+    pulls_full: u64,
     misbehaved: u64,
     finders_full: u64,
 }
@@ -72,7 +76,7 @@ pub(crate) struct Driver {
     claims: Claims,
     waiters: Vec<(NodeId, oneshot::Sender<Connected>)>,
     finders: BTreeMap<QueryId, mpsc::Sender<Provider>>,
-    finder_order: std::collections::VecDeque<QueryId>,
+    finder_order: VecDeque<QueryId>,
     publisher: Publisher,
     push_cache: PushCache,
     own: OwnAddrs,
@@ -109,7 +113,7 @@ impl Driver {
             next_link: 0,
             waiters: Vec::new(),
             finders: BTreeMap::new(),
-            finder_order: std::collections::VecDeque::new(),
+            finder_order: VecDeque::new(),
             publisher,
             push_cache: PushCache::default(),
             own,
@@ -128,6 +132,7 @@ impl Driver {
         self.reserve_numbers();
         while self.stopped.is_none() {
             self.perform_all();
+            self.answer_pulls();
             self.flush_messages();
             let stack_due = self.stack.poll_timeout();
             let due = [stack_due, self.publisher.retry_at()].into_iter().flatten().min();
@@ -137,7 +142,7 @@ impl Driver {
                 () = self.shared.stop.cancelled() => break,
                 Some(event) = self.link_events.recv() => self.on_link_event(event),
                 Some(command) = self.commands.recv(), if self.publisher.has_room() => self.on_command(command),
-                () = drained.notified(), if self.publisher.is_waiting() => {}
+                () = drained.notified(), if self.publisher.is_waiting() || self.has_pulls() => {}
                 () = tokio::time::sleep_until(due.into()) => {}
             }
             self.on_clock(Instant::now());
@@ -191,6 +196,7 @@ impl Driver {
                     self.stack.with_table(now, |table, now| table.disconnect(now, from));
                 }
             }
+            Inbound::Packet(Packet::Graft(Some(id))) => self.on_pull(now, from, id),
             Inbound::Packet(packet) => self.stack.handle(now, Input::Packet { from, packet }),
         }
     }

@@ -267,7 +267,7 @@ impl Driver {
             ("new_authors", gossip.refused_new_authors + gossip.refused_authors_full),
             ("busy", gossip.refused_busy),
             ("announcements", gossip.refused_ihaves + gossip.refused_announced),
-            ("pulls", gossip.pulls_refused + gossip.pulls_unknown),
+            ("pulls", gossip.pulls_refused + gossip.pulls_unknown + self.counters.pulls_full),
             ("pulls_abandoned", gossip.pulls_abandoned),
             ("duplicates", gossip.duplicates),
             ("addresses", table.refused_addrs),

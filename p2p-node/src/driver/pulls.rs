@@ -1,0 +1,52 @@
+//! Envelopes that a neighbour asks for while its link is full: they wait for room.
+//!
+//! A push that does not fit into a queue is announced instead. That would not do for the answer to a pull:
+//! the neighbour has asked already and does not ask again because of another announcement.
+
+use std::time::Instant;
+
+use p2p_wire::{EnvelopeId, NodeId};
+
+use crate::packet::Packet;
+use crate::stack::Input;
+
+use super::Driver;
+
+/// Pulls of one neighbour that wait for room: all that it remembers of our announcements. What it asks for
+/// beyond is not answered, and counted.
+const MAX_PULLS: usize = 4096;
+
+impl Driver {
+    /// A neighbour asks for an envelope.
+    pub(super) fn on_pull(&mut self, now: Instant, from: NodeId, id: EnvelopeId) {
+        let Some(link) = self.links.get_mut(&from) else { return };
+        if link.pulls.is_empty() && link.outbox.has_room() {
+            self.stack.handle(now, Input::Packet { from, packet: Packet::Graft(Some(id)) });
+        } else if link.pulls.len() < MAX_PULLS {
+            link.pulls.push_back(id);
+        } else {
+            self.counters.pulls_full += 1;
+        }
+    }
+
+    /// Whether some neighbour waits for an answer.
+    pub(super) fn has_pulls(&self) -> bool {
+        self.links.values().any(|link| !link.pulls.is_empty())
+    }
+
+    /// Answers what waits, as far as there is room.
+    pub(super) fn answer_pulls(&mut self) {
+        let waiting: Vec<NodeId> =
+            self.links.iter().filter(|(_, link)| !link.pulls.is_empty()).map(|(peer, _)| *peer).collect();
+        for from in waiting {
+            while let Some(link) = self.links.get_mut(&from)
+                && link.outbox.has_room()
+                && let Some(id) = link.pulls.pop_front()
+            {
+                let packet = Packet::Graft(Some(id));
+                self.stack.handle(Instant::now(), Input::Packet { from, packet });
+                self.perform_all();
+            }
+        }
+    }
+}
