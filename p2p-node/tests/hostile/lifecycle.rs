@@ -1,0 +1,169 @@
+//! Starts on a damaged or taken directory, taken ports, and who is let in or kept out (faults 36, 37, 45).
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use p2p_node::{ConnectError, Event, FetchOptions, Node, PeerState, StartError};
+
+use crate::util::{key, local, message, peer, peer_down, peer_up, start, target, until};
+
+async fn in_dir(dir: &Path) -> Result<Node, StartError> {
+    local().data_dir(dir).start().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_peer_table_is_moved_aside_with_a_warning() {
+    let damages: [&[u8]; 6] =
+        [b"", b"{\"version\": 1, \"pe", &[0xff; 1000], b"{\"version\": 999}", b"null", &[b'['; 100_000]];
+    for damage in damages {
+        let what = String::from_utf8_lossy(&damage[..damage.len().min(20)]).into_owned();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("state.json"), damage).unwrap();
+        let began = Instant::now();
+        let node = in_dir(dir.path()).await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(3), "{what}: started after {:?}", began.elapsed());
+        let mut events = node.events();
+        let warning = until(&mut events, |e| if let Event::Warning(text) = e { Some(text) } else { None });
+        assert!(warning.await.contains("moved to"), "{what}");
+        let aside = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        let aside: Vec<_> = aside.filter(|p| p.to_string_lossy().contains("state.json.corrupt-")).collect();
+        assert_eq!(aside.len(), 1, "{what}: {aside:?}");
+        assert_eq!(fs::read(&aside[0]).unwrap(), damage);
+        // It works, and what it saves is good again.
+        let other = start().await;
+        node.connect(target(&other)).await.unwrap();
+        node.shutdown().await;
+        drop(node);
+        let again = in_dir(dir.path()).await.unwrap();
+        assert!(peer(&again, other.id()).await.is_some(), "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_key_file_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = in_dir(dir.path()).await.unwrap();
+    let id = node.id();
+    node.shutdown().await;
+    drop(node);
+    let path = dir.path().join("identity.key");
+    let whole = fs::read(&path).unwrap();
+    for damage in [&b""[..], &whole[..whole.len() - 2], &[0; 100], b"none of this is a key\n"] {
+        fs::write(&path, damage).unwrap();
+        let error = in_dir(dir.path()).await.unwrap_err();
+        assert!(matches!(&error, StartError::Identity { path: p, .. } if *p == path), "{error}");
+        assert_eq!(fs::read(&path).unwrap(), damage);
+    }
+    fs::write(&path, &whole).unwrap();
+    assert_eq!(in_dir(dir.path()).await.unwrap().id(), id);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_node_on_one_directory_is_refused_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = in_dir(dir.path()).await.unwrap();
+    let began = Instant::now();
+    let error = in_dir(dir.path()).await.unwrap_err();
+    assert!(began.elapsed() < Duration::from_secs(1), "after {:?}", began.elapsed());
+    assert!(matches!(&error, StartError::InUse { path } if path == dir.path()), "{error}");
+    let other = start().await;
+    first.connect(target(&other)).await.unwrap();
+    first.shutdown().await;
+    drop(first);
+    in_dir(dir.path()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_port_is_named_and_nothing_is_left_running() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken_addr = taken.local_addr().unwrap();
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (node_port, file_port) = (free(), free());
+    let at = |port: u16, files: u16| local().data_dir(dir.path()).port(port).file_port(files).start();
+    for (port, files) in [(taken_addr.port(), file_port), (node_port, taken_addr.port())] {
+        let error = at(port, files).await.unwrap_err();
+        assert!(matches!(error, StartError::Listen { addr, .. } if addr == taken_addr), "{error}");
+    }
+    // Neither the directory nor the other port is held.
+    let node = at(node_port, file_port).await.unwrap();
+    assert_eq!(node.listen_addrs()[0].port(), node_port);
+    assert!(matches!(local().port(7).file_port(7).start().await, Err(StartError::Config(_))));
+    // An address that this machine does not have.
+    let elsewhere = Node::builder().host([192, 0, 2, 1]).port(0).file_port(0).start().await;
+    assert!(matches!(elsewhere, Err(StartError::Listen { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disconnected_peer_stays_away_until_it_is_asked_for() {
+    let (a, b) = (start().await, start().await);
+    let mut at_b = b.events();
+    a.connect(target(&b)).await.unwrap();
+    peer_up(&mut at_b, a.id()).await;
+    a.disconnect(b.id()).await.unwrap();
+    assert_eq!(peer_down(&mut at_b, a.id()).await, "it disconnected");
+    for (node, other) in [(&a, &b), (&b, &a)] {
+        assert_eq!(node.status().await.links, 0);
+        let state = peer(node, other.id()).await.unwrap().state;
+        assert!(matches!(state, PeerState::Known | PeerState::Backoff), "{state:?}");
+    }
+    assert!(a.disconnect(b.id()).await.is_err(), "there is nothing left to end");
+    assert!(a.disconnect(key(1).id()).await.is_err());
+    b.connect(a.id()).await.unwrap();
+    a.send("back").await.unwrap();
+    assert_eq!(message(&mut at_b).await.text(), Some("back"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_banned_peer_gets_neither_link_nor_file_until_it_is_unbanned() {
+    let dir = tempfile::tempdir().unwrap();
+    let (a, b) = (in_dir(&dir.path().join("a")).await.unwrap(), start().await);
+    let file = dir.path().join("file.bin");
+    fs::write(&file, [9; 5000]).unwrap();
+    let ticket = a.file_ticket(&a.share(&file).await.unwrap());
+    let mut at_b = b.events();
+    b.connect(target(&a)).await.unwrap();
+    a.ban(b.id()).await.unwrap();
+    assert_eq!(peer_down(&mut at_b, a.id()).await, "it has banned this node");
+    let refused = b.connect(target(&a)).await.unwrap_err();
+    assert!(matches!(&refused, ConnectError::Refused { reason } if reason.contains("banned")), "{refused}");
+    assert_eq!(a.connect(target(&b)).await, Err(ConnectError::Banned(b.id())));
+    assert_eq!(a.connect(b.ticket()).await.unwrap_err().code(), "banned");
+    assert_eq!(peer(&a, b.id()).await.unwrap().state, PeerState::Banned);
+    let options =
+        || FetchOptions { to: Some(dir.path().join("got.bin")), timeout: Some(Duration::from_millis(300)) };
+    let error = b.fetch(ticket.clone(), options()).finish().await.unwrap_err();
+    assert_eq!(error.code(), "providers_failed", "{error}");
+    assert!(!dir.path().join("got.bin").exists());
+    // Over a restart too.
+    a.shutdown().await;
+    drop(a);
+    let a = in_dir(&dir.path().join("a")).await.unwrap();
+    assert_eq!(b.connect(target(&a)).await.unwrap_err().code(), "refused");
+    assert!(a.ban(a.id()).await.is_err(), "nobody bans itself");
+    a.unban(b.id()).await.unwrap();
+    assert!(a.unban(b.id()).await.is_err(), "it is not banned any more");
+    b.connect(target(&a)).await.unwrap();
+    let ticket = a.file_ticket(&a.share(&file).await.unwrap());
+    b.fetch(ticket, options()).finish().await.unwrap();
+    assert_eq!(fs::read(dir.path().join("got.bin")).unwrap(), [9; 5000]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_left_takes_no_link_until_it_joins_again() {
+    let (a, b) = (start().await, start().await);
+    let (mut at_a, mut at_b) = (a.events(), b.events());
+    a.connect(target(&b)).await.unwrap();
+    a.leave().await;
+    assert_eq!(peer_down(&mut at_b, a.id()).await, "it leaves");
+    peer_down(&mut at_a, b.id()).await;
+    let refused = b.connect(target(&a)).await.unwrap_err();
+    assert!(matches!(&refused, ConnectError::Refused { reason } if reason.contains("leaves")), "{refused}");
+    assert_eq!((a.status().await.links, b.status().await.links), (0, 0));
+    assert_eq!(a.send("to nobody").await.unwrap().queued_links, 0);
+    // Of itself nothing comes back; asked for, everything does.
+    a.connect(target(&b)).await.unwrap();
+    b.send("welcome back").await.unwrap();
+    assert_eq!(message(&mut at_a).await.text(), Some("welcome back"));
+}

@@ -1,0 +1,17 @@
+//! Attacks and faults over real sockets: what a hostile peer, a broken disk or a bad moment may do to a
+//! node, and that it goes on serving an honest peer all the same.
+//!
+//! The hostile side is not a node: it speaks TLS and frames by hand (`util`).
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod dialling;
+mod flood;
+mod forgery;
+mod frames;
+mod greeting;
+mod lifecycle;
+mod line;
+mod lists;
+mod tls;
+mod util;
