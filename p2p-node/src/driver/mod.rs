@@ -134,6 +134,10 @@ impl Driver {
             self.perform_all();
             self.answer_pulls();
             self.flush_messages();
+            if self.unsaved && !self.saving {
+                (self.unsaved, self.saving) = (false, true);
+                self.save_in_background();
+            }
             let stack_due = self.stack.poll_timeout();
             let due = [stack_due, self.publisher.retry_at()].into_iter().flatten().min();
             let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
@@ -153,10 +157,6 @@ impl Driver {
     fn on_clock(&mut self, now: Instant) {
         if self.stack.poll_timeout().is_some_and(|due| due <= now) {
             self.stack.handle(now, Input::Timeout);
-        }
-        if self.unsaved && !self.saving {
-            (self.unsaved, self.saving) = (false, true);
-            self.save_in_background();
         }
     }
 
