@@ -16,6 +16,8 @@ mod restore;
 mod snapshot;
 mod store;
 mod table;
+#[cfg(test)]
+mod testing;
 mod timers;
 
 pub use addr::{PeerAddr, Reach, is_dialable, reach};
@@ -33,12 +35,3 @@ pub use snapshot::{
 };
 pub use store::{LoadError, PeerStore, SaveError};
 pub use table::PeerTable;
-
-#[cfg(test)]
-mod testing {
-    /// Some instant; tests count from here.
-    #[expect(clippy::disallowed_methods, reason = "there is no other way to make an instant")]
-    pub(crate) fn start() -> std::time::Instant {
-        std::time::Instant::now()
-    }
-}
