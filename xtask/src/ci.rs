@@ -104,7 +104,7 @@ fn doc() -> Result<()> {
 
 /// Unit, integration and doc tests. All features, so that dependencies are built in one shape for every step.
 fn test() -> Result<()> {
-    cargo(&["test", "--workspace", "--all-features", "--locked"])?;
+    cargo(&["test", "--workspace", "--all-features", "--locked", "--no-fail-fast"])?;
     TESTED.store(true, Ordering::Relaxed);
     Ok(())
 }

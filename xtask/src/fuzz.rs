@@ -1,6 +1,7 @@
 //! `cargo xtask fuzz`: runs the targets of `fuzz/`, each for a while.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -48,11 +49,17 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
 
 fn run_target(target: &str, seconds: u32) -> Result<()> {
     let mut command = Command::new("cargo");
-    command.current_dir(workspace::root()).args(["+nightly", "fuzz", "run", target, "--"]);
+    command.current_dir(workspace::root()).args(["+nightly", "fuzz", "run", target]);
+    if let Some(elsewhere) = std::env::var_os("CARGO_TARGET_DIR") {
+        command.arg("--target-dir").arg(Path::new(&elsewhere).join("fuzz"));
+    }
+    command.arg("--");
     command.arg(format!("-max_total_time={seconds}"));
     command.arg(format!("-rss_limit_mb={RSS_LIMIT_MIB}"));
     command.arg(format!("-timeout={SLOWEST}"));
     command.args(["-print_final_stats=1", "-verbosity=0"]);
+    // The sanitizer keeps freed memory to find its use; by default half of what a target may have.
+    command.env("ASAN_OPTIONS", "quarantine_size_mb=64");
     // The toolchain is chosen by `+nightly`; what this task was started with must not decide it again.
     for key in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", "CARGO_TARGET_DIR"] {
         command.env_remove(key);
