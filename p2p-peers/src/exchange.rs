@@ -9,7 +9,7 @@ use crate::{Key, PeerTable, Scope};
 
 impl<P: Key, R: Rng> PeerTable<P, R> {
     /// The signed records to tell `to`, each as its owner signed it: those of linked peers first, then of peers linked
-    /// within [`Config::recent`](crate::Config::recent), at most [`MAX_EXCHANGE`](crate::MAX_EXCHANGE), a random
+    /// within [`Config::recent`](crate::Config::recent), at most [`MAX_EXCHANGE`], a random
     /// choice if there are more. Local ones only if the link to `to` is itself private or loopback; never its own.
     ///
     /// Hearsay is not told on: every record told was vouched for by a link of ours, so the records of peers that are
