@@ -259,10 +259,17 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    fn cancel(&self) {
+    /// Ends the download with this error once nothing of it is left, unless it is complete just now.
+    async fn give_up(&self, error: FetchError) -> Result<Fetched, FetchError> {
         if let Some(download) = &self.download {
             download.cancel();
+            while let Some(event) = download.next_event().await {
+                if let DownloadEvent::Finished(finished) = event {
+                    return Ok(self.fetched(finished));
+                }
+            }
         }
+        Err(error)
     }
 
     async fn until_done(
@@ -288,8 +295,8 @@ impl<'a> Job<'a> {
                 // The end of the download goes before giving up on it.
                 biased;
                 () = cancel.cancelled() => {
-                    self.cancel();
-                    return Err(if self.shared.stop.is_cancelled() { FetchError::Stopped } else { FetchError::Cancelled });
+                    let stopped = self.shared.stop.is_cancelled();
+                    return self.give_up(if stopped { FetchError::Stopped } else { FetchError::Cancelled }).await;
                 }
                 event = next_event(self.download.as_ref()) => {
                     if let Some(result) = self.on_event(event) {
@@ -307,8 +314,7 @@ impl<'a> Job<'a> {
                     everybody = true;
                 }
                 () = sleep_until(give_up.unwrap_or(ask_at)), if give_up.is_some() => {
-                    self.cancel();
-                    return Err(self.nobody());
+                    return self.give_up(self.nobody()).await;
                 }
             }
         }

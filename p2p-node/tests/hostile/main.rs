@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod dialling;
+mod files;
 mod flood;
 mod forgery;
 mod frames;
