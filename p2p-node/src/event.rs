@@ -180,7 +180,7 @@ fn wake(mut ring: MutexGuard<'_, Ring>) {
 }
 
 /// The events of a node, from the moment of [`Node::events`](crate::Node::events) on; a
-/// [`Stream`](futures_core::Stream).
+/// [`Stream`].
 ///
 /// The node never waits for a reader. One that is too slow finds [`Event::Lagged`] in place of what it
 /// missed (at most 65,536 events or 32 MiB of payload are kept).

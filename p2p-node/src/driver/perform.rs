@@ -1,4 +1,4 @@
-//! Carries out what the [`Stack`] wants. Nothing here waits.
+//! Carries out what the [`Stack`](crate::Stack) wants. Nothing here waits.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
