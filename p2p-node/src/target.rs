@@ -52,7 +52,12 @@ impl FromStr for Target {
         if text.is_empty() {
             return Err(ParseTargetError::Empty);
         }
-        if text.len() > 4 && text.is_char_boundary(4) && text[..4].eq_ignore_ascii_case("p2p:") {
+        // A ticket, unless it is a host of that name and its port: no ticket is that short.
+        if text.len() > 4
+            && text.is_char_boundary(4)
+            && text[..4].eq_ignore_ascii_case("p2p:")
+            && text[4..].parse::<u16>().is_err()
+        {
             let ticket = text.parse().map_err(ParseTargetError::Ticket)?;
             return Ok(Self::Ticket(Box::new(ticket)));
         }
@@ -126,6 +131,7 @@ mod tests {
     #[test]
     fn a_missing_port_is_the_default_one() {
         assert_eq!("::1".parse(), Ok(Target::Addr("[::1]:65432".parse().unwrap())));
+        assert_eq!("p2p:7000".parse(), Ok(Target::Host("p2p".into(), 7000)));
         assert_eq!("localhost".parse(), Ok(Target::Host("localhost".into(), DEFAULT_PORT)));
     }
 }

@@ -1,7 +1,7 @@
 //! A few nodes on loopback, as a program that embeds them would run them.
 #![expect(clippy::unwrap_used, reason = "the line that panics says what failed")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -111,9 +111,14 @@ async fn a_burst_at_full_speed_arrives_whole() {
     for node in &nodes[1..] {
         let mut events = node.events();
         readers.push(tokio::spawn(async move {
-            for n in 0..BURST {
+            let (mut missing, mut last): (BTreeSet<u64>, _) = ((0..BURST).collect(), 0);
+            while !missing.is_empty() {
                 let m = message(&mut events).await;
-                assert_eq!(m.payload[..8], n.to_be_bytes());
+                let n = u64::from_be_bytes(m.payload[..8].try_into().unwrap());
+                assert!(missing.remove(&n), "{n} came twice");
+                // The first one met of an author may overtake those sent just before it; they are marked.
+                assert!(m.late || n >= last, "{n} after {last}");
+                last = last.max(n);
             }
         }));
     }
