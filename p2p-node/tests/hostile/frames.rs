@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use p2p_node::{ByeReason, Packet};
+use p2p_node::{ByeReason, Event, Packet};
 use p2p_wire::{MAX_FRAME_CONTROL, MAX_FRAME_PAYLOAD, MAX_PAYLOAD, NewEntry};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -57,8 +57,11 @@ async fn frames_of_exactly_the_limit_are_taken() {
     peer.write(&push(largest.bytes())).await;
     peer.ping(1).await;
     assert_eq!(refused(&stage.victim, "unknown_frames").await, 1);
-    let delivered = stage.alive().await;
-    assert!(delivered.victim == delivered.honest && delivered.honest == [payload]);
+    // The victim announces it, and the honest node pulls it: that may take longer than the marks of `alive`.
+    let whole = |event: Event| matches!(event, Event::Message(m) if m.payload == payload).then_some(());
+    stage.victim_event(whole).await;
+    stage.honest_event(whole).await;
+    stage.alive_and_untouched().await;
 }
 
 /// A MessagePack map of one field: `{name: value}`.
