@@ -32,6 +32,9 @@ pub(crate) struct Options {
     /// Data directory: identity, state.json, shared files, content/ [default: the platform's data folder]
     #[arg(long, global = true, value_name = "DIR", env = "P2P_DATA", hide_env_values = true, value_hint = ValueHint::DirPath)]
     pub(crate) data: Option<PathBuf>,
+    /// Where fetched files go and `refresh` looks [default: content in the data directory]
+    #[arg(long, global = true, value_name = "DIR", env = "P2P_CONTENT", hide_env_values = true, value_hint = ValueHint::DirPath)]
+    pub(crate) content: Option<PathBuf>,
     /// A TOML file with these options as keys; what is typed here or set in the environment counts more
     #[arg(long, global = true, value_name = "FILE", env = "P2P_CONFIG", hide_env_values = true, value_hint = ValueHint::FilePath)]
     #[serde(skip)]

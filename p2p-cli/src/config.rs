@@ -43,6 +43,7 @@ impl Settings {
         let on = |switch: Option<bool>| switch.unwrap_or(false);
         let mut node = Config::default();
         node.data_dir = Some(data_dir);
+        node.content_dir = options.content;
         node.host = options.host;
         node.port = options.port.unwrap_or(node.port);
         node.file_port = options.file_port.unwrap_or(node.file_port);
@@ -87,6 +88,7 @@ fn merge(typed: Options, file: Options) -> Options {
     let logged = typed.verbose > 0 || typed.quiet > 0;
     Options {
         data: typed.data.or(file.data),
+        content: typed.content.or(file.content),
         config: typed.config,
         host: typed.host.or(file.host),
         port: typed.port.or(file.port),

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::util::{Running, Scratch, code, is_hash, keys, lines, p2p, pair, run, stderr, stdout};
+use crate::util::{Node, Running, Scratch, code, is_hash, keys, lines, p2p, pair, run, stderr, stdout};
 
 fn same(a: &Path, b: &Path) {
     assert!(fs::read(a).unwrap() == fs::read(b).unwrap(), "{} and {} differ", a.display(), b.display());
@@ -34,6 +34,21 @@ fn a_file_is_fetched_by_its_hash() {
     let taken = b.ask(&format!("req {ticket} '{}'", to.display()));
     keys(&taken, &["event", "command", "hash", "error", "detail"]);
     assert_eq!((&taken["event"], &taken["error"]), (&json!("file_failed"), &json!("exists")));
+}
+
+#[test]
+fn fetched_files_go_where_the_content_folder_is_told_to_be() {
+    let scratch = Scratch::new();
+    let mut a = Node::start(&scratch.path("a"));
+    let content = scratch.path("downloads");
+    let mut b = Node::start_with(&scratch.path("b"), &["--content".as_ref(), content.as_os_str()]);
+    b.connect(&a);
+    let file = scratch.file("film.bin", 100_000);
+    let added = a.ask(&format!("add {}", file.display()));
+    b.ask(&format!("req {}", added["hash"].as_str().unwrap()));
+    same(&file, &content.join("film.bin"));
+    fs::write(content.join("notes.txt"), "new").unwrap();
+    assert_eq!(b.ask("refresh")["added"], 1);
 }
 
 /// A running `p2p share`, and what it said of the file.
