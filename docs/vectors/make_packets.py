@@ -83,6 +83,26 @@ def envelope_id(envelope):
     return envelope[1:50]
 
 
+def groups(number):
+    """7 bits a byte, lowest first, the top bit set on all but the last."""
+    out = b""
+    while number > 0x7f:
+        out += u(number & 0x7f | 0x80, 1)
+        number >>= 7
+    return out + u(number, 1)
+
+
+def ihave_line(line, before):
+    envelope, hops, wait = line
+    run, first, count = (int.from_bytes(envelope[a:b], "big") for a, b in [(32, 40), (40, 48), (48, 49)])
+    same = before[:32] == envelope[:32]
+    parts = [("flags: 1 wait, 2 author of the line before, 4 a count follows", u(wait + 2 * same + 4 * (count != 1), 1))]
+    parts += [] if same else [("author", envelope[:32])]
+    parts += [("first seq", envelope[40:48]), ("first seq less run", groups(first - run))]
+    parts += [("count", envelope[48:])] if count != 1 else []
+    return parts + [("hops its push would carry", u(hops, 1))]
+
+
 def query(ttl, seed=ALICE, signed_hash=HASH, hash_=HASH):
     origin = node_id(seed)
     signature = key(seed).sign(b"p2p/query/1" + origin + QUESTION + signed_hash)
@@ -105,20 +125,24 @@ def vectors():
     yield vector("pong", "pong", 4, mapped({"n": 300}), n=300)
     for name, records in [("none", []), ("two", [RECORD, LOCAL])]:
         yield vector(f"peers, {name}", "peers", 5, mapped({"r": records}), records=[r.hex() for r in records])
-    for name, hops, envelope in [("from its author", 1, ONE), ("private, far away", 258, PRIVATE)]:
-        parts = [("hops", u(hops, 2)), ("envelope, as in envelopes.json", envelope)]
+    for name, hops, renew, envelope in [("from its author", 1, False, ONE), ("private, far away", 258, False, PRIVATE),
+                                        ("makes the tree anew", 3, True, ONE)]:
+        parts = [("hops, top bit: makes the tree anew", u(hops | (renew << 15), 2)),
+                 ("envelope, as in envelopes.json", envelope)]
         yield vector(f"push, {name}", "push", 16, parts,
-                     hops=hops, id=envelope_id(envelope).hex(), envelope=envelope.hex())
-    ids = [(envelope_id(ONE), 1), (envelope_id(PRIVATE), 65535)]
-    parts = []
-    for envelope, hops in ids:
-        parts += [("author", envelope[:32]), ("run", envelope[32:40]), ("first seq", envelope[40:48]),
-                  ("count", envelope[48:]), ("hops its push would carry", u(hops, 2))]
-    yield vector("ihave, two", "ihave", 17, parts, ids=[{"id": i.hex(), "hops": h} for i, h in ids])
+                     hops=hops, renew=renew, id=envelope_id(envelope).hex(), envelope=envelope.hex())
+    far = envelope_id(ONE)[:32] + u(1000, 8) + u(301000, 8) + u(64, 1)
+    for name, ids in [("two", [(envelope_id(ONE), 1, True), (envelope_id(PRIVATE), 255, False)]),
+                      ("two of one author", [(envelope_id(ONE), 1, False), (far, 2, True)])]:
+        parts = [part for n in range(len(ids)) for part in ihave_line(ids[n], ids[n - 1][0] if n else b"")]
+        yield vector(f"ihave, {name}", "ihave", 17, parts,
+                     ids=[{"id": i.hex(), "hops": h, "wait": w} for i, h, w in ids])
     yield vector("ihave, none", "ihave", 17, [], ids=[])
     yield vector("graft with an id", "graft", 18, [("id", envelope_id(ONE))], id=envelope_id(ONE).hex())
     yield vector("graft without an id", "graft", 18, [], id=None)
     yield vector("prune", "prune", 19, [])
+    wanted = [envelope_id(ONE), envelope_id(PRIVATE)]
+    yield vector("iwant, two", "iwant", 26, [("id", i) for i in wanted], ids=[i.hex() for i in wanted])
     for ttl in (1, 16):
         parts, values = query(ttl)
         yield vector(f"query, time to live {ttl}", "query", 32, parts, **values)
@@ -158,8 +182,14 @@ def refused():
     yield body("push without an envelope", 16, u(1, 2))
     yield body("push of an envelope that is cut off", 16, u(1, 2) + ONE[:-1])
     yield body("push with a byte behind the envelope", 16, u(1, 2) + ONE + b"\x00")
-    yield body("ihave, cut off", 17, envelope_id(ONE) + b"\x00")
-    yield body("ihave of an id without entries", 17, envelope_id(ONE)[:48] + b"\x00" + u(1, 2))
+    line = b"".join(part for _, part in ihave_line((envelope_id(ONE), 1, True), b""))
+    yield body("ihave, cut off", 17, line[:-1])
+    yield body("ihave with flags of a newer version", 17, u(line[0] | 8, 1) + line[1:])
+    yield body("ihave whose first line names no author", 17, u(line[0] | 2, 1) + line[33:])
+    yield body("ihave of an id without entries", 17, u(5, 1) + line[1:33] + u(9, 8) + b"\x00\x00\x01")
+    yield body("ihave from before its run", 17, u(1, 1) + line[1:33] + u(9, 8) + b"\x0a\x01")
+    yield body("ihave with a number longer than need be", 17, u(1, 1) + line[1:33] + u(9, 8) + b"\x81\x00\x01")
+    yield body("iwant of 48 bytes", 26, envelope_id(ONE)[:48])
     yield body("graft of 48 bytes", 18, envelope_id(ONE)[:48])
     yield body("graft of 50 bytes", 18, envelope_id(ONE) + b"\x00")
     yield body("prune with a body", 19, b"\x00")

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use p2p_gossip::{Config, EnvelopeId, Gossip, Input, Message, Output, Ticket};
+use p2p_gossip::{Announced, Config, EnvelopeId, Gossip, Input, Message, Output, Ticket};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -37,13 +37,23 @@ impl Bytewise<'_> {
     }
 
     fn message(&mut self) -> Message<u8> {
-        match self.u8() % 4 {
-            0 => Message::Push { id: self.id(), hops: self.u8().into(), envelope: self.envelope() },
+        match self.u8() % 5 {
+            0 => {
+                let (id, hops) = (self.id(), self.u8().into());
+                Message::Push { id, hops, renew: self.u8().is_multiple_of(2), envelope: self.envelope() }
+            }
             1 => {
                 let count = self.u8() % 8;
-                Message::IHave { ids: (0..count).map(|_| (self.id(), 1)).collect() }
+                let wait = self.u8().is_multiple_of(2);
+                Message::IHave {
+                    ids: (0..count).map(|_| Announced { id: self.id(), hops: 1, wait }).collect(),
+                }
             }
             2 => Message::Graft { id: self.u8().is_multiple_of(2).then(|| self.id()) },
+            3 => {
+                let count = self.u8() % 8;
+                Message::IWant { ids: (0..count).map(|_| self.id()).collect() }
+            }
             _ => Message::Prune,
         }
     }

@@ -65,6 +65,7 @@ fn drain(me: &'static str, core: &mut Core, now: Instant, wire: &mut Vec<Frame>)
             }
             Output::Append { .. } => {}
             Output::OwnAhead { id } => println!("{me}: {id:?} is ours, but not from here"),
+            Output::Withholds { peer } => println!("{me}: {peer} brings nothing"),
             Output::Misbehaved { peer, fault } => println!("{me}: {peer} {fault}"),
         }
     }

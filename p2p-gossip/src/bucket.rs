@@ -6,37 +6,58 @@ use std::time::{Duration, Instant};
 /// free again.
 #[derive(Debug)]
 pub(crate) struct Bucket {
-    /// Thousandths of a token, so that refilling in small steps loses nothing worth having.
-    milli: i64,
-    per_sec: u32,
+    /// So many make a token that one token a minute comes in whole ones, one a millisecond: refilling in small
+    /// steps loses nothing worth having.
+    parts: i64,
+    per_minute: i64,
     burst: u32,
     refilled: Instant,
 }
 
+/// Parts of a token.
+const TOKEN: i64 = 60_000;
+
 impl Bucket {
     pub(crate) fn new(now: Instant, per_sec: u32, burst: u32) -> Self {
-        Self { milli: i64::from(burst) * 1_000, per_sec, burst, refilled: now }
+        Self::with_rate(now, i64::from(per_sec) * 60, burst)
+    }
+
+    pub(crate) fn per_minute(now: Instant, per_minute: u32, burst: u32) -> Self {
+        Self::with_rate(now, i64::from(per_minute), burst)
+    }
+
+    fn with_rate(now: Instant, per_minute: i64, burst: u32) -> Self {
+        Self { parts: i64::from(burst) * TOKEN, per_minute, burst, refilled: now }
+    }
+
+    /// Takes a token if one is there.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        let has = self.has(now);
+        if has {
+            self.spend(now);
+        }
+        has
     }
 
     /// Whether a whole token is there.
     pub(crate) fn has(&mut self, now: Instant) -> bool {
         self.refill(now);
-        self.milli >= 1_000
+        self.parts >= TOKEN
     }
 
     /// Takes a token, there or not.
     pub(crate) fn spend(&mut self, now: Instant) {
         self.refill(now);
-        self.milli = self.milli.saturating_sub(1_000);
+        self.parts = self.parts.saturating_sub(TOKEN);
     }
 
     fn refill(&mut self, now: Instant) {
         let elapsed = now.saturating_duration_since(self.refilled);
         let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        let gained = i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(i64::from(self.per_sec));
+        let gained = i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(self.per_minute);
         // Whole milliseconds only: the rest counts next time.
         self.refilled += Duration::from_millis(millis);
-        self.milli = self.milli.saturating_add(gained).min(i64::from(self.burst) * 1_000);
+        self.parts = self.parts.saturating_add(gained).min(i64::from(self.burst) * TOKEN);
     }
 }
 

@@ -11,10 +11,19 @@ use crate::message::{EnvelopeId, Key, Ticket};
 #[derive(Debug)]
 pub(crate) struct Candidate<P> {
     pub(crate) envelope: Bytes,
-    /// Hops of the first copy.
+    /// Hops of the first copy, and whether it is to make the tree anew.
     pub(crate) hops: u16,
+    pub(crate) renew: bool,
     /// Not empty; the first sender first.
-    pub(crate) senders: Vec<P>,
+    pub(crate) senders: Vec<Sender<P>>,
+}
+
+/// Who sent a copy.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sender<P> {
+    pub(crate) peer: P,
+    /// We had asked for it; otherwise the tree brought it.
+    pub(crate) asked: bool,
 }
 
 /// What became of a copy whose id is being checked already.
@@ -76,7 +85,7 @@ impl<P: Key, A: Key> Checks<P, A> {
     ) -> Option<(Ticket, Bytes, P)> {
         debug_assert!(!self.open.contains_key(&id), "one check per id");
         let first = candidates.front()?;
-        let (envelope, from) = (first.envelope.clone(), *first.senders.first()?);
+        let (envelope, from) = (first.envelope.clone(), first.senders.first()?.peer);
         for candidate in &candidates {
             self.charge(candidate);
         }
@@ -91,17 +100,23 @@ impl<P: Key, A: Key> Checks<P, A> {
     pub(crate) fn copy(
         &mut self,
         id: &EnvelopeId<A>,
-        from: P,
-        hops: u16,
+        sender: Sender<P>,
+        (hops, renew): (u16, bool),
         envelope: &Bytes,
     ) -> Option<Copied> {
+        let from = sender.peer;
         let candidates = self.open.get_mut(id)?;
-        if candidates.iter().any(|c| c.senders.contains(&from)) {
+        if candidates.iter().any(|c| c.senders.iter().any(|s| s.peer == from)) {
             return Some(Copied::Repeated);
         }
         match candidates.iter_mut().find(|c| c.envelope == *envelope) {
-            Some(equal) => equal.senders.push(from),
-            None => candidates.push_back(Candidate { envelope: envelope.clone(), hops, senders: vec![from] }),
+            Some(equal) => equal.senders.push(sender),
+            None => candidates.push_back(Candidate {
+                envelope: envelope.clone(),
+                hops,
+                renew,
+                senders: vec![sender],
+            }),
         }
         let load = self.loads.entry(from).or_default();
         load.copies += 1;
@@ -133,8 +148,8 @@ impl<P: Key, A: Key> Checks<P, A> {
     }
 
     fn charge(&mut self, candidate: &Candidate<P>) {
-        for &sender in &candidate.senders {
-            let load = self.loads.entry(sender).or_default();
+        for sender in &candidate.senders {
+            let load = self.loads.entry(sender.peer).or_default();
             load.copies += 1;
             load.bytes += candidate.envelope.len();
         }
@@ -142,14 +157,14 @@ impl<P: Key, A: Key> Checks<P, A> {
 
     fn discharge(&mut self, candidate: &Candidate<P>) {
         for sender in &candidate.senders {
-            let Some(load) = self.loads.get_mut(sender) else {
+            let Some(load) = self.loads.get_mut(&sender.peer) else {
                 debug_assert!(false, "a sender of a waiting copy has a load");
                 continue;
             };
             load.copies -= 1;
             load.bytes -= candidate.envelope.len();
             if load.copies == 0 {
-                self.loads.remove(sender);
+                self.loads.remove(&sender.peer);
             }
         }
     }

@@ -25,27 +25,37 @@
 //!
 //! # Where we differ from the papers
 //!
-//! Plumtree (Leitão, Pereira, Rodrigues, SRDS 2007) is the frame: eager push, IHAVE, GRAFT, PRUNE. Today
-//! every neighbour starts eager and none is pruned by us, so that small messages flood with exact
-//! de-duplication; large ones are announced and pulled. A PRUNE or GRAFT that a neighbour sends is honoured.
-//! De-duplication is exact per author and number, not a cache with a time.
+//! Plumtree (Leitão, Pereira, Rodrigues, SRDS 2007) is the frame: eager push, IHAVE, GRAFT, PRUNE. Not from the
+//! paper are:
+//!
+//! - IWANT (a name of GossipSub's): a pull that leaves the tree as it is. Large envelopes are never pushed unasked.
+//! - The wait before a GRAFT is measured, not fixed (section 3.4 has two constants).
+//! - PRUNE answers a second copy at once only for the message that makes the tree; any other circle is cut at a
+//!   random moment, by one.
+//! - Instead of comparing hops to improve the tree (section 3.8), a message floods now and then and leaves the tree
+//!   of the fastest ways: arrival is our own measurement, hops are what others say.
+//! - De-duplication is exact per author and number, not a cache with a time.
 
+mod announce;
 mod bucket;
 mod checks;
 mod config;
+mod eager;
 mod log;
 mod message;
 mod missing;
 mod neighbor;
 mod order;
+mod recent;
 mod seen;
 mod spread;
 mod state;
 mod stats;
 mod timers;
 mod tree;
+mod wait;
 
 pub use config::Config;
-pub use message::{EnvelopeId, Fault, Input, Key, Message, Output, PublishError, Queued, Ticket};
+pub use message::{Announced, EnvelopeId, Fault, Input, Key, Message, Output, PublishError, Queued, Ticket};
 pub use state::Gossip;
 pub use stats::Stats;

@@ -54,21 +54,40 @@ pub enum Message<A> {
         id: EnvelopeId<A>,
         /// Links travelled from the author, this one included; an unsigned hint.
         hops: u16,
+        /// It makes the tree anew: whoever agrees passes it to all its neighbours. An unsigned hint; see
+        /// [`Config::renew_after`](crate::Config::renew_after).
+        renew: bool,
         /// The signed bytes, verbatim.
         envelope: Bytes,
     },
     /// I hold these envelopes; ask if you want them.
     IHave {
-        /// Ids, each with the hops its push would carry.
-        ids: Vec<(EnvelopeId<A>, u16)>,
+        /// At most [`Config::max_ids`](crate::Config::max_ids).
+        ids: Vec<Announced<A>>,
     },
     /// Push to me from now on and, if an id is given, send me that envelope.
     Graft {
         /// The envelope wanted.
         id: Option<EnvelopeId<A>>,
     },
+    /// Send me these envelopes; the tree stays as it is.
+    IWant {
+        /// At most [`Config::max_pulls`](crate::Config::max_pulls).
+        ids: Vec<EnvelopeId<A>>,
+    },
     /// Stop pushing to me; announce instead.
     Prune,
+}
+
+/// One line of an announcement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced<A> {
+    /// The envelope.
+    pub id: EnvelopeId<A>,
+    /// The hops that its push would carry.
+    pub hops: u16,
+    /// It comes through the tree as well: ask only if it does not. Otherwise nobody will push it.
+    pub wait: bool,
 }
 
 /// Joins an [`Output::Verify`] to its [`Input::Verified`]. Never reused within one [`Gossip`](crate::Gossip).
@@ -153,6 +172,13 @@ pub enum Output<P, A> {
     OwnAhead {
         /// The envelope's id.
         id: EnvelopeId<A>,
+    },
+    /// For [`Config::withheld_time`](crate::Config::withheld_time) and as many messages as
+    /// [`Config::withheld_messages`](crate::Config::withheld_messages) this lazy neighbour neither sent nor announced
+    /// one: it is cut off or keeps them to itself, and another would serve better. Comes once per such time.
+    Withholds {
+        /// The neighbour.
+        peer: P,
     },
     /// A neighbour broke the rules. What follows is the caller's policy; the core keeps working with it until
     /// it is down.
@@ -248,14 +274,16 @@ impl Debug for Len<'_> {
 impl<A: Debug> Debug for Message<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Push { id, hops, envelope } => f
+            Self::Push { id, hops, renew, envelope } => f
                 .debug_struct("Push")
                 .field("id", id)
                 .field("hops", hops)
+                .field("renew", renew)
                 .field("envelope", &Len(envelope))
                 .finish(),
             Self::IHave { ids } => f.debug_struct("IHave").field("ids", ids).finish(),
             Self::Graft { id } => f.debug_struct("Graft").field("id", id).finish(),
+            Self::IWant { ids } => f.debug_struct("IWant").field("ids", ids).finish(),
             Self::Prune => f.write_str("Prune"),
         }
     }
@@ -286,6 +314,7 @@ impl<P: Debug, A: Debug> Debug for Output<P, A> {
                 .field("from", from)
                 .finish(),
             Self::OwnAhead { id } => f.debug_struct("OwnAhead").field("id", id).finish(),
+            Self::Withholds { peer } => f.debug_struct("Withholds").field("peer", peer).finish(),
             Self::Misbehaved { peer, fault } => {
                 f.debug_struct("Misbehaved").field("peer", peer).field("fault", fault).finish()
             }
@@ -319,8 +348,10 @@ mod tests {
     fn debug_prints_no_payload() {
         let id = EnvelopeId { author: 1_u32, run: 0, first: 0, count: 1 };
         let envelope = Bytes::from_static(b"secret");
-        let text =
-            format!("{:?}", Output::Send { to: 2_u32, message: Message::Push { id, hops: 1, envelope } });
+        let text = format!(
+            "{:?}",
+            Output::Send { to: 2_u32, message: Message::Push { id, hops: 1, renew: false, envelope } }
+        );
         assert!(text.contains("6 bytes") && !text.contains("secret"));
     }
 }

@@ -1,6 +1,7 @@
 //! Envelopes that were announced to us and are not here yet: who has them, and whom we asked.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 use crate::message::{EnvelopeId, Key};
 
@@ -20,6 +21,10 @@ pub(crate) struct Missing<P, A> {
 struct Want<P> {
     /// First announced, first pulled.
     order: u64,
+    /// When it was announced first.
+    since: Instant,
+    /// It is to be asked for; before that the tree may still bring it.
+    due: bool,
     asked: Option<P>,
     /// Announcers not asked yet, in the order they came.
     others: Vec<P>,
@@ -40,7 +45,7 @@ impl<P: Key, A: Key> Missing<P, A> {
     }
 
     /// Notes that `from` has the envelope. Returns false if it has announced too many.
-    pub(crate) fn announce(&mut self, id: EnvelopeId<A>, from: P) -> bool {
+    pub(crate) fn announce(&mut self, now: Instant, id: EnvelopeId<A>, from: P) -> bool {
         if let Some(want) = self.wants.get(&id)
             && (want.asked == Some(from) || want.others.contains(&from))
         {
@@ -51,7 +56,7 @@ impl<P: Key, A: Key> Missing<P, A> {
         }
         let want = self.wants.entry(id).or_insert_with(|| {
             self.next_order += 1;
-            Want { order: self.next_order, asked: None, others: Vec::new() }
+            Want { order: self.next_order, since: now, due: false, asked: None, others: Vec::new() }
         });
         want.others.push(from);
         let offers = self
@@ -62,11 +67,32 @@ impl<P: Key, A: Key> Missing<P, A> {
         true
     }
 
-    /// Picks whom to ask for an id that is asked of nobody: the first announcer that is ready and has a free
+    /// From now on the id is to be asked for.
+    pub(crate) fn set_due(&mut self, id: &EnvelopeId<A>) {
+        if let Some(want) = self.wants.get_mut(id) {
+            want.due = true;
+        }
+    }
+
+    pub(crate) fn is_due(&self, id: &EnvelopeId<A>) -> bool {
+        self.wants.get(id).is_some_and(|want| want.due)
+    }
+
+    /// The ids that the tree may still bring.
+    pub(crate) fn waiting(&self) -> Vec<EnvelopeId<A>> {
+        self.wants.iter().filter(|(_, want)| !want.due).map(|(id, _)| *id).collect()
+    }
+
+    /// When the id was announced first.
+    pub(crate) fn since(&self, id: &EnvelopeId<A>) -> Option<Instant> {
+        Some(self.wants.get(id)?.since)
+    }
+
+    /// Picks whom to ask for an id that is due and asked of nobody: the first announcer that is ready and has a free
     /// pull.
     pub(crate) fn ask(&mut self, id: EnvelopeId<A>, mut ready: impl FnMut(P) -> bool) -> Option<P> {
         let want = self.wants.get_mut(&id)?;
-        if want.asked.is_some() {
+        if want.asked.is_some() || !want.due {
             return None;
         }
         let (offers, max_pulls) = (&self.offers, self.max_pulls);
@@ -91,7 +117,7 @@ impl<P: Key, A: Key> Missing<P, A> {
         if offers.asked.len() >= self.max_pulls {
             return None;
         }
-        let unasked = |id: &EnvelopeId<A>| self.wants.get(id).is_some_and(|w| w.asked.is_none());
+        let unasked = |id: &EnvelopeId<A>| self.wants.get(id).is_some_and(|w| w.due && w.asked.is_none());
         offers.waiting.iter().map(|&(_, id)| id).find(|id| unasked(id) && wanted(id))
     }
 
@@ -188,6 +214,14 @@ impl<P: Key, A: Key> Missing<P, A> {
 mod tests {
     use super::*;
 
+    /// Announced, and to be asked for.
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as the first")]
+    fn announce(missing: &mut Missing<u32, u32>, id: EnvelopeId<u32>, from: u32) -> bool {
+        let room = missing.announce(Instant::now(), id, from);
+        missing.set_due(&id);
+        room
+    }
+
     fn id(first: u64) -> EnvelopeId<u32> {
         EnvelopeId { author: 1, run: 0, first, count: 1 }
     }
@@ -195,7 +229,7 @@ mod tests {
     #[test]
     fn announcers_are_asked_in_turn_and_then_it_is_forgotten() {
         let mut missing = Missing::new(10, 10);
-        assert!(missing.announce(id(0), 1_u32) && missing.announce(id(0), 2));
+        assert!(announce(&mut missing, id(0), 1) && announce(&mut missing, id(0), 2));
         assert_eq!(missing.ask(id(0), |_| true), Some(1));
         assert_eq!(missing.ask(id(0), |_| true), None);
         assert!(missing.end_pull(&id(0), 1));
@@ -209,10 +243,10 @@ mod tests {
     fn one_neighbour_has_few_pulls_and_a_bounded_list() {
         let mut missing = Missing::new(3, 2);
         for seq in 0..3 {
-            assert!(missing.announce(id(seq), 1_u32));
+            assert!(announce(&mut missing, id(seq), 1));
         }
-        assert!(!missing.announce(id(3), 1));
-        assert!(missing.announce(id(2), 1), "said before");
+        assert!(!announce(&mut missing, id(3), 1));
+        assert!(announce(&mut missing, id(2), 1), "said before");
         assert_eq!(missing.ask(id(0), |_| true), Some(1));
         assert_eq!(missing.ask(id(1), |_| true), Some(1));
         assert_eq!(missing.ask(id(2), |_| true), None);
@@ -224,9 +258,9 @@ mod tests {
     #[test]
     fn a_neighbour_that_goes_leaves_nothing_behind() {
         let mut missing = Missing::new(10, 10);
-        missing.announce(id(0), 1_u32);
-        missing.announce(id(0), 2);
-        missing.announce(id(1), 1);
+        announce(&mut missing, id(0), 1);
+        announce(&mut missing, id(0), 2);
+        announce(&mut missing, id(1), 1);
         missing.ask(id(0), |_| true);
         assert_eq!(missing.down(1), [id(0)]);
         assert!(!missing.contains(&id(1)));

@@ -1,32 +1,149 @@
 //! What we keep of one neighbour while its link is up.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::bucket::Bucket;
 use crate::config::Config;
 use crate::message::{EnvelopeId, Key};
+use crate::recent::Slot;
 
 /// Ids whose superfluous copies are counted per neighbour; the oldest is forgotten first.
 const COUNTED_IDS: usize = 1_024;
+/// What one neighbour may announce at once, in seconds of its rate: a link that stalled brings it all together.
+const IHAVE_BURST_SECS: u32 = 10;
+/// Of the announcements that could be spared because the neighbour made them first, each so many is made all the
+/// same: who never announces anything looks like one that keeps messages to itself.
+const EVIDENCE_EVERY: u32 = 16;
+/// A PRUNE is not repeated before this: what its receiver pushed before it came is still on its way.
+const PRUNE_AGAIN: Duration = Duration::from_secs(1);
+/// How long the announcements of one that broke its promises count for nothing (faults row 18).
+const SHUN: Duration = Duration::from_secs(60);
 
 /// One neighbour.
 #[derive(Debug)]
 pub(crate) struct Neighbor<A> {
     /// Whether small envelopes are pushed to it; otherwise they are announced.
     pub(crate) eager: bool,
+    /// Its bit in [`Recent`](crate::recent::Recent); `None` if there are more neighbours than bits.
+    pub(crate) slot: Option<Slot>,
     /// New authors that it may introduce.
     pub(crate) introductions: Bucket,
+    /// GRAFTs that may change the tree.
+    pub(crate) grafts: Bucket,
+    /// GRAFTs of ours, kept below what it allows us.
+    pub(crate) own_grafts: Bucket,
+    /// Announcements taken.
+    pub(crate) ihaves: Bucket,
+    /// When a circle through this link is to be cut here, if it is still there.
+    cut_at: Option<Instant>,
+    pruned_at: Option<Instant>,
+    /// Pulls that it left unanswered, since the last answer.
+    broken_promises: u32,
+    shunned_until: Option<Instant>,
+    /// Messages since it last sent or announced one, and since when.
+    withheld: (u32, Instant),
+    spared: u32,
     duplicates: Duplicates<A>,
 }
 
 impl<A: Key> Neighbor<A> {
-    pub(crate) fn new(now: Instant, config: &Config) -> Self {
+    pub(crate) fn new(now: Instant, slot: Option<Slot>, config: &Config) -> Self {
+        let per_min = config.grafts_per_min;
+        let ihave_burst = config.ihaves_per_sec.saturating_mul(IHAVE_BURST_SECS);
         Self {
             eager: true,
+            slot,
             introductions: Bucket::new(now, config.new_authors_per_sec, config.new_authors_burst),
+            grafts: Bucket::per_minute(now, per_min, per_min),
+            own_grafts: Bucket::per_minute(now, per_min - per_min / 5, per_min - per_min / 5),
+            ihaves: Bucket::new(now, config.ihaves_per_sec, ihave_burst),
+            cut_at: None,
+            pruned_at: None,
+            broken_promises: 0,
+            shunned_until: None,
+            withheld: (0, now),
+            spared: 0,
             duplicates: Duplicates { counts: BTreeMap::new(), order: VecDeque::new() },
         }
+    }
+
+    /// A superfluous push shows a circle. Whether it is time to cut it; the first one sets the time to `after` from
+    /// now. A time that passed `within` ago without another one belonged to a circle that somebody else cut.
+    pub(crate) fn cuts(&mut self, now: Instant, after: Duration, within: Duration) -> bool {
+        let stale = |at: Instant| now.saturating_duration_since(at) > within;
+        match self.cut_at {
+            Some(at) if !stale(at) => {
+                let due = at <= now;
+                if due {
+                    self.cut_at = None;
+                }
+                due
+            }
+            _ => {
+                self.cut_at = now.checked_add(after);
+                false
+            }
+        }
+    }
+
+    /// Whether a PRUNE is due, which is then said to be sent.
+    pub(crate) fn prunes(&mut self, now: Instant) -> bool {
+        let again = |at: Instant| now.saturating_duration_since(at) >= PRUNE_AGAIN;
+        let due = self.pruned_at.is_none_or(again);
+        if due {
+            self.pruned_at = Some(now);
+        }
+        due
+    }
+
+    /// What it pushes may have been on its way when our PRUNE came.
+    pub(crate) fn was_pruned_lately(&self, now: Instant) -> bool {
+        self.pruned_at.is_some_and(|at| now.saturating_duration_since(at) < PRUNE_AGAIN)
+    }
+
+    /// It sent or announced an envelope.
+    pub(crate) fn on_evidence(&mut self, now: Instant) {
+        self.withheld = (0, now);
+    }
+
+    /// A message went round that it did not bring. Whether it has brought nothing for too long.
+    pub(crate) fn on_other(&mut self, now: Instant, config: &Config) -> bool {
+        let (messages, since) = &mut self.withheld;
+        *messages = messages.saturating_add(1);
+        let withholds = *messages >= config.withheld_messages
+            && now.saturating_duration_since(*since) >= config.withheld_time;
+        if withholds {
+            self.withheld = (0, now);
+        }
+        withholds
+    }
+
+    /// An announcement that it does not need. Whether to make it all the same.
+    pub(crate) fn shows_evidence(&mut self) -> bool {
+        self.spared += 1;
+        self.spared.is_multiple_of(EVIDENCE_EVERY)
+    }
+
+    /// It answered a pull.
+    pub(crate) fn on_promise_kept(&mut self) {
+        self.broken_promises = 0;
+        self.shunned_until = None;
+    }
+
+    /// It did not. Whether that was once too often.
+    pub(crate) fn on_promise_broken(&mut self, now: Instant, limit: u32) -> bool {
+        self.broken_promises += 1;
+        let shunned = self.broken_promises >= limit;
+        if shunned {
+            self.broken_promises = 0;
+            self.shunned_until = now.checked_add(SHUN);
+        }
+        shunned
+    }
+
+    pub(crate) fn is_shunned(&self, now: Instant) -> bool {
+        self.shunned_until.is_some_and(|until| now < until)
     }
 
     /// Counts a superfluous copy. Returns the number when it passes the limit, and starts over.

@@ -4,41 +4,93 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
-use rand::Rng;
+use rand::{Rng, RngExt};
 use tracing::debug;
 
 use crate::checks::Candidate;
 use crate::message::{EnvelopeId, Fault, Key, Message, Output};
 use crate::order::Ready;
+use crate::recent::{Arrival, Slots};
 use crate::state::{Gossip, Timer};
+use crate::stats::Stats;
 
 /// Sending.
 impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
-    /// Pushes or announces to all but `havers`; `hops` are those it came with. Returns to how many.
-    pub(crate) fn forward(&mut self, id: EnvelopeId<A>, hops: u16, envelope: &Bytes, havers: &[P]) -> usize {
-        let targets = self.tree.targets(havers, &mut self.rng);
-        let links = targets.len();
+    /// Pushes to the eager neighbours that have not got it, and queues it to be announced to the others. Returns
+    /// to how many either.
+    pub(crate) fn forward(
+        &mut self,
+        now: Instant,
+        id: EnvelopeId<A>,
+        mut arrival: Arrival<P>,
+        envelope: &Bytes,
+    ) -> usize {
         let small = envelope.len() <= self.config.eager_limit;
-        for (to, eager) in targets {
-            if eager && small {
-                self.push(to, id, hops, envelope.clone());
-            } else {
-                self.stats.ihaves_sent += 1;
-                let ids = vec![(id, hops.saturating_add(1))];
-                self.send(to, Message::IHave { ids });
+        self.tree.count(id);
+        arrival.renew &= small;
+        if arrival.renew && self.tree.allows_renewal(&self.config) {
+            self.stats.renewals += 1;
+            self.tree.renew(id);
+        }
+        let renew = arrival.renew;
+        let (hops, start) = (arrival.hops, self.rng.random_range(0..self.tree.len().max(1)));
+        let (mut pushed, mut announced) = (Vec::new(), 0);
+        for (peer, neighbor) in self.tree.iter() {
+            if arrival.have.contains(neighbor.slot) || arrival.from == Some(peer) {
+                continue;
             }
+            if neighbor.eager && small {
+                arrival.have.insert(neighbor.slot);
+                pushed.push(peer);
+            } else {
+                announced += 1;
+                if !small {
+                    arrival.ask.insert(neighbor.slot);
+                }
+            }
+        }
+        self.stats.announcements_lost += u64::from(self.recent.insert(id, arrival));
+        let links = pushed.len() + announced;
+        // From a random one on, so that nobody is always the last one served.
+        let start = start % pushed.len().max(1);
+        pushed.rotate_left(start);
+        for to in pushed {
+            self.push(to, id, (hops, renew), envelope.clone());
+        }
+        if announced > 0 {
+            self.announce_to_others(now, id, !small);
         }
         links
     }
 
-    /// Sends an envelope that came with `hops`.
-    pub(crate) fn push(&mut self, to: P, id: EnvelopeId<A>, hops: u16, envelope: Bytes) {
-        self.stats.pushes_sent += 1;
-        let hops = hops.saturating_add(1);
-        self.send(to, Message::Push { id, hops, envelope });
+    /// The bits of these neighbours.
+    pub(crate) fn slots(&self, peers: impl Iterator<Item = P>) -> Slots {
+        let mut slots = Slots::default();
+        for peer in peers {
+            slots.insert(self.tree.get(peer).and_then(|neighbor| neighbor.slot));
+        }
+        slots
     }
 
-    fn send(&mut self, to: P, message: Message<A>) {
+    /// An envelope went round: lazy neighbours that bring nothing are told of.
+    pub(crate) fn look_for_withholders(&mut self, now: Instant, id: &EnvelopeId<A>) {
+        let Some(have) = self.recent.get_mut(id).map(|arrival| arrival.have) else { return };
+        for (peer, neighbor) in self.tree.iter_mut() {
+            if !neighbor.eager && !have.contains(neighbor.slot) && neighbor.on_other(now, &self.config) {
+                debug!(?peer, "brings nothing");
+                self.outputs.push_back(Output::Withholds { peer });
+            }
+        }
+    }
+
+    /// Sends an envelope that came with `hops`.
+    pub(crate) fn push(&mut self, to: P, id: EnvelopeId<A>, (hops, renew): (u16, bool), envelope: Bytes) {
+        self.stats.pushes_sent += 1;
+        let hops = hops.saturating_add(1);
+        self.send(to, Message::Push { id, hops, renew, envelope });
+    }
+
+    pub(crate) fn send(&mut self, to: P, message: Message<A>) {
         self.outputs.push_back(Output::Send { to, message });
     }
 
@@ -61,28 +113,63 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
 
 /// Pulling.
 impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
-    /// Notes that a neighbour has an envelope that is new to us, and pulls it if nobody was asked yet.
-    pub(crate) fn announce(&mut self, now: Instant, from: P, id: EnvelopeId<A>) {
-        if self.missing.announce(id, from) {
-            self.pull(now, id);
-        } else {
+    /// Notes that a neighbour has an envelope that is new to us. If the tree may bring it, that is waited for;
+    /// otherwise it is pulled, if nobody was asked yet.
+    pub(crate) fn announce(&mut self, now: Instant, from: P, id: EnvelopeId<A>, wait: bool) {
+        if let Some(neighbor) = self.tree.get_mut(from) {
+            neighbor.on_evidence(now);
+        }
+        if !self.missing.announce(now, id, from) {
             self.stats.refused_announced += 1;
+        } else if !wait {
+            self.timers.set(Timer::Graft(id), None);
+            self.missing.set_due(&id);
+            self.pull(now, id);
+        } else if !self.missing.is_due(&id) && self.timers.get(Timer::Graft(id)).is_none() {
+            self.timers.set(Timer::Graft(id), now.checked_add(self.wait.limit()));
+        }
+    }
+
+    /// The tree did not bring it: it is pulled, and the tree mended.
+    pub(crate) fn on_graft_timer(&mut self, now: Instant, id: EnvelopeId<A>) {
+        self.missing.set_due(&id);
+        // One new parent at a time: what else is missing comes without changing the tree further.
+        let pause = self.wait.limit();
+        let grafts = self.grafted_at.is_none_or(|at| now.saturating_duration_since(at) >= pause);
+        if let Some(peer) = self.ask(now, id) {
+            let grafts = grafts
+                && !self.checks.contains(&id)
+                && self.tree.get_mut(peer).is_some_and(|n| n.own_grafts.take(now));
+            if grafts {
+                self.grafted_at = Some(now);
+                self.stats.grafts_sent += 1;
+                self.set_eager(peer, true);
+                self.send(peer, Message::Graft { id: Some(id) });
+            } else {
+                self.send(peer, Message::IWant { ids: vec![id] });
+            }
         }
     }
 
     /// Asks the next announcer for an id, unless one was asked or a copy is being checked.
     pub(crate) fn pull(&mut self, now: Instant, id: EnvelopeId<A>) {
-        if self.checks.contains(&id) {
-            return;
+        if let Some(peer) = self.ask(now, id) {
+            self.send(peer, Message::IWant { ids: vec![id] });
         }
-        let (checks, config) = (&self.checks, &self.config);
+    }
+
+    /// Whom to ask now. The caller does.
+    fn ask(&mut self, now: Instant, id: EnvelopeId<A>) -> Option<P> {
+        if self.checks.contains(&id) {
+            return None;
+        }
+        let (checks, config, tree) = (&self.checks, &self.config, &self.tree);
         let ready = |peer| checks.load(peer).fits(config, 1);
-        let Some(peer) = self.missing.ask(id, ready) else {
-            return;
-        };
+        let trusted = |peer| ready(peer) && !tree.get(peer).is_some_and(|n| n.is_shunned(now));
+        let peer = self.missing.ask(id, trusted).or_else(|| self.missing.ask(id, ready))?;
         self.timers.set(Timer::Pull(id), now.checked_add(self.config.pull_timeout));
         self.stats.pulls_sent += 1;
-        self.send(peer, Message::Graft { id: Some(id) });
+        Some(peer)
     }
 
     /// Asks a neighbour for what it announced, as far as it has room.
@@ -100,12 +187,17 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
     }
 
-    /// Ends a pull that was answered.
-    pub(crate) fn end_pull(&mut self, now: Instant, id: &EnvelopeId<A>, from: P) {
-        if self.missing.end_pull(id, from) {
+    /// Ends a pull that was answered. Whether there was one.
+    pub(crate) fn end_pull(&mut self, now: Instant, id: &EnvelopeId<A>, from: P) -> bool {
+        let asked = self.missing.end_pull(id, from);
+        if asked {
             self.timers.set(Timer::Pull(*id), None);
+            if let Some(neighbor) = self.tree.get_mut(from) {
+                neighbor.on_promise_kept();
+            }
             self.pull_from(now, from);
         }
+        asked
     }
 
     pub(crate) fn on_pull_timeout(&mut self, now: Instant, id: EnvelopeId<A>) {
@@ -116,6 +208,11 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         debug!(?peer, ?id, "a pull was not answered in time");
         self.stats.pulls_timed_out += 1;
         self.missing.end_pull(&id, peer);
+        let limit = self.config.broken_promises;
+        if self.tree.get_mut(peer).is_some_and(|n| n.on_promise_broken(now, limit)) {
+            self.stats.promises_broken += 1;
+            self.prune(now, peer);
+        }
         self.pull_again(now, id);
         self.pull_from(now, peer);
     }
@@ -134,6 +231,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     pub(crate) fn forget_missing(&mut self, now: Instant, id: &EnvelopeId<A>) -> Vec<P> {
         let asked = self.missing.asked(id);
         let announcers = self.missing.remove(id);
+        self.timers.set(Timer::Graft(*id), None);
         if let Some(peer) = asked {
             self.timers.set(Timer::Pull(*id), None);
             self.pull_from(now, peer);
@@ -215,14 +313,18 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.timers.set(Timer::Hole(author), self.order.deadline(author));
     }
 
-    /// Brings the gauges up to date.
-    pub(crate) fn measure(&mut self) {
-        self.stats.log_messages = self.log.len();
-        self.stats.log_bytes = self.log.bytes();
-        self.stats.authors = self.seen.authors();
-        self.stats.open_checks = self.checks.len();
-        self.stats.missing = self.missing.len();
-        self.stats.held = self.order.held();
-        self.stats.neighbors = self.tree.len();
+    /// Counters, and the gauges of now.
+    pub fn stats(&self) -> Stats {
+        Stats {
+            log_messages: self.log.len(),
+            log_bytes: self.log.bytes(),
+            authors: self.seen.authors(),
+            open_checks: self.checks.len(),
+            missing: self.missing.len(),
+            held: self.order.held(),
+            neighbors: self.tree.len(),
+            eager: self.tree.eager(),
+            ..self.stats
+        }
     }
 }

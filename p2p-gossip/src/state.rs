@@ -7,20 +7,29 @@ use bytes::Bytes;
 use rand::Rng;
 use tracing::{debug, trace};
 
-use crate::checks::{Candidate, Checks, Closed, Copied};
+use crate::bucket::Bucket;
+use crate::checks::{Candidate, Checks, Closed, Copied, Sender};
 use crate::config::Config;
-use crate::log::{Answer, Log};
-use crate::message::{EnvelopeId, Fault, Input, Key, Message, Output, PublishError, Queued, Ticket};
+use crate::log::Log;
+use crate::message::{
+    Announced, EnvelopeId, Fault, Input, Key, Message, Output, PublishError, Queued, Ticket,
+};
 use crate::missing::Missing;
 use crate::order::{Item, Order};
+use crate::recent::{Arrival, Recent};
 use crate::seen::{Seen, Status};
 use crate::stats::Stats;
 use crate::timers::Timers;
 use crate::tree::Tree;
+use crate::wait::Wait;
 
 /// What a deadline is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Timer<A> {
+    /// The tree should have brought this id.
+    Graft(EnvelopeId<A>),
+    /// What waits is to be announced.
+    Announce,
     /// The pull of this id should have been answered.
     Pull(EnvelopeId<A>),
     /// Something of this author was held back long enough.
@@ -41,6 +50,13 @@ pub struct Gossip<P, A, R> {
     pub(crate) config: Config,
     pub(crate) rng: R,
     pub(crate) tree: Tree<P, A>,
+    pub(crate) recent: Recent<P, A>,
+    /// From an announcement to what the tree brings.
+    pub(crate) wait: Wait,
+    /// When a GRAFT last asked for an envelope.
+    pub(crate) grafted_at: Option<Instant>,
+    /// The rate of our announcements; there from the first one on.
+    pub(crate) announcing: Option<Bucket>,
     pub(crate) seen: Seen<A>,
     pub(crate) checks: Checks<P, A>,
     pub(crate) missing: Missing<P, A>,
@@ -63,6 +79,10 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             own_next: 0,
             rng,
             tree: Tree::new(),
+            recent: Recent::new(config.max_recent),
+            wait: Wait::new(config.graft_min, config.graft_max),
+            grafted_at: None,
+            announcing: None,
             seen: Seen::new(me, config.max_authors, config.max_ranges, config.max_ranges_total),
             checks: Checks::new(),
             missing: Missing::new(config.max_announced, config.max_pulls),
@@ -94,7 +114,6 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             Input::Timeout => self.on_timeout(now),
             Input::Verified { ticket, ok } => self.on_verified(now, ticket, ok),
         }
-        self.measure();
     }
 
     /// Sends an envelope of our own to everybody. Drain [`poll_output`](Self::poll_output) afterwards.
@@ -127,8 +146,12 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.mark_seen(&id);
         self.stats.published += 1;
         self.keep(now, id, 0, &envelope);
-        let links = self.forward(id, 0, &envelope, &[]);
-        self.measure();
+        let links = self.forward(
+            now,
+            id,
+            Arrival::new(None, 0, self.tree.wants_renewal(self.me, &self.config)),
+            &envelope,
+        );
         Ok(Queued { links })
     }
 
@@ -151,25 +174,23 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.has_room(peer, 1)
     }
 
-    /// Counters and gauges.
-    pub const fn stats(&self) -> &Stats {
-        &self.stats
-    }
-
     fn on_received(&mut self, now: Instant, from: P, message: Message<A>) {
         if !self.tree.contains(from) {
             self.stats.not_neighbor += 1;
             return;
         }
         match message {
-            Message::Push { id, hops, envelope } => self.on_push(now, from, id, hops, envelope),
+            Message::Push { id, hops, renew, envelope } => {
+                self.on_push(now, from, id, (hops, renew), envelope)
+            }
             Message::IHave { ids } => self.on_ihave(now, from, &ids),
             Message::Graft { id } => self.on_graft(now, from, id),
+            Message::IWant { ids } => self.on_iwant(now, from, &ids),
             Message::Prune => self.set_eager(from, false),
         }
     }
 
-    fn on_push(&mut self, now: Instant, from: P, id: EnvelopeId<A>, hops: u16, envelope: Bytes) {
+    fn on_push(&mut self, now: Instant, from: P, id: EnvelopeId<A>, hint: (u16, bool), envelope: Bytes) {
         if !id.is_valid() {
             return self.refuse_malformed(from);
         }
@@ -178,7 +199,10 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             let (len, limit) = (envelope.len(), self.config.max_envelope);
             return self.blame(from, Fault::TooLarge { len, limit });
         }
-        self.end_pull(now, &id, from);
+        let asked = self.end_pull(now, &id, from);
+        if let Some(neighbor) = self.tree.get_mut(from) {
+            neighbor.on_evidence(now);
+        }
         match self.seen.status(&id) {
             Status::New(_) => {}
             Status::Old => {
@@ -187,7 +211,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                 return;
             }
             Status::Seen => {
-                self.on_duplicate(from, id);
+                self.on_duplicate(now, from, id, asked);
                 self.forget_missing(now, &id);
                 return;
             }
@@ -198,14 +222,18 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
         if !self.has_room(from, 2) {
             self.stats.refused_busy += 1;
-            return self.announce(now, from, id);
+            return self.announce(now, from, id, false);
         }
-        match self.checks.copy(&id, from, hops, &envelope) {
+        if !asked && let Some(since) = self.missing.since(&id) {
+            self.wait.measured(now.saturating_duration_since(since));
+        }
+        let sender = Sender { peer: from, asked };
+        match self.checks.copy(&id, sender, hint, &envelope) {
             Some(Copied::Kept) => {}
-            Some(Copied::Repeated) => self.on_duplicate(from, id),
+            Some(Copied::Repeated) => self.on_duplicate(now, from, id, asked),
             None => {
-                let senders = vec![from];
-                self.check(id, VecDeque::from([Candidate { envelope, hops, senders }]));
+                let ((hops, renew), senders) = (hint, vec![sender]);
+                self.check(id, VecDeque::from([Candidate { envelope, hops, renew, senders }]));
             }
         }
     }
@@ -215,8 +243,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             self.stats.unknown_tickets += 1;
             return;
         };
-        let mut busy: Vec<P> = closed.candidate.senders.clone();
-        busy.extend(closed.others.iter().flat_map(|other| &other.senders));
+        let candidates = std::iter::once(&closed.candidate).chain(&closed.others);
+        let busy: Vec<P> = candidates.flat_map(|c| &c.senders).map(|sender| sender.peer).collect();
         if ok {
             self.on_genuine(now, closed);
         } else {
@@ -233,13 +261,13 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         let copies: usize = others.iter().map(|other| other.senders.len()).sum();
         self.stats.copies_unchecked += copies as u64;
         self.stats.duplicates += (candidate.senders.len() - 1) as u64;
-        let mut havers = candidate.senders;
-        havers.extend(self.forget_missing(now, &id));
+        let announcers = self.forget_missing(now, &id);
         // A bundle that overlaps this one may have been verified meanwhile.
-        let (Status::New(entries), Some(&from)) = (self.seen.status(&id), havers.first()) else {
+        let (Status::New(entries), Some(&first)) = (self.seen.status(&id), candidate.senders.first()) else {
             self.stats.duplicates += 1;
             return;
         };
+        let from = first.peer;
         if !self.seen.knows(&id.author) {
             if self.seen.is_full() {
                 self.stats.refused_authors_full += 1;
@@ -252,7 +280,17 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.mark_seen(&id);
         self.stats.verified += 1;
         self.keep(now, id, candidate.hops, &candidate.envelope);
-        self.forward(id, candidate.hops, &candidate.envelope, &havers);
+        if !first.asked {
+            self.on_first(now, from);
+        }
+        let senders = || candidate.senders.iter().chain(others.iter().flat_map(|other| &other.senders));
+        let mut arrival = Arrival::new(Some(from), candidate.hops, candidate.renew);
+        arrival.have = self.slots(senders().map(|sender| sender.peer).chain(announcers));
+        self.forward(now, id, arrival, &candidate.envelope);
+        for sender in senders().skip(1).filter(|sender| !sender.asked) {
+            self.on_redundant(now, sender.peer, &id);
+        }
+        self.look_for_withholders(now, &id);
         if id.author == self.me {
             return self.on_own(id);
         }
@@ -262,9 +300,9 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     }
 
     fn on_forged(&mut self, now: Instant, closed: Closed<P, A>) {
-        for &peer in &closed.candidate.senders {
+        for sender in &closed.candidate.senders {
             self.stats.forged += 1;
-            self.blame(peer, Fault::Forged);
+            self.blame(sender.peer, Fault::Forged);
         }
         if closed.others.is_empty() {
             self.pull(now, closed.id);
@@ -285,49 +323,34 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
     }
 
-    fn on_ihave(&mut self, now: Instant, from: P, ids: &[(EnvelopeId<A>, u16)]) {
+    fn on_ihave(&mut self, now: Instant, from: P, ids: &[Announced<A>]) {
         if ids.len() > self.config.max_ids {
             self.stats.refused_ihaves += 1;
             let (count, limit) = (ids.len(), self.config.max_ids);
             return self.blame(from, Fault::TooManyIds { count, limit });
         }
-        for (id, _) in ids {
+        if !self.tree.get_mut(from).is_some_and(|neighbor| neighbor.ihaves.take(now)) {
+            self.stats.refused_ihaves += 1;
+            return;
+        }
+        for Announced { id, wait, .. } in ids {
             if !id.is_valid() {
                 return self.refuse_malformed(from);
             }
             match self.seen.status(id) {
-                Status::New(_) if self.admits_author(now, from, id) => {
-                    self.announce(now, from, *id);
-                }
-                Status::New(_) | Status::Seen => {}
+                Status::New(_) if self.admits_author(now, from, id) => self.announce(now, from, *id, *wait),
+                Status::New(_) => {}
+                Status::Seen => self.on_offer(now, from, id),
                 Status::Old => self.stats.refused_old += 1,
             }
-        }
-    }
-
-    fn on_graft(&mut self, now: Instant, from: P, id: Option<EnvelopeId<A>>) {
-        self.set_eager(from, true);
-        let Some(id) = id else { return };
-        self.expire_log(now);
-        match self.log.answer(&id, from, self.config.max_answers) {
-            Answer::Envelope(envelope, hops) => {
-                self.stats.pulls_answered += 1;
-                self.push(from, id, hops, envelope);
-            }
-            Answer::Unknown => self.stats.pulls_unknown += 1,
-            Answer::Refused => self.stats.pulls_refused += 1,
-        }
-    }
-
-    fn on_neighbor_down(&mut self, now: Instant, peer: P) {
-        if self.tree.down(peer) {
-            self.drop_offers(now, peer);
         }
     }
 
     fn on_timeout(&mut self, now: Instant) {
         while let Some(timer) = self.timers.expire(now) {
             match timer {
+                Timer::Graft(id) => self.on_graft_timer(now, id),
+                Timer::Announce => self.on_announce_timer(now),
                 Timer::Pull(id) => self.on_pull_timeout(now, id),
                 Timer::Hole(author) => {
                     let ready = self.order.expire(now, author);
@@ -338,8 +361,15 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
     }
 
-    fn on_duplicate(&mut self, from: P, id: EnvelopeId<A>) {
+    fn on_duplicate(&mut self, now: Instant, from: P, id: EnvelopeId<A>, asked: bool) {
         self.stats.duplicates += 1;
+        let slot = self.tree.get(from).and_then(|neighbor| neighbor.slot);
+        if let Some(arrival) = self.recent.get_mut(&id) {
+            arrival.have.insert(slot);
+        }
+        if !asked {
+            self.on_redundant(now, from, &id);
+        }
         let limit = self.config.max_duplicates;
         let count = self.tree.get_mut(from).and_then(|neighbor| neighbor.on_duplicate(id, limit));
         if let Some(count) = count {

@@ -17,8 +17,24 @@ pub struct Stats {
 
     /// Pushes sent, answers to pulls included.
     pub pushes_sent: u64,
-    /// Announcements sent.
+    /// Ids announced to neighbours.
     pub ihaves_sent: u64,
+    /// Pushes that the caller could not queue, announced instead.
+    pub announced_instead: u64,
+    /// Envelopes that were forgotten before they were announced, because more came than can be announced.
+    pub announcements_lost: u64,
+    /// GRAFTs sent that change the tree.
+    pub grafts_sent: u64,
+    /// PRUNEs sent.
+    pub prunes_sent: u64,
+    /// Messages that made the tree anew.
+    pub renewals: u64,
+    /// Pushes of the tree that brought nothing new.
+    pub redundant: u64,
+    /// GRAFTs that changed nothing, because the neighbour sends too many.
+    pub refused_grafts: u64,
+    /// Announcements dropped whole, because the neighbour sends too many or too long ones.
+    pub refused_ihaves: u64,
 
     /// Copies dropped because all their seqs were verified before, or the same neighbour had sent one
     /// already.
@@ -31,8 +47,6 @@ pub struct Stats {
     pub refused_malformed: u64,
     /// Pushes above the size limit.
     pub refused_too_large: u64,
-    /// Announcements with too many ids, dropped whole.
-    pub refused_ihaves: u64,
     /// Copies at or under an author's floor, of which some seq was perhaps never seen.
     pub refused_old: u64,
     /// Seqs that a rising floor gave up unseen. Not all of them need to exist.
@@ -84,6 +98,10 @@ pub struct Stats {
     pub missing: usize,
     /// Gauge: envelopes held back by a hole before them.
     pub held: usize,
+    /// Neighbours that left so many pulls unanswered that their announcements counted for nothing for a minute.
+    pub promises_broken: u64,
     /// Gauge: neighbours.
     pub neighbors: usize,
+    /// Gauge: neighbours that small envelopes are pushed to.
+    pub eager: usize,
 }

@@ -32,6 +32,10 @@ impl<K: Copy + Ord> Timers<K> {
         }
     }
 
+    pub(crate) fn get(&self, key: K) -> Option<Instant> {
+        self.at.get(&key).copied()
+    }
+
     /// Takes the earliest deadline that has come.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<K> {
         let &(at, key) = self.queue.first()?;

@@ -5,7 +5,7 @@ mod net;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use net::{Core, Id, Out, check, core, drain, forged, genuine, id, ihave, ms, start};
+use net::{Core, Id, Out, announce, check, core, drain, forged, genuine, id, ms, start};
 use p2p_gossip::{Config, Input, Message, Output, Ticket};
 use proptest::prelude::*;
 
@@ -24,12 +24,22 @@ enum Action {
     IHave {
         from: u32,
         ids: Vec<Id>,
+        wait: bool,
     },
     Graft {
         from: u32,
         id: Option<Id>,
     },
+    IWant {
+        from: u32,
+        ids: Vec<Id>,
+    },
     Prune(u32),
+    /// The caller had no room for a push.
+    NoRoom {
+        to: u32,
+        id: Id,
+    },
     /// Answers the open check at this place of the list, by the stub.
     Answer(usize),
     /// A ticket that was answered before.
@@ -61,8 +71,11 @@ fn actions() -> impl Strategy<Value = Action> {
         1 => peer().prop_map(Action::Down),
         12 => (peer(), ids(), any::<bool>(), len())
             .prop_map(|(from, id, honest, len)| Action::Push { from, id, honest, len }),
-        3 => (peer(), proptest::collection::vec(ids(), 0..6))
-            .prop_map(|(from, ids)| Action::IHave { from, ids }),
+        3 => (peer(), proptest::collection::vec(ids(), 0..6), any::<bool>())
+            .prop_map(|(from, ids, wait)| Action::IHave { from, ids, wait }),
+        1 => (peer(), proptest::collection::vec(ids(), 0..6))
+            .prop_map(|(from, ids)| Action::IWant { from, ids }),
+        1 => (peer(), ids()).prop_map(|(to, id)| Action::NoRoom { to, id }),
         2 => (peer(), proptest::option::of(ids())).prop_map(|(from, id)| Action::Graft { from, id }),
         1 => peer().prop_map(Action::Prune),
         8 => any::<usize>().prop_map(Action::Answer),
@@ -102,7 +115,7 @@ fn tight() -> Config {
 fn any_config() -> impl Strategy<Value = Config> {
     let number = || prop_oneof![Just(0_usize), Just(1), Just(3), Just(usize::MAX / 4)];
     let time = || prop_oneof![Just(ms(0)), Just(ms(100)), Just(Duration::MAX)];
-    let numbers = proptest::collection::vec(number(), 18);
+    let numbers = proptest::collection::vec(number(), 25);
     (numbers, time(), time(), time()).prop_map(|(numbers, pull_timeout, log_age, hold_time)| {
         let mut numbers = numbers.into_iter();
         let mut next = || numbers.next().unwrap_or(1);
@@ -121,6 +134,17 @@ fn any_config() -> impl Strategy<Value = Config> {
             max_ids: next(),
             max_announced: next(),
             max_pulls: next(),
+            ihave_delay: pull_timeout,
+            ihaves_sent_per_sec: small(next()),
+            ihaves_per_sec: small(next()),
+            graft_min: log_age,
+            graft_max: hold_time,
+            grafts_per_min: small(next()),
+            renew_after: small(next()),
+            max_recent: next(),
+            broken_promises: small(next()),
+            withheld_messages: small(next()),
+            withheld_time: pull_timeout,
             pull_timeout,
             max_answers: small(next()),
             log_age,
@@ -181,9 +205,14 @@ impl World {
                     let list = if honest { &mut self.honest } else { &mut self.lied };
                     list.insert((from, id));
                 }
-                self.receive(from, Message::Push { id, hops: u16::MAX, envelope });
+                self.receive(from, Message::Push { id, hops: u16::MAX, renew: true, envelope });
             }
-            Action::IHave { from, ids } => self.receive(from, ihave(&ids)),
+            Action::IHave { from, ids, wait } => self.receive(from, announce(&ids, wait)),
+            Action::IWant { from, ids } => self.receive(from, Message::IWant { ids }),
+            Action::NoRoom { to, id } => {
+                self.core.announce_instead(self.now, to, id, 1);
+                self.observe();
+            }
             Action::Graft { from, id } => self.receive(from, Message::Graft { id }),
             Action::Prune(from) => self.receive(from, Message::Prune),
             Action::Answer(at) => {
@@ -269,7 +298,7 @@ impl World {
                 assert_eq!(id.author, 0);
                 self.own_next = self.own_next.max(id.seqs().end);
             }
-            Output::Misbehaved { .. } => {}
+            Output::Withholds { .. } | Output::Misbehaved { .. } => {}
         }
     }
 

@@ -1,8 +1,9 @@
 //! The leaf crates do not know each other; here one's words become the other's.
 
-use p2p_gossip::{EnvelopeId as Gid, Message};
+use p2p_gossip::{Announced as Line, EnvelopeId as Gid, Message};
 use p2p_wire::{EnvelopeId, NodeId};
 
+use crate::ihave::Announced;
 use crate::packet::Packet;
 
 pub(crate) const fn gossip_id(id: EnvelopeId) -> Gid<NodeId> {
@@ -11,6 +12,10 @@ pub(crate) const fn gossip_id(id: EnvelopeId) -> Gid<NodeId> {
 
 pub(crate) const fn wire_id(id: Gid<NodeId>) -> EnvelopeId {
     EnvelopeId { author: id.author, run: id.run, first: id.first, count: id.count }
+}
+
+pub(crate) const fn line(line: Announced) -> Line<NodeId> {
+    Line { id: gossip_id(line.id), hops: line.hops, wait: line.wait }
 }
 
 pub(crate) const fn table_addr(addr: p2p_wire::PeerAddr) -> p2p_peers::PeerAddr {
@@ -27,10 +32,14 @@ pub(crate) const fn table_scope(scope: p2p_wire::Scope) -> p2p_peers::Scope {
 /// What the gossip core says, as a frame.
 pub(crate) fn packet(message: Message<NodeId>) -> Packet {
     match message {
-        Message::Push { id, hops, envelope } => Packet::Push { id: wire_id(id), hops, envelope },
-        Message::IHave { ids } => {
-            Packet::IHave(ids.into_iter().map(|(id, hops)| (wire_id(id), hops)).collect())
+        Message::Push { id, hops, renew, envelope } => {
+            Packet::Push { id: wire_id(id), hops, renew, envelope }
         }
+        Message::IHave { ids } => {
+            let line = |Line { id, hops, wait }| Announced { id: wire_id(id), hops, wait };
+            Packet::IHave(ids.into_iter().map(line).collect())
+        }
+        Message::IWant { ids } => Packet::IWant(ids.into_iter().map(wire_id).collect()),
         Message::Graft { id } => Packet::Graft(id.map(wire_id)),
         Message::Prune => Packet::Prune,
     }

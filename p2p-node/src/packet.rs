@@ -9,14 +9,15 @@ use p2p_wire::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::ihave::{self, Announced};
 use crate::query::{Answer, Query};
 
 /// Peer exchange: records in one list; a longer one is refused.
 pub(crate) const MAX_RECORDS: usize = 64;
-/// IHAVE: ids in one list; a longer one is refused (faults: 1,000 ids each).
-pub(crate) const MAX_IHAVE: usize = 1000;
-/// An announced id on the wire: the id and its hops.
-const ANNOUNCED_LEN: usize = EnvelopeId::LEN + size_of::<u16>();
+/// IWANT: ids in one list; a longer one is refused. As many pulls may be open at one neighbour.
+pub(crate) const MAX_IWANT: usize = 64;
+/// Of the hops of a push, the bit that says that it makes the tree anew.
+const RENEW: u16 = 1 << 15;
 
 /// Why a side closes the link, sent as its last frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,15 +95,19 @@ pub enum Packet {
     Push {
         /// The envelope's own id.
         id: EnvelopeId,
-        /// Links travelled from the author.
+        /// Links travelled from the author; at most 32,767, more count as that.
         hops: u16,
+        /// It makes the tree anew: whoever agrees passes it to all its neighbours.
+        renew: bool,
         /// The signed bytes, verbatim.
         envelope: Bytes,
     },
     /// The sender holds these.
-    IHave(Vec<(EnvelopeId, u16)>),
+    IHave(Vec<Announced>),
     /// Send me this one; without an id: push to me.
     Graft(Option<EnvelopeId>),
+    /// Send me these; the tree stays as it is.
+    IWant(Vec<EnvelopeId>),
     /// Stop pushing to me.
     Prune,
     /// Who has this file?
@@ -122,6 +127,7 @@ pub(crate) mod kind {
     pub(crate) const IHAVE: u8 = 17;
     pub(crate) const GRAFT: u8 = 18;
     pub(crate) const PRUNE: u8 = 19;
+    pub(crate) const IWANT: u8 = 26;
     pub(crate) const QUERY: u8 = 32;
     pub(crate) const ANSWER: u8 = 33;
 }
@@ -157,6 +163,7 @@ impl FrameBody for Packet {
             Self::IHave(_) => kind::IHAVE,
             Self::Graft(_) => kind::GRAFT,
             Self::Prune => kind::PRUNE,
+            Self::IWant(_) => kind::IWANT,
             Self::Query(_) => kind::QUERY,
             Self::Answer(_) => kind::ANSWER,
         }
@@ -168,16 +175,12 @@ impl FrameBody for Packet {
             Self::Bye(reason) => out.put_slice(&msgpack::to_vec(&Bye { r: reason.code() })?),
             Self::Ping(n) | Self::Pong(n) => out.put_slice(&msgpack::to_vec(&Nonce { n: *n })?),
             Self::Peers(records) => out.put_slice(&msgpack::to_vec(&Records { r: records.clone() })?),
-            Self::Push { hops, envelope, .. } => {
-                out.put_u16(*hops);
+            Self::Push { hops, renew, envelope, .. } => {
+                out.put_u16((*hops).min(RENEW - 1) | if *renew { RENEW } else { 0 });
                 out.put_slice(envelope);
             }
-            Self::IHave(ids) => {
-                for (id, hops) in ids {
-                    out.put_slice(&id.to_bytes());
-                    out.put_u16(*hops);
-                }
-            }
+            Self::IHave(announced) => ihave::encode(announced, out),
+            Self::IWant(ids) => ids.iter().for_each(|id| out.put_slice(&id.to_bytes())),
             Self::Graft(Some(id)) => out.put_slice(&id.to_bytes()),
             Self::Graft(None) | Self::Prune => {}
             Self::Query(query) => query.encode(out),
@@ -204,19 +207,18 @@ impl FrameBody for Packet {
                     return Err(DecodeError::Layout("push is shorter than its header"));
                 }
                 let hops = body.get_u16();
+                let (hops, renew) = (hops & !RENEW, hops & RENEW != 0);
                 let envelope = Envelope::decode(body).map_err(|_| DecodeError::Layout("not an envelope"))?;
-                Self::Push { id: envelope.id(), hops, envelope: envelope.bytes().clone() }
+                Self::Push { id: envelope.id(), hops, renew, envelope: envelope.bytes().clone() }
             }
-            kind::IHAVE => {
-                if !body.len().is_multiple_of(ANNOUNCED_LEN) {
-                    return Err(DecodeError::Layout("announced ids are cut off"));
-                }
-                at_most(body.len() / ANNOUNCED_LEN, MAX_IHAVE, "more than 1000 announced ids")?;
-                let mut ids = Vec::with_capacity(body.len() / ANNOUNCED_LEN);
+            kind::IHAVE => Self::IHave(ihave::decode(body)?),
+            kind::IWANT => {
+                at_most(body.len(), MAX_IWANT * EnvelopeId::LEN, "more than 64 wanted ids")?;
+                let mut ids = Vec::with_capacity(body.len() / EnvelopeId::LEN);
                 while body.has_remaining() {
-                    ids.push((take_id(&mut body)?, body.get_u16()));
+                    ids.push(take_id(&mut body)?);
                 }
-                Self::IHave(ids)
+                Self::IWant(ids)
             }
             kind::GRAFT => {
                 let id = if body.is_empty() { None } else { Some(take_id(&mut body)?) };

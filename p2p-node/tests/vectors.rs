@@ -6,7 +6,7 @@
 use std::{fs, path::Path};
 
 use bytes::{Bytes, BytesMut};
-use p2p_node::{Answer, ByeReason, FileHash, NodeId, Packet, Query, SecretKey};
+use p2p_node::{Announced, Answer, ByeReason, FileHash, NodeId, Packet, Query, SecretKey};
 use p2p_wire::{BadSignature, EnvelopeId, Frame, FrameCodec, FrameError, Hello, domain, encode_frame};
 use serde_json::Value;
 use tokio_util::codec::Decoder;
@@ -97,13 +97,22 @@ fn packet(vector: &Value) -> Packet {
         "push" => Packet::Push {
             id: id(&values["id"]),
             hops: number(values, "hops"),
+            renew: values["renew"].as_bool().unwrap(),
             envelope: hex(values, "envelope"),
         },
         "ihave" => Packet::IHave(
-            list(values, "ids").iter().map(|entry| (id(&entry["id"]), number(entry, "hops"))).collect(),
+            list(values, "ids")
+                .iter()
+                .map(|line| Announced {
+                    id: id(&line["id"]),
+                    hops: number(line, "hops"),
+                    wait: line["wait"].as_bool().unwrap(),
+                })
+                .collect(),
         ),
         "graft" => Packet::Graft(values["id"].is_string().then(|| id(&values["id"]))),
         "prune" => Packet::Prune,
+        "iwant" => Packet::IWant(list(values, "ids").iter().map(id).collect()),
         "query" => Packet::Query(query(values)),
         "answer" => Packet::Answer(Answer {
             id: array(values, "id"),
@@ -154,10 +163,12 @@ fn frames_that_break_a_rule_are_refused() {
     for refused in list(&load(), "refused") {
         assert!(read(&hex(refused, "bytes")).is_err(), "{}", refused["name"]);
     }
-    let one_more_than_allowed =
-        vec![(EnvelopeId { author: NodeId::from_bytes([7; 32]), run: 0, first: 0, count: 1 }, 1); 1001];
+    let id = EnvelopeId { author: NodeId::from_bytes([7; 32]), run: 0, first: 0, count: 1 };
+    let one_more_than_allowed = vec![Announced { id, hops: 1, wait: true }; 1001];
     let bytes = encode_frame(&Packet::IHave(one_more_than_allowed)).unwrap();
     assert!(read(&bytes).is_err(), "ihave of 1,001 ids");
+    let bytes = encode_frame(&Packet::IWant(vec![id; 65])).unwrap();
+    assert!(read(&bytes).is_err(), "iwant of 65 ids");
 }
 
 #[test]

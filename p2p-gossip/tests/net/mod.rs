@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2p_gossip::{Config, EnvelopeId, Fault, Gossip, Input, Message, Output, Stats, Ticket};
+use p2p_gossip::{Announced, Config, EnvelopeId, Fault, Gossip, Input, Message, Output, Stats, Ticket};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -78,11 +78,17 @@ pub(crate) fn receive(core: &mut Core, now: Instant, from: u32, message: Message
 }
 
 pub(crate) fn push(id: Id, envelope: &Bytes) -> Message<u32> {
-    Message::Push { id, hops: 1, envelope: envelope.clone() }
+    Message::Push { id, hops: 1, renew: false, envelope: envelope.clone() }
 }
 
+/// Of envelopes that nobody pushes.
 pub(crate) fn ihave(ids: &[Id]) -> Message<u32> {
-    Message::IHave { ids: ids.iter().map(|id| (*id, 1)).collect() }
+    announce(ids, false)
+}
+
+pub(crate) fn announce(ids: &[Id], wait: bool) -> Message<u32> {
+    let announced = |id: &Id| Announced { id: *id, hops: 1, wait };
+    Message::IHave { ids: ids.iter().map(announced).collect() }
 }
 
 /// Answers all checks in these outputs, and those that follow; returns all outputs but the checks.
@@ -121,9 +127,10 @@ pub(crate) fn deliveries(outputs: &[Out]) -> Vec<(u32, u64, bool)> {
 pub(crate) fn pulls(outputs: &[Out]) -> Vec<(u32, Id)> {
     outputs
         .iter()
-        .filter_map(|output| match output {
-            Output::Send { to, message: Message::Graft { id: Some(id) } } => Some((*to, *id)),
-            _ => None,
+        .flat_map(|output| match output {
+            Output::Send { to, message: Message::Graft { id: Some(id) } } => vec![(*to, *id)],
+            Output::Send { to, message: Message::IWant { ids } } => ids.iter().map(|id| (*to, *id)).collect(),
+            _ => Vec::new(),
         })
         .collect()
 }
@@ -149,6 +156,8 @@ pub(crate) struct Net {
     pub(crate) nodes: Vec<Node>,
     /// Longest delay of a message and of a check.
     pub(crate) delay: (Duration, Duration),
+    /// Each link keeps one delay, and so its order.
+    pub(crate) ordered: bool,
     links: BTreeSet<(u32, u32)>,
     events: BTreeMap<(Instant, u64), Event>,
     events_made: u64,
@@ -182,6 +191,7 @@ impl Net {
             now: start(),
             nodes,
             delay: (ms(50), ms(5)),
+            ordered: false,
             links: BTreeSet::new(),
             events: BTreeMap::new(),
             events_made: 0,
@@ -238,7 +248,7 @@ impl Net {
     }
 
     pub(crate) fn stats(&self, node: u32) -> Stats {
-        *self.nodes[node as usize].core.stats()
+        self.nodes[node as usize].core.stats()
     }
 
     pub(crate) fn input(&mut self, node: u32, input: Input<u32, u32>) {
@@ -278,7 +288,14 @@ impl Net {
                 }
                 _ => continue,
             };
-            let at = self.now + delay.mul_f64(self.rng.random_range(0.1..=1.0));
+            let part = match event {
+                Event::Arrive { from, to, .. } if self.ordered => {
+                    let link = u64::from(from.min(to)) << 32 | u64::from(from.max(to));
+                    StdRng::seed_from_u64(link).random_range(0.1..=1.0)
+                }
+                _ => self.rng.random_range(0.1..=1.0),
+            };
+            let at = self.now + delay.mul_f64(part);
             self.events.insert((at, self.events_made), event);
             self.events_made += 1;
         }

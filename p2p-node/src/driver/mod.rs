@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use p2p_peers::{DialFailure, DownCause, HangupCause, Target};
-use p2p_wire::{EnvelopeId, NodeId, encode_frame};
+use p2p_wire::{NodeId, encode_frame};
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot};
 
@@ -31,6 +31,7 @@ use crate::shared::Shared;
 use crate::stack::{Hangup, Input, Stack};
 
 use perform::PushCache;
+use pulls::Pull;
 
 /// Callers that wait for a link at once; more are refused at once.
 const MAX_WAITERS: usize = 1024;
@@ -48,7 +49,7 @@ struct LinkHandle {
     /// It said goodbye with this reason.
     bye: Option<ByeReason>,
     /// What it asks for while its queue is full.
-    pulls: VecDeque<EnvelopeId>,
+    pulls: VecDeque<Pull>,
 }
 
 /// What was counted here; what the cores count they keep themselves.
@@ -196,7 +197,13 @@ impl Driver {
                     self.stack.with_table(now, |table, now| table.disconnect(now, from));
                 }
             }
-            Inbound::Packet(Packet::Graft(Some(id))) => self.on_pull(now, from, id),
+            Inbound::Packet(Packet::Graft(Some(id))) => self.on_pull(now, from, Pull::Graft(id)),
+            Inbound::Packet(Packet::IWant(ids)) => {
+                for id in ids {
+                    self.on_pull(now, from, Pull::IWant(id));
+                    self.perform_all();
+                }
+            }
             Inbound::Packet(packet) => self.stack.handle(now, Input::Packet { from, packet }),
         }
     }

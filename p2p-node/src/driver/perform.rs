@@ -25,21 +25,23 @@ use super::{Driver, MAX_FINDERS};
 /// The last push as a frame: the same one goes to every neighbour.
 #[derive(Debug, Default)]
 pub(super) struct PushCache {
-    last: Option<(EnvelopeId, u16, Bytes, Bytes)>,
+    last: Option<(EnvelopeId, u16, bool, Bytes, Bytes)>,
 }
 
 impl PushCache {
     fn frame(&mut self, packet: &Packet) -> Option<Bytes> {
-        let Packet::Push { id, hops, envelope } = packet else {
+        let Packet::Push { id, hops, renew, envelope } = packet else {
             return encode(packet);
         };
         match &self.last {
-            Some((i, h, e, frame)) if i == id && h == hops && e.as_ptr() == envelope.as_ptr() => {
+            Some((i, h, r, e, frame))
+                if (i, h, r) == (id, hops, renew) && e.as_ptr() == envelope.as_ptr() =>
+            {
                 Some(frame.clone())
             }
             _ => {
                 let frame = encode(packet)?;
-                self.last = Some((*id, *hops, envelope.clone(), frame.clone()));
+                self.last = Some((*id, *hops, *renew, envelope.clone(), frame.clone()));
                 Some(frame)
             }
         }
@@ -94,7 +96,7 @@ impl Driver {
         if let Packet::Push { id, hops, .. } = packet {
             // Too much for this link just now: it is told of the message and asks for it when it can.
             self.counters.announced_instead += 1;
-            self.stack.announce_instead(to, *id, *hops);
+            self.stack.announce_instead(Instant::now(), to, *id, *hops);
         } else {
             self.counters.control_queue_full += 1;
             self.hang_up(to, Hangup::Silent);

@@ -16,14 +16,30 @@ use super::Driver;
 /// beyond is not answered, and counted.
 const MAX_PULLS: usize = 4096;
 
+/// A neighbour wants an envelope, and perhaps to be pushed to from now on.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Pull {
+    Graft(EnvelopeId),
+    IWant(EnvelopeId),
+}
+
+impl Pull {
+    fn packet(self) -> Packet {
+        match self {
+            Self::Graft(id) => Packet::Graft(Some(id)),
+            Self::IWant(id) => Packet::IWant(vec![id]),
+        }
+    }
+}
+
 impl Driver {
     /// A neighbour asks for an envelope.
-    pub(super) fn on_pull(&mut self, now: Instant, from: NodeId, id: EnvelopeId) {
+    pub(super) fn on_pull(&mut self, now: Instant, from: NodeId, pull: Pull) {
         let Some(link) = self.links.get_mut(&from) else { return };
         if link.pulls.is_empty() && link.outbox.has_room() {
-            self.stack.handle(now, Input::Packet { from, packet: Packet::Graft(Some(id)) });
+            self.stack.handle(now, Input::Packet { from, packet: pull.packet() });
         } else if link.pulls.len() < MAX_PULLS {
-            link.pulls.push_back(id);
+            link.pulls.push_back(pull);
         } else {
             self.counters.pulls_full += 1;
         }
@@ -41,10 +57,9 @@ impl Driver {
         for from in waiting {
             while let Some(link) = self.links.get_mut(&from)
                 && link.outbox.has_room()
-                && let Some(id) = link.pulls.pop_front()
+                && let Some(pull) = link.pulls.pop_front()
             {
-                let packet = Packet::Graft(Some(id));
-                self.stack.handle(Instant::now(), Input::Packet { from, packet });
+                self.stack.handle(Instant::now(), Input::Packet { from, packet: pull.packet() });
                 self.perform_all();
             }
         }

@@ -111,8 +111,9 @@ impl<R: Rng> Stack<R> {
     }
 
     /// A message did not fit into the queue of a link: it is announced there, to be asked for.
-    pub fn announce_instead(&mut self, to: NodeId, id: EnvelopeId, hops: u16) {
-        self.out.push_back(Output::Send { to, packet: Packet::IHave(vec![(id, hops)]) });
+    pub fn announce_instead(&mut self, now: Instant, to: NodeId, id: EnvelopeId, hops: u16) {
+        self.gossip.announce_instead(now, to, convert::gossip_id(id), hops);
+        self.settle();
     }
 
     /// Asks the peer table for something that only the application can want.
@@ -211,12 +212,13 @@ impl<R: Rng> Stack<R> {
                 return self.queries.on_query(now, from, query, self.links.keys().copied());
             }
             Packet::Answer(answer) => return self.queries.on_answer(now, answer),
-            Packet::Push { id, hops, envelope } => {
-                GossipMessage::Push { id: convert::gossip_id(id), hops, envelope }
+            Packet::Push { id, hops, renew, envelope } => {
+                GossipMessage::Push { id: convert::gossip_id(id), hops, renew, envelope }
             }
-            Packet::IHave(ids) => GossipMessage::IHave {
-                ids: ids.into_iter().map(|(id, hops)| (convert::gossip_id(id), hops)).collect(),
-            },
+            Packet::IHave(ids) => GossipMessage::IHave { ids: ids.into_iter().map(convert::line).collect() },
+            Packet::IWant(ids) => {
+                GossipMessage::IWant { ids: ids.into_iter().map(convert::gossip_id).collect() }
+            }
             Packet::Graft(id) => GossipMessage::Graft { id: id.map(convert::gossip_id) },
             Packet::Prune => GossipMessage::Prune,
             // The link's task and the driver deal with these.
@@ -329,6 +331,8 @@ impl<R: Rng> Stack<R> {
             }
             G::Deliver { envelope, entries, late, .. } => Output::Deliver { envelope, entries, late },
             G::OwnAhead { id } => Output::OwnAhead(convert::wire_id(id)),
+            // For the views, once there are any.
+            G::Withholds { .. } => return,
             G::Misbehaved { peer, fault } => Output::Misbehaved { peer, fault: fault.to_string() },
             // The log lives in memory, inside the core.
             G::Append { .. } => return,

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use p2p_node::{ByeReason, Event, FileHash, Packet, Query};
+use p2p_node::{Announced, ByeReason, Event, FileHash, Packet, Query};
 use p2p_wire::{EnvelopeId, SecretKey, domain};
 
 use crate::util::{
@@ -15,8 +15,17 @@ fn id(author: &SecretKey, first: u64) -> EnvelopeId {
     EnvelopeId { author: author.id(), run: 1, first, count: 1 }
 }
 
-fn grafts(packets: &[Packet]) -> usize {
-    packets.iter().filter(|p| matches!(p, Packet::Graft(Some(_)))).count()
+/// An announcement of an envelope that nobody pushes.
+fn ihave(ids: impl IntoIterator<Item = EnvelopeId>) -> Packet {
+    Packet::IHave(ids.into_iter().map(|id| Announced { id, hops: 1, wait: false }).collect())
+}
+
+fn pulls(packets: &[Packet]) -> usize {
+    let wanted = |p: &Packet| match p {
+        Packet::IWant(ids) => ids.len(),
+        packet => usize::from(matches!(packet, Packet::Graft(Some(_)))),
+    };
+    packets.iter().map(wanted).sum()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,10 +36,10 @@ async fn announcements_of_nothing_are_asked_for_sparingly() {
     let mut peer = Hostile::join(stage.addr(), &key(2)).await;
     let mut answers = Vec::new();
     for list in 0..LISTS {
-        peer.say(&Packet::IHave((0..1000).map(|n| (id(&author, 1 + list * 1000 + n), 1)).collect())).await;
+        peer.say(&ihave((0..1000).map(|n| id(&author, 1 + list * 1000 + n)))).await;
         answers.extend(peer.ping(list).await);
     }
-    assert!((1..=64).contains(&grafts(&answers)), "{} pulls open", grafts(&answers));
+    assert!((1..=64).contains(&pulls(&answers)), "{} pulls open", pulls(&answers));
     // At most 4,096 are remembered.
     let refused = refused(&stage.victim, "announcements").await;
     assert!(refused >= LISTS * 1000 - 4096, "{refused} refused");
@@ -52,14 +61,14 @@ async fn an_announcer_that_never_delivers_costs_one_wait() {
     let author = key(1);
     // Both have it, the hostile one says so first and keeps it.
     let large = envelope(&author, 1, &[6; 50_000]);
-    peer.say(&Packet::IHave(vec![(large.id(), 1)])).await;
-    assert_eq!(grafts(&peer.ping(1).await), 1);
+    peer.say(&ihave([large.id()])).await;
+    assert_eq!(pulls(&peer.ping(1).await), 1);
     let began = Instant::now();
     let mut honest = Hostile::join(stage.addr(), &author).await;
-    honest.say(&Packet::IHave(vec![(large.id(), 1)])).await;
+    honest.say(&ihave([large.id()])).await;
     loop {
-        if let Packet::Graft(Some(wanted)) = honest.next().await.expect("the node closed the connection") {
-            assert_eq!(wanted, large.id());
+        if let Packet::IWant(wanted) = honest.next().await.expect("the node closed the connection") {
+            assert_eq!(wanted, [large.id()]);
             break;
         }
     }

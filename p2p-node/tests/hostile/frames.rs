@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use p2p_node::{ByeReason, Event, Packet};
+use p2p_node::{Announced, ByeReason, Event, Packet};
 use p2p_wire::{MAX_FRAME_CONTROL, MAX_FRAME_PAYLOAD, MAX_PAYLOAD, NewEntry};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -73,7 +73,12 @@ fn map(name: &[u8], value: &[u8]) -> Vec<u8> {
 /// Bodies that no honest node sends, of every kind.
 fn malformed() -> Vec<(&'static str, Vec<u8>)> {
     let genuine = envelope(&key(99), 1, b"whole").bytes().to_vec();
-    let ihave = |id: &[u8]| frame(kind::IHAVE, &[id, &[0, 0]].concat());
+    // Flags, author, first, first - run, count if it is not 1, hops.
+    let line = |flags: u8, back: &[u8], first: u64, count: &[u8]| {
+        [&[flags][..], key(9).id().as_bytes(), &first.to_be_bytes(), back, count, &[0]].concat()
+    };
+    let ihave =
+        |flags, back: &[u8], first, count: &[u8]| frame(kind::IHAVE, &line(flags, back, first, count));
     let id = |count: u8, run: u64, first: u64| {
         [key(9).id().as_bytes(), &run.to_be_bytes()[..], &first.to_be_bytes(), &[count]].concat()
     };
@@ -123,11 +128,18 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
         ("push with bytes behind", push(&[&genuine[..], &[0]].concat())),
         ("push of another version", push(&[&[2], &genuine[1..]].concat())),
         ("ihave cut off", frame(kind::IHAVE, &[1; 50])),
-        ("ihave of an empty bundle", ihave(&id(0, 1, 1))),
-        ("ihave of too large a bundle", ihave(&id(65, 1, 1))),
-        ("ihave from before its run", ihave(&id(1, 2, 1))),
-        ("ihave beyond the last number", ihave(&id(2, 1, u64::MAX))),
-        ("ihave of 1001", frame(kind::IHAVE, &[&id(1, 1, 1)[..], &[0, 0]].concat().repeat(1001))),
+        ("ihave of an empty bundle", ihave(4, &[0], 1, &[0])),
+        ("ihave of too large a bundle", ihave(4, &[0], 1, &[65])),
+        ("ihave from before its run", ihave(0, &[2], 1, &[])),
+        ("ihave beyond the last number", ihave(4, &[0], u64::MAX, &[2])),
+        ("ihave with an endless number", ihave(0, &[0xff; 11], 1, &[])),
+        ("ihave with a number in another form", ihave(0, &[0x81, 0], 1, &[])),
+        ("ihave with unknown flags", ihave(8, &[0], 1, &[])),
+        ("ihave without an author", frame(kind::IHAVE, &[&[2][..], &[0; 10]].concat())),
+        ("ihave of 1001", frame(kind::IHAVE, &line(0, &[0], 1, &[]).repeat(1001))),
+        ("iwant cut off", frame(kind::IWANT, &[1; 48])),
+        ("iwant of what cannot be", frame(kind::IWANT, &id(0, 1, 1))),
+        ("iwant of 65", frame(kind::IWANT, &id(1, 1, 1).repeat(65))),
         ("graft cut off", frame(kind::GRAFT, &[1; 48])),
         ("graft with bytes behind", frame(kind::GRAFT, &[&id(1, 1, 1)[..], &[0]].concat())),
         ("graft of what cannot be", frame(kind::GRAFT, &id(0, 1, 1))),
@@ -169,8 +181,9 @@ fn session(author: u64) -> Vec<u8> {
     let packets = [
         hello(Vec::new()),
         Packet::Ping(1),
-        Packet::Push { id: sent.id(), hops: 1, envelope: sent.bytes().clone() },
-        Packet::IHave(vec![(sent.id(), 1)]),
+        Packet::Push { id: sent.id(), hops: 1, renew: false, envelope: sent.bytes().clone() },
+        Packet::IHave(vec![Announced { id: sent.id(), hops: 1, wait: true }]),
+        Packet::IWant(vec![sent.id()]),
         Packet::Peers(vec![someone.bytes().clone()]),
         Packet::Graft(Some(sent.id())),
         Packet::Prune,

@@ -30,6 +30,7 @@ pub(crate) mod kind {
     pub(crate) const IHAVE: u8 = 17;
     pub(crate) const GRAFT: u8 = 18;
     pub(crate) const PRUNE: u8 = 19;
+    pub(crate) const IWANT: u8 = 26;
     pub(crate) const QUERY: u8 = 32;
     pub(crate) const ANSWER: u8 = 33;
 }

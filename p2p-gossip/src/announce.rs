@@ -1,0 +1,107 @@
+//! Announcements: gathered for a while, then one frame to each neighbour that may lack something.
+
+use std::time::{Duration, Instant};
+
+use rand::{Rng, RngExt};
+
+use crate::bucket::Bucket;
+use crate::message::{Announced, EnvelopeId, Key, Message};
+use crate::state::{Gossip, Timer};
+
+impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
+    /// Announces what the caller could not push to a neighbour, because its link is full, although
+    /// [`Output::Send`](crate::Output::Send) said so.
+    pub fn announce_instead(&mut self, now: Instant, to: P, id: EnvelopeId<A>, hops: u16) {
+        let Some(neighbor) = self.tree.get(to) else { return };
+        self.stats.announced_instead += 1;
+        let slot = neighbor.slot;
+        match self.recent.get_mut(&id) {
+            Some(arrival) if slot.is_some() => {
+                arrival.have.remove(slot);
+                arrival.ask.insert(slot);
+                self.recent.queue(id);
+                self.announce_soon(now);
+            }
+            // It was pushed long after it came (an answer), or the neighbour has no bit.
+            _ => {
+                self.stats.ihaves_sent += 1;
+                let ids = vec![Announced { id, hops, wait: false }];
+                self.send(to, Message::IHave { ids });
+            }
+        }
+    }
+
+    /// Queues an envelope for those that it was not pushed to; `prompt` if nobody pushes it to them.
+    pub(crate) fn announce_to_others(&mut self, now: Instant, id: EnvelopeId<A>, prompt: bool) {
+        self.recent.queue(id);
+        if prompt || self.recent.queued() >= self.config.max_ids.max(1) {
+            self.announce_soon(now);
+        } else if self.timers.get(Timer::Announce).is_none() {
+            // Neighbours got it at about the same time: who happens to wait longer is spared the announcement.
+            let delay = self.config.ihave_delay.saturating_mul(self.rng.random_range(25..175)) / 100;
+            self.timers.set(Timer::Announce, now.checked_add(delay));
+        }
+    }
+
+    /// At once if the rate allows it, else as soon as it does.
+    fn announce_soon(&mut self, now: Instant) {
+        let rate = self.config.ihaves_sent_per_sec.max(1);
+        if self.announcing.get_or_insert_with(|| Bucket::new(now, rate, rate)).take(now) {
+            return self.announce_all(now);
+        }
+        let next = now.checked_add(Duration::from_secs(1) / rate);
+        if self.timers.get(Timer::Announce).is_none_or(|at| next.is_some_and(|next| next < at)) {
+            self.timers.set(Timer::Announce, next);
+        }
+    }
+
+    /// A neighbour that mends its tree should not have to wait for what the tree did not bring it meanwhile.
+    pub(crate) fn announce_to(&mut self, peer: P) {
+        let Some(slot) = self.tree.get(peer).map(|neighbor| neighbor.slot) else { return };
+        let mut ids = Vec::new();
+        for id in self.recent.queue_of(self.config.max_ids.max(1)) {
+            if let Some(arrival) = self.recent.get_mut(&id)
+                && !arrival.have.contains(slot)
+            {
+                arrival.have.insert(slot);
+                ids.push(Announced { id, hops: arrival.hops.saturating_add(1), wait: false });
+            }
+        }
+        if !ids.is_empty() {
+            self.stats.ihaves_sent += ids.len() as u64;
+            self.send(peer, Message::IHave { ids });
+        }
+    }
+
+    pub(crate) fn on_announce_timer(&mut self, now: Instant) {
+        if self.recent.queued() > 0 {
+            self.announce_soon(now);
+        }
+    }
+
+    fn announce_all(&mut self, now: Instant) {
+        let mut lists: Vec<Vec<Announced<A>>> = vec![Vec::new(); self.tree.len()];
+        for id in self.recent.take_queue(self.config.max_ids.max(1)) {
+            let Some(arrival) = self.recent.get_mut(&id) else { continue };
+            let hops = arrival.hops.saturating_add(1);
+            for ((_, neighbor), list) in self.tree.iter_mut().zip(&mut lists) {
+                let slot = neighbor.slot;
+                let spared = arrival.announced.contains(slot) && !neighbor.shows_evidence();
+                if !arrival.have.contains(slot) && !spared {
+                    arrival.have.insert(slot);
+                    list.push(Announced { id, hops, wait: !arrival.ask.contains(slot) });
+                }
+            }
+        }
+        let peers: Vec<P> = self.tree.iter().map(|(peer, _)| peer).collect();
+        for (peer, ids) in peers.into_iter().zip(lists).filter(|(_, ids)| !ids.is_empty()) {
+            self.stats.ihaves_sent += ids.len() as u64;
+            self.send(peer, Message::IHave { ids });
+        }
+        if self.recent.queued() > 0 {
+            self.timers.set(Timer::Announce, now.checked_add(self.config.ihave_delay));
+        } else {
+            self.timers.set(Timer::Announce, None);
+        }
+    }
+}

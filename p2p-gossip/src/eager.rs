@@ -1,0 +1,113 @@
+//! The upkeep of the tree: who pushes to whom (Plumtree, SRDS 2007, sections 3.2 to 3.4).
+//!
+//! The first message floods, and each superfluous copy is answered by PRUNE: what is left is the tree of the fastest
+//! ways from its author, which is the flood's own time for that author and at most twice its depth for others. What
+//! fails is mended by GRAFT, which does not look at speed; so now and then a message floods again ([`Tree::renew`]).
+
+use std::time::{Duration, Instant};
+
+use rand::{Rng, RngExt};
+
+use crate::log::Answer;
+use crate::message::{EnvelopeId, Fault, Key, Message};
+use crate::state::{Gossip, Timer};
+#[cfg(doc)]
+use crate::tree::Tree;
+
+/// How long a circle that a repair or a new link closed stays at the most, while messages show it. 2 s: several times what a PRUNE
+/// needs to be felt round the circle.
+const CUT_WITHIN: Duration = Duration::from_secs(2);
+
+impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
+    pub(crate) fn on_neighbor_down(&mut self, now: Instant, peer: P) {
+        let Some(neighbor) = self.tree.down(peer) else { return };
+        self.recent.forget(neighbor.slot);
+        if neighbor.eager {
+            // Perhaps it was to bring what is announced: nobody waits for it any more.
+            for id in self.missing.waiting() {
+                self.timers.set(Timer::Graft(id), Some(now));
+            }
+        }
+        self.drop_offers(now, peer);
+    }
+
+    pub(crate) fn on_graft(&mut self, now: Instant, from: P, id: Option<EnvelopeId<A>>) {
+        if let Some(id) = id {
+            self.answer_pull(now, from, id);
+        }
+        let Some(neighbor) = self.tree.get_mut(from) else { return };
+        if !neighbor.grafts.take(now) {
+            self.stats.refused_grafts += 1;
+            return;
+        }
+        neighbor.eager = true;
+        self.announce_to(from);
+    }
+
+    pub(crate) fn on_iwant(&mut self, now: Instant, from: P, ids: &[EnvelopeId<A>]) {
+        if ids.len() > self.config.max_pulls.max(1) {
+            let (count, limit) = (ids.len(), self.config.max_pulls);
+            return self.blame(from, Fault::TooManyIds { count, limit });
+        }
+        for &id in ids {
+            self.answer_pull(now, from, id);
+        }
+    }
+
+    fn answer_pull(&mut self, now: Instant, from: P, id: EnvelopeId<A>) {
+        self.expire_log(now);
+        match self.log.answer(&id, from, self.config.max_answers) {
+            Answer::Envelope(envelope, hops) => {
+                self.stats.pulls_answered += 1;
+                let slot = self.tree.get(from).and_then(|neighbor| neighbor.slot);
+                if let Some(arrival) = self.recent.get_mut(&id) {
+                    arrival.have.insert(slot);
+                }
+                self.push(from, id, (hops, false), envelope);
+            }
+            Answer::Unknown => self.stats.pulls_unknown += 1,
+            Answer::Refused => self.stats.pulls_refused += 1,
+        }
+    }
+
+    /// A push that nobody asked for brought something new: its sender is a parent.
+    pub(crate) fn on_first(&mut self, now: Instant, from: P) {
+        if let Some(neighbor) = self.tree.get_mut(from)
+            && !neighbor.was_pruned_lately(now)
+        {
+            neighbor.eager = true;
+        }
+    }
+
+    /// A push that nobody asked for brought nothing new: one link of the tree is too many.
+    ///
+    /// The message that makes the tree cuts all such links at once, and leaves it whole. Any other message shows one
+    /// circle, which is cut at a time that each of those who notice it draws, so mostly by one: if each of several
+    /// messages under way had it cut at another place at once, the tree would be in pieces.
+    pub(crate) fn on_redundant(&mut self, now: Instant, from: P, id: &EnvelopeId<A>) {
+        self.stats.redundant += 1;
+        let made = self.tree.is_root(id);
+        let Some(neighbor) = self.tree.get_mut(from) else { return };
+        let after = CUT_WITHIN.mul_f64(self.rng.random_range(0.0..1.0));
+        if made || neighbor.cuts(now, after, CUT_WITHIN) {
+            self.prune(now, from);
+        }
+    }
+
+    pub(crate) fn prune(&mut self, now: Instant, peer: P) {
+        let Some(neighbor) = self.tree.get_mut(peer) else { return };
+        neighbor.eager = false;
+        if neighbor.prunes(now) {
+            self.stats.prunes_sent += 1;
+            self.send(peer, Message::Prune);
+        }
+    }
+
+    /// A neighbour announced what had come already.
+    pub(crate) fn on_offer(&mut self, now: Instant, from: P, id: &EnvelopeId<A>) {
+        let Some(neighbor) = self.tree.get_mut(from) else { return };
+        let Some(arrival) = self.recent.get_mut(id) else { return };
+        arrival.announced.insert(neighbor.slot);
+        neighbor.on_evidence(now);
+    }
+}

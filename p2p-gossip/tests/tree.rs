@@ -1,0 +1,275 @@
+//! Who pushes to whom: the tree is made, mended and made anew (Plumtree, SRDS 2007).
+
+mod net;
+
+use net::{
+    Core, Net, Out, announce, answer, core_with, deliveries, drain, genuine, id, ihave, ms, push, receive,
+    start,
+};
+use p2p_gossip::{Config, Input, Message, Output};
+
+fn sent(outputs: &[Out], to: u32) -> Vec<Message<u32>> {
+    let to_it = |output: &Out| match output {
+        Output::Send { to: peer, message } if *peer == to => Some(message.clone()),
+        _ => None,
+    };
+    outputs.iter().filter_map(to_it).collect()
+}
+
+fn is_pushed(outputs: &[Out], to: u32) -> bool {
+    sent(outputs, to).iter().any(|message| matches!(message, Message::Push { .. }))
+}
+
+/// Hands a genuine push in and answers its check.
+fn take(core: &mut Core, now: std::time::Instant, from: u32, id: net::Id, renew: bool) -> Vec<Out> {
+    let message = Message::Push { id, hops: 1, renew, envelope: genuine(&id, 50) };
+    let outputs = receive(core, now, from, message);
+    answer(core, now, outputs)
+}
+
+#[test]
+fn the_first_message_prunes_every_link_that_brings_it_late() {
+    let now = start();
+    let mut core = core_with(0, &[1, 2, 3], Config::default(), now);
+    let first = id(9, 0, 0, 1);
+    let outputs = take(&mut core, now, 1, first, false);
+    assert!(is_pushed(&outputs, 2) && is_pushed(&outputs, 3) && !is_pushed(&outputs, 1));
+    assert_eq!(sent(&receive(&mut core, now, 2, push(first, &genuine(&first, 50))), 2), [Message::Prune]);
+    // One that came during the check is late as well.
+    let second = id(8, 0, 0, 1);
+    let outputs = take(&mut core, now, 1, second, false);
+    assert!(!is_pushed(&outputs, 2) && is_pushed(&outputs, 3), "2 is lazy now");
+    assert_eq!((core.stats().eager, core.stats().prunes_sent), (2, 1));
+}
+
+#[test]
+fn a_copy_that_came_during_the_check_is_pruned_after_it() {
+    let now = start();
+    let mut core = core_with(0, &[1, 2, 3], Config::default(), now);
+    let first = id(9, 0, 0, 1);
+    let check = receive(&mut core, now, 1, push(first, &genuine(&first, 50)));
+    assert_eq!(receive(&mut core, now, 2, push(first, &genuine(&first, 50))), []);
+    let outputs = answer(&mut core, now, check);
+    assert_eq!(sent(&outputs, 2), [Message::Prune]);
+    assert!(is_pushed(&outputs, 3));
+}
+
+#[test]
+fn a_circle_that_another_message_shows_is_cut_later_and_once() {
+    let mut now = start();
+    let mut core = core_with(0, &[1, 2], Config::default(), now);
+    take(&mut core, now, 1, id(9, 0, 0, 1), false);
+    let mut prunes = 0;
+    for seq in 1..100 {
+        let next = id(9, 0, seq, 1);
+        take(&mut core, now, 1, next, false);
+        let outputs = receive(&mut core, now, 2, push(next, &genuine(&next, 50)));
+        prunes += sent(&outputs, 2).len();
+        if prunes > 0 {
+            break;
+        }
+        now += ms(50);
+    }
+    assert_eq!(prunes, 1);
+    assert!(now <= start() + ms(2_100), "within two seconds, while messages show it");
+}
+
+#[test]
+fn what_the_tree_does_not_bring_is_grafted_and_what_it_brings_is_not() {
+    let now = start();
+    let mut core = core_with(0, &[1, 2, 3], Config::default(), now);
+    let (brought, missed, also) = (id(9, 0, 0, 1), id(9, 0, 1, 1), id(9, 0, 2, 1));
+    assert_eq!(receive(&mut core, now, 2, announce(&[brought, missed], true)), []);
+    assert_eq!(receive(&mut core, now, 3, announce(&[missed, also], true)), []);
+    take(&mut core, now + ms(40), 1, brought, false);
+    let due = core.poll_timeout().expect("a wait");
+    assert_eq!(due, now + Config::default().graft_min);
+    core.handle(due, Input::Timeout);
+    let outputs = drain(&mut core);
+    assert_eq!(sent(&outputs, 2), [Message::Graft { id: Some(missed) }]);
+    assert_eq!(sent(&outputs, 3), [Message::IWant { ids: vec![also] }], "one new parent at a time");
+    let stats = core.stats();
+    assert_eq!((stats.grafts_sent, stats.pulls_sent, stats.missing), (1, 2, 2));
+    let outputs = take(&mut core, due, 2, missed, false);
+    assert_eq!(deliveries(&outputs), [(9, 1, false)]);
+    assert_eq!(sent(&outputs, 2), [], "an answer is no reason to prune");
+}
+
+#[test]
+fn the_wait_for_the_tree_follows_what_was_measured() {
+    let mut now = start();
+    let mut core = core_with(0, &[1, 2], Config::default(), now);
+    for seq in 0..60 {
+        let next = id(9, 0, seq, 1);
+        receive(&mut core, now, 2, announce(&[next], true));
+        now += ms(if seq < 5 { 140 } else { 140 + 10 * seq.min(50) });
+        core.handle(now, Input::Timeout);
+        drain(&mut core);
+        take(&mut core, now, 1, next, false);
+        now += ms(1_000);
+    }
+    let next = id(9, 0, 99, 1);
+    receive(&mut core, now, 2, announce(&[next], true));
+    let wait = core.poll_timeout().expect("a wait") - now;
+    assert!((ms(600)..ms(3_000)).contains(&wait), "{wait:?}");
+}
+
+#[test]
+fn announcements_gather_and_spare_who_made_them_first() {
+    let now = start();
+    let mut core = core_with(0, &[1, 2, 3], Config::default(), now);
+    receive(&mut core, now, 2, Message::Prune);
+    receive(&mut core, now, 3, Message::Prune);
+    let mut outputs = Vec::new();
+    for seq in 0..3 {
+        outputs.extend(take(&mut core, now, 1, id(9, 0, seq, 1), false));
+    }
+    assert_eq!((sent(&outputs, 2), sent(&outputs, 3)), (vec![], vec![]));
+    receive(&mut core, now, 3, announce(&[id(9, 0, 0, 1), id(9, 0, 2, 1)], true));
+    let due = core.poll_timeout().expect("announcements wait");
+    assert!(due - now <= Config::default().ihave_delay * 7 / 4);
+    core.handle(due, Input::Timeout);
+    let outputs = drain(&mut core);
+    let ids = |to| match sent(&outputs, to).as_slice() {
+        [Message::IHave { ids }] => ids.iter().map(|line| (line.id.first, line.wait)).collect(),
+        other => panic!("{other:?}"),
+    };
+    let (second, third): (Vec<_>, Vec<_>) = (ids(2), ids(3));
+    assert_eq!((second, third), (vec![(0, true), (1, true), (2, true)], vec![(1, true)]));
+}
+
+#[test]
+fn the_tree_is_made_anew_only_after_enough_messages() {
+    let now = start();
+    let config = Config { renew_after: 100, ..Config::default() };
+    let mut core = core_with(0, &[1, 2, 3], config, now);
+    receive(&mut core, now, 3, Message::Prune);
+    for seq in 0..100 {
+        let outputs = take(&mut core, now, 1, id(9, 0, seq, 1), true);
+        let pushed = is_pushed(&outputs, 3);
+        assert_eq!(pushed, seq >= 74, "message {seq}");
+        if pushed {
+            break;
+        }
+    }
+    assert_eq!((core.stats().renewals, core.stats().eager), (1, 3));
+    // Its late copies prune again; a flood of such messages costs nothing more.
+    let outputs = receive(&mut core, now, 3, push(id(9, 0, 74, 1), &genuine(&id(9, 0, 74, 1), 50)));
+    assert_eq!(sent(&outputs, 3), [Message::Prune]);
+    for seq in 75..140 {
+        assert!(!is_pushed(&take(&mut core, now, 1, id(9, 0, seq, 1), true), 3));
+    }
+}
+
+#[test]
+fn an_author_that_sends_nearly_all_makes_the_tree_its_own() {
+    let now = start();
+    let config = Config { renew_after: 50, ..Config::default() };
+    let mut core = core_with(0, &[1, 2, 3, 4, 5], config, now);
+    for seq in 0..60 {
+        take(&mut core, now, 1, id(9, 0, seq, 1), false);
+    }
+    receive(&mut core, now, 2, Message::Prune);
+    let mut renewed = Vec::new();
+    for seq in 0..80 {
+        let mine = id(0, 0, seq, 1);
+        core.publish(now, mine, genuine(&mine, 50)).unwrap();
+        if is_pushed(&drain(&mut core), 2) {
+            renewed.push(seq);
+            receive(&mut core, now, 2, Message::Prune);
+        }
+    }
+    assert_eq!(renewed.len(), 1, "{renewed:?}");
+    assert!(renewed[0] >= 16, "not before it is the majority");
+}
+
+#[test]
+fn one_neighbours_grafts_change_the_tree_ten_times_a_minute() {
+    let now = start();
+    let mut core = core_with(0, &[1], Config::default(), now);
+    for _ in 0..1_000 {
+        receive(&mut core, now, 1, Message::Graft { id: None });
+        receive(&mut core, now, 1, Message::Prune);
+    }
+    assert_eq!(core.stats().refused_grafts, 990);
+}
+
+#[test]
+fn who_breaks_its_promises_is_asked_last() {
+    let mut now = start();
+    let mut core = core_with(0, &[1, 2], Config::default(), now);
+    for seq in 0..5 {
+        receive(&mut core, now, 1, ihave(&[id(9, 0, seq, 1)]));
+        now += ms(3_000);
+        core.handle(now, Input::Timeout);
+        drain(&mut core);
+    }
+    assert_eq!(core.stats().promises_broken, 1);
+    let next = id(9, 0, 50, 1);
+    receive(&mut core, now, 1, announce(&[next], true));
+    receive(&mut core, now, 2, announce(&[next], true));
+    core.handle(now + ms(3_000), Input::Timeout);
+    assert_eq!(net::pulls(&drain(&mut core)), [(2, next)]);
+}
+
+#[test]
+fn a_lazy_neighbour_that_brings_nothing_is_reported() {
+    let mut now = start();
+    let mut core = core_with(0, &[1, 2, 3], Config::default(), now);
+    receive(&mut core, now, 2, Message::Prune);
+    receive(&mut core, now, 3, Message::Prune);
+    let mut reported = Vec::new();
+    for seq in 0..100 {
+        let next = id(9, 0, seq, 1);
+        let mut outputs = take(&mut core, now, 1, next, false);
+        if seq % 16 == 0 {
+            outputs.extend(receive(&mut core, now, 3, announce(&[next], true)));
+        }
+        reported.extend(outputs.into_iter().filter_map(|output| match output {
+            Output::Withholds { peer } => Some((peer, seq)),
+            _ => None,
+        }));
+        now += ms(1_000);
+    }
+    assert_eq!(reported, [(2, 60)]);
+}
+
+/// A random overlay with ordered links settles to one copy per node and message, whoever sends, and heals.
+#[test]
+fn a_random_overlay_becomes_a_tree_and_stays_one() {
+    const NODES: u32 = 60;
+    for seed in 0..3 {
+        let mut net = Net::new(seed, NODES, &Config::default());
+        net.ordered = true;
+        for node in 0..NODES {
+            net.link(node, (node + 1) % NODES);
+            for _ in 0..2 {
+                let other = net.random(NODES);
+                net.link(node, other);
+            }
+        }
+        net.publish(0, 1, 100);
+        net.run_for(ms(2_000));
+        let copies =
+            |net: &Net| (0..NODES).map(|n| net.stats(n).duplicates + net.stats(n).delivered).sum::<u64>();
+        let before = copies(&net);
+        for _ in 0..20 {
+            let author = net.random(NODES);
+            net.publish(author, 1, 100);
+            net.run_for(ms(1_000));
+        }
+        assert_eq!(copies(&net) - before, 20 * u64::from(NODES - 1), "seed {seed}");
+        // A fifth of all links break; the next messages come all the same.
+        for node in 0..NODES / 5 {
+            net.cut(node, (node + 1) % NODES);
+        }
+        let before: Vec<u64> = (0..NODES).map(|n| net.stats(n).delivered).collect();
+        for _ in 0..10 {
+            net.publish(1, 1, 100);
+            net.run_for(ms(3_000));
+        }
+        for node in (0..NODES).filter(|node| *node != 1) {
+            assert_eq!(net.stats(node).delivered - before[node as usize], 10, "node {node}, seed {seed}");
+        }
+    }
+}
