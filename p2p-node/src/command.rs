@@ -9,9 +9,9 @@ use p2p_peers::{DialFailure, Snapshot, Target};
 use p2p_wire::{Hello, NodeId, PeerAddr, PeerRecord};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::error::{ConnectError, SendError};
+use crate::error::ConnectError;
 use crate::event::Direction;
-use crate::info::{Connected, PeerInfo, Sent, Status};
+use crate::info::{Connected, PeerInfo, Status};
 use crate::link::LinkId;
 use crate::outbox::Outbox;
 use crate::packet::ByeReason;
@@ -132,10 +132,6 @@ pub(crate) enum Command {
         ban: bool,
         reply: oneshot::Sender<bool>,
     },
-    Send {
-        message: Outgoing,
-        reply: oneshot::Sender<Result<Sent, SendError>>,
-    },
     Ask {
         hash: FileHash,
         everybody: bool,
@@ -160,8 +156,8 @@ pub(crate) enum Command {
     },
 }
 
-/// A message before it has a number.
-#[derive(Debug)]
+/// A message before it is sealed and signed.
+#[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
     pub(crate) topic: String,
     pub(crate) to: Option<NodeId>,

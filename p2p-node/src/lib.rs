@@ -25,6 +25,7 @@ mod sequence;
 mod shared;
 mod stack;
 mod start;
+mod submit;
 mod target;
 mod tls;
 mod transfer;

@@ -231,8 +231,9 @@ impl Node {
 
     /// Sends a message to every node.
     ///
-    /// Returns once it is queued on the links; while they are full it waits. (`queued_links` 0: nobody is
-    /// linked, and nobody gets it.)
+    /// Returns once it is accepted: it has its number and goes to the links that stand, in one envelope with what
+    /// else was accepted meanwhile. While links are full and 256 messages or 2 MiB wait, it waits too.
+    /// (`queued_links` 0: nobody is linked now.)
     ///
     /// # Errors
     /// [`SendError`]; nothing has been sent then.
@@ -266,7 +267,10 @@ impl Node {
         if message.topic.len() > p2p_wire::MAX_TOPIC {
             return Err(SendError::Topic { size: message.topic.len(), limit: p2p_wire::MAX_TOPIC });
         }
-        self.ask(|reply| Command::Send { message, reply }).await.unwrap_or(Err(SendError::Stopped))
+        if let Some(to) = message.to.filter(|to| !to.is_valid()) {
+            return Err(SendError::Recipient(to));
+        }
+        self.shared().submissions.send(message).await
     }
 
     /// Shares a file where it lies; nothing is copied.

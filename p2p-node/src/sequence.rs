@@ -39,7 +39,7 @@ impl Sequence {
 
     /// What has to be written to disk now, if anything: the caller does it on a blocking thread and
     /// reports to [`Sequence::on_reserved`].
-    pub(crate) fn reservation(&mut self) -> Option<impl FnOnce() -> std::io::Result<u64> + Send + 'static> {
+    pub(crate) fn reservation(&mut self) -> Option<impl FnOnce() -> std::io::Result<u64> + Send + use<>> {
         if self.reserving || self.reserved - self.next >= RESERVE / 2 {
             return None;
         }

@@ -19,6 +19,7 @@ use crate::data::DataDir;
 use crate::event::EventHub;
 use crate::fetch::FetchEntry;
 use crate::link::LinkEvent;
+use crate::submit::Submissions;
 use crate::tls::Tls;
 
 /// One per node; tasks hold it in an [`Arc`].
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) link_events: mpsc::Sender<LinkEvent>,
     /// Rung when an outbox that was busy has room again.
     pub(crate) drained: Arc<Notify>,
+    /// Own messages on their way to the driver.
+    pub(crate) submissions: Submissions,
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) file_listen: Vec<SocketAddr>,
     /// What to tell a friend; kept by the driver.

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::data::DataDir;
-use crate::driver::{Driver, DriverParts, Publisher};
+use crate::driver::{Driver, DriverParts};
 use crate::error::StartError;
 use crate::event::{Event, EventHub};
 use crate::listen;
@@ -30,6 +30,7 @@ use crate::own::{self, OwnAddrs};
 use crate::sequence::Sequence;
 use crate::shared::{Handshakes, Shared};
 use crate::stack::Stack;
+use crate::submit::Submissions;
 use crate::tls::Tls;
 use crate::transfer::MAX_FILE_CONNECTIONS;
 
@@ -76,6 +77,7 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
         commands,
         link_events,
         drained: Arc::new(Notify::new()),
+        submissions: Submissions::new(sequence),
         listen: vec![listen],
         file_listen: vec![file_listen],
         own_addrs: RwLock::new(own.addrs()),
@@ -89,13 +91,7 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
         config,
         data,
     });
-    let parts = DriverParts {
-        stack,
-        commands: command_queue,
-        link_events: link_event_queue,
-        publisher: Publisher::new(sequence),
-        own,
-    };
+    let parts = DriverParts { stack, commands: command_queue, link_events: link_event_queue, own };
     shared.tasks.spawn(Driver::new(Arc::clone(&shared), parts).run());
     for listener in [node_listener, file_listener] {
         shared.tasks.spawn(listen::accept_loop(Arc::clone(&shared), listener));

@@ -128,6 +128,7 @@ impl Driver {
             pulls: std::collections::VecDeque::new(),
         };
         self.links.insert(peer, handle);
+        self.shared.submissions.set_links(self.links.len());
         tracing::debug!(peer = %peer.short(), %addr, direction = direction.as_str(), "link up");
         self.shared.events.publish(Event::PeerUp { id: peer, addr, direction, name: hello.name });
         let up = LinkUp {

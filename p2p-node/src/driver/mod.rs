@@ -5,8 +5,6 @@ mod perform;
 mod publish;
 mod pulls;
 
-pub(crate) use publish::Publisher;
-
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -31,6 +29,7 @@ use crate::shared::Shared;
 use crate::stack::{Hangup, Input, Stack};
 
 use perform::PushCache;
+use publish::Publisher;
 use pulls::Pull;
 
 /// Callers that wait for a link at once; more are refused at once.
@@ -64,6 +63,7 @@ struct Counters {
     pulls_full: u64,
     misbehaved: u64,
     finders_full: u64,
+    unpublished: u64,
 }
 
 /// The task that owns a node's state.
@@ -96,13 +96,12 @@ pub(crate) struct DriverParts {
     pub(crate) stack: Stack<StdRng>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) link_events: mpsc::Receiver<LinkEvent>,
-    pub(crate) publisher: Publisher,
     pub(crate) own: OwnAddrs,
 }
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, parts: DriverParts) -> Self {
-        let DriverParts { stack, commands, link_events, publisher, own } = parts;
+        let DriverParts { stack, commands, link_events, own } = parts;
         let upnp = if shared.config.upnp { "searching" } else { "off" };
         Self {
             claims: Claims::new(shared.id),
@@ -115,7 +114,7 @@ impl Driver {
             waiters: Vec::new(),
             finders: BTreeMap::new(),
             finder_order: VecDeque::new(),
-            publisher,
+            publisher: Publisher::default(),
             push_cache: PushCache::default(),
             own,
             counters: Counters::default(),
@@ -142,12 +141,17 @@ impl Driver {
             let stack_due = self.stack.poll_timeout();
             let due = [stack_due, self.publisher.retry_at()].into_iter().flatten().min();
             let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
-            let drained = Arc::clone(&self.shared.drained);
+            let shared = Arc::clone(&self.shared);
             tokio::select! {
                 () = self.shared.stop.cancelled() => break,
                 Some(event) = self.link_events.recv() => self.on_link_event(event),
-                Some(command) = self.commands.recv(), if self.publisher.has_room() => self.on_command(command),
-                () = drained.notified(), if self.publisher.is_waiting() || self.has_pulls() => {}
+                Some(command) = self.commands.recv() => {
+                    // What was accepted before a command goes before it.
+                    self.flush_messages();
+                    self.on_command(command);
+                }
+                () = shared.submissions.ready.notified() => {}
+                () = shared.drained.notified(), if self.publisher.is_blocked() || self.has_pulls() => {}
                 () = tokio::time::sleep_until(due.into()) => {}
             }
             self.on_clock(Instant::now());
@@ -230,6 +234,7 @@ impl Driver {
     }
 
     fn after_down(&mut self, peer: NodeId, cause: DownCause, reason: String) {
+        self.shared.submissions.set_links(self.links.len());
         tracing::debug!(peer = %peer.short(), %reason, "link down");
         self.stack.handle(Instant::now(), Input::LinkDown { peer, cause });
         self.shared.events.publish(Event::PeerDown { id: peer, reason });
@@ -281,6 +286,7 @@ impl Driver {
             }
             Command::Join => self.stack.with_table(now, |table, now| table.resume(now)),
             Command::Leave { reply } => {
+                self.flush_all_messages();
                 self.stack.with_table(now, |table, now| table.stop(now));
                 self.perform_all();
                 reply.send(()).ok();
@@ -293,7 +299,6 @@ impl Driver {
             Command::Ban { peer, ban, reply } => {
                 reply.send(self.on_ban(now, peer, ban)).ok();
             }
-            Command::Send { message, reply } => self.publisher.enqueue(message, reply),
             Command::Ask { hash, everybody, found, reply } => self.on_ask(now, hash, everybody, found, reply),
             Command::Peers { reply } => {
                 reply.send(self.peers(now)).ok();
@@ -408,11 +413,12 @@ impl Driver {
 
     /// Links are told goodbye and given a moment to write what they still hold.
     async fn say_goodbye(&mut self) {
+        self.flush_all_messages();
+        self.shared.submissions.close();
         let linked: Vec<NodeId> = self.links.keys().copied().collect();
         for peer in linked {
             self.close_link(peer, ByeReason::Leaving, DownCause::HungUp, "this node stops");
         }
-        self.publisher.refuse_all();
         let snapshot = self.stack.table().snapshot();
         let path = self.shared.data.state_path();
         let saved = tokio::task::spawn_blocking(move || p2p_peers::PeerStore::new(path).save(&snapshot));

@@ -281,6 +281,7 @@ impl Driver {
             ("unreadable_private", self.counters.unreadable_private),
             ("control_queue_full", self.counters.control_queue_full),
             ("misbehaved", self.counters.misbehaved),
+            ("unpublished", self.counters.unpublished),
             ("questions", self.stack.queries_limited() + self.counters.finders_full),
         ];
         let counts = counts.into_iter().filter(|(_, n)| *n > 0);
