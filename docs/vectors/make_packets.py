@@ -125,12 +125,13 @@ def vectors():
     yield vector("pong", "pong", 4, mapped({"n": 300}), n=300)
     for name, records in [("none", []), ("two", [RECORD, LOCAL])]:
         yield vector(f"peers, {name}", "peers", 5, mapped({"r": records}), records=[r.hex() for r in records])
-    for name, hops, renew, envelope in [("from its author", 1, False, ONE), ("private, far away", 258, False, PRIVATE),
-                                        ("makes the tree anew", 3, True, ONE)]:
+    for name, hops, renew, age, envelope in [("from its author", 1, False, 0, ONE),
+                                             ("private, far away, a day old", 258, False, 86_400_000, PRIVATE),
+                                             ("makes the tree anew", 3, True, 7, ONE)]:
         parts = [("hops, top bit: makes the tree anew", u(hops | (renew << 15), 2)),
-                 ("envelope, as in envelopes.json", envelope)]
+                 ("age in milliseconds", u(age, 4)), ("envelope, as in envelopes.json", envelope)]
         yield vector(f"push, {name}", "push", 16, parts,
-                     hops=hops, renew=renew, id=envelope_id(envelope).hex(), envelope=envelope.hex())
+                     hops=hops, age_ms=age, renew=renew, id=envelope_id(envelope).hex(), envelope=envelope.hex())
     far = envelope_id(ONE)[:32] + u(1000, 8) + u(301000, 8) + u(64, 1)
     for name, ids in [("two", [(envelope_id(ONE), 1, True), (envelope_id(PRIVATE), 255, False)]),
                       ("two of one author", [(envelope_id(ONE), 1, False), (far, 2, True)])]:
@@ -179,9 +180,10 @@ def refused():
     yield body("pong with a text for its number", 4, pack({"n": "7"}))
     yield body("peers, 65 records", 5, pack({"r": [b""] * 65}))
     yield body("push of one byte", 16, b"\x00")
-    yield body("push without an envelope", 16, u(1, 2))
-    yield body("push of an envelope that is cut off", 16, u(1, 2) + ONE[:-1])
-    yield body("push with a byte behind the envelope", 16, u(1, 2) + ONE + b"\x00")
+    yield body("push without an age", 16, u(1, 2))
+    yield body("push without an envelope", 16, u(1, 2) + u(0, 4))
+    yield body("push of an envelope that is cut off", 16, u(1, 2) + u(0, 4) + ONE[:-1])
+    yield body("push with a byte behind the envelope", 16, u(1, 2) + u(0, 4) + ONE + b"\x00")
     line = b"".join(part for _, part in ihave_line((envelope_id(ONE), 1, True), b""))
     yield body("ihave, cut off", 17, line[:-1])
     yield body("ihave with flags of a newer version", 17, u(line[0] | 8, 1) + line[1:])

@@ -63,7 +63,7 @@ fn drain(me: &'static str, core: &mut Core, now: Instant, wire: &mut Vec<Frame>)
             Output::Deliver { id, envelope, .. } => {
                 println!("{me}: message {} of {}, {} bytes", id.first, id.author, envelope.len());
             }
-            Output::Append { .. } => {}
+            Output::Append { .. } | Output::Drop { .. } | Output::Fetch { .. } => {}
             Output::OwnAhead { id } => println!("{me}: {id:?} is ours, but not from here"),
             Output::Withholds { peer } => println!("{me}: {peer} brings nothing"),
             Output::Misbehaved { peer, fault } => println!("{me}: {peer} {fault}"),

@@ -1,6 +1,7 @@
 //! Envelopes being checked, and the other copies that came meanwhile.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -11,11 +12,31 @@ use crate::message::{EnvelopeId, Key, Ticket};
 #[derive(Debug)]
 pub(crate) struct Candidate<P> {
     pub(crate) envelope: Bytes,
-    /// Hops of the first copy, and whether it is to make the tree anew.
-    pub(crate) hops: u16,
-    pub(crate) renew: bool,
+    /// Of the first copy.
+    pub(crate) hint: Hint,
     /// Not empty; the first sender first.
     pub(crate) senders: Vec<Sender<P>>,
+}
+
+/// What a push says of itself, unsigned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hint {
+    pub(crate) hops: u16,
+    /// It is to make the tree anew.
+    pub(crate) renew: bool,
+    age: Duration,
+    at: Instant,
+}
+
+impl Hint {
+    pub(crate) const fn new(now: Instant, hops: u16, renew: bool, age: Duration) -> Self {
+        Self { hops, renew, age, at: now }
+    }
+
+    /// The age that came with it, and the time since.
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        self.age.saturating_add(now.saturating_duration_since(self.at))
+    }
 }
 
 /// Who sent a copy.
@@ -101,7 +122,7 @@ impl<P: Key, A: Key> Checks<P, A> {
         &mut self,
         id: &EnvelopeId<A>,
         sender: Sender<P>,
-        (hops, renew): (u16, bool),
+        hint: Hint,
         envelope: &Bytes,
     ) -> Option<Copied> {
         let from = sender.peer;
@@ -111,12 +132,9 @@ impl<P: Key, A: Key> Checks<P, A> {
         }
         match candidates.iter_mut().find(|c| c.envelope == *envelope) {
             Some(equal) => equal.senders.push(sender),
-            None => candidates.push_back(Candidate {
-                envelope: envelope.clone(),
-                hops,
-                renew,
-                senders: vec![sender],
-            }),
+            None => {
+                candidates.push_back(Candidate { envelope: envelope.clone(), hint, senders: vec![sender] })
+            }
         }
         let load = self.loads.entry(from).or_default();
         load.copies += 1;

@@ -88,8 +88,11 @@ pub struct Config {
     /// The time in which that happens at the least. 60 s (faults row 25).
     pub withheld_time: Duration,
 
-    /// How long an envelope stays in the log, by the time since it was received. 24 h.
+    /// How long an envelope stays in the log, by its age: the time since it was published, as far as is known. 24 h.
     pub log_age: Duration,
+    /// The log keeps the envelopes itself. Otherwise it keeps an index of what a log outside holds, and asks for
+    /// envelopes by [`Output::Fetch`](crate::Output::Fetch). true.
+    pub log_in_memory: bool,
     /// Bytes of envelopes in the log. When full, the author that holds most bytes loses its oldest. 64 MiB.
     pub log_bytes: usize,
     /// Envelopes in the log, with the same rule. 100,000.
@@ -136,6 +139,7 @@ impl Default for Config {
             withheld_messages: 40,
             withheld_time: Duration::from_secs(60),
             log_age: Duration::from_secs(24 * 60 * 60),
+            log_in_memory: true,
             log_bytes: 64 * 1024 * 1024,
             log_messages: 100_000,
             hold_time: Duration::from_secs(1),

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use rand::{Rng, RngExt};
 
-use crate::log::Answer;
 use crate::message::{EnvelopeId, Fault, Key, Message};
 use crate::state::{Gossip, Timer};
 #[cfg(doc)]
@@ -33,7 +32,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
 
     pub(crate) fn on_graft(&mut self, now: Instant, from: P, id: Option<EnvelopeId<A>>) {
         if let Some(id) = id {
-            self.answer_pull(now, from, id);
+            self.answer_pulls(now, from, &[id]);
         }
         let Some(neighbor) = self.tree.get_mut(from) else { return };
         if !neighbor.grafts.take(now) {
@@ -49,25 +48,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             let (count, limit) = (ids.len(), self.config.max_pulls);
             return self.blame(from, Fault::TooManyIds { count, limit });
         }
-        for &id in ids {
-            self.answer_pull(now, from, id);
-        }
-    }
-
-    fn answer_pull(&mut self, now: Instant, from: P, id: EnvelopeId<A>) {
-        self.expire_log(now);
-        match self.log.answer(&id, from, self.config.max_answers) {
-            Answer::Envelope(envelope, hops) => {
-                self.stats.pulls_answered += 1;
-                let slot = self.tree.get(from).and_then(|neighbor| neighbor.slot);
-                if let Some(arrival) = self.recent.get_mut(&id) {
-                    arrival.have.insert(slot);
-                }
-                self.push(from, id, (hops, false), envelope);
-            }
-            Answer::Unknown => self.stats.pulls_unknown += 1,
-            Answer::Refused => self.stats.pulls_refused += 1,
-        }
+        self.answer_pulls(now, from, ids);
     }
 
     /// A push that nobody asked for brought something new: its sender is a parent.

@@ -40,13 +40,16 @@ mod announce;
 mod bucket;
 mod checks;
 mod config;
+mod digest;
 mod eager;
+mod fetch;
 mod log;
 mod message;
 mod missing;
 mod neighbor;
 mod order;
 mod recent;
+mod restore;
 mod seen;
 mod spread;
 mod state;
@@ -56,6 +59,9 @@ mod tree;
 mod wait;
 
 pub use config::Config;
-pub use message::{Announced, EnvelopeId, Fault, Input, Key, Message, Output, PublishError, Queued, Ticket};
+pub use message::{
+    Announced, EnvelopeId, Fault, Input, Key, Logged, Message, Output, PublishError, Queued, Ticket,
+};
+pub use restore::{AuthorState, Restored};
 pub use state::Gossip;
 pub use stats::Stats;

@@ -1,36 +1,51 @@
-//! What we can still answer a pull with: a log in memory, bounded by age of receipt, bytes and count.
+//! What we can still answer a pull with, bounded by age, bytes and count: the envelopes themselves, or an index of a log
+//! outside.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::message::{EnvelopeId, Key};
+use crate::config::Config;
+use crate::message::{EnvelopeId, Key, Logged};
 
 /// Neighbours whose answers are counted per envelope; the oldest is forgotten first.
 const COUNTED_PEERS: usize = 256;
+/// When an envelope goes whose time is beyond the clock's range: a century.
+const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The log. When full, the author that holds most bytes loses its oldest envelope.
 #[derive(Debug)]
 pub(crate) struct Log<P, A> {
-    entries: BTreeMap<EnvelopeId<A>, Entry<P>>,
-    /// By position, which is the order of receipt.
-    by_age: BTreeMap<u64, EnvelopeId<A>>,
+    entries: BTreeMap<Place<A>, Entry<P>>,
+    by_age: BTreeMap<Due, EnvelopeId<A>>,
     authors: BTreeMap<A, Author>,
     by_bytes: BTreeSet<(usize, A)>,
     bytes: usize,
     next_pos: u64,
+    in_memory: bool,
     max_age: Duration,
     max_bytes: usize,
     max_messages: usize,
 }
 
+/// An id in the order of seqs: author, first, count, run.
+type Place<A> = (A, u64, u8, u64);
+/// When an envelope is too old; then the order of receipt.
+type Due = (Instant, u64);
+
 #[derive(Debug)]
 struct Entry<P> {
-    pos: u64,
+    due: Due,
     received: Instant,
+    /// Of the moment of receipt.
+    age: Duration,
     hops: u16,
-    envelope: Bytes,
+    len: usize,
+    #[expect(dead_code, reason = "for the digests that neighbours compare")]
+    digest: [u8; 16],
+    /// `None`: it is in the log outside.
+    envelope: Option<Bytes>,
     /// How often each neighbour had it because it asked.
     answers: VecDeque<(P, u32)>,
 }
@@ -38,23 +53,29 @@ struct Entry<P> {
 #[derive(Debug, Default)]
 struct Author {
     bytes: usize,
-    /// Of its envelopes, oldest first.
-    positions: VecDeque<u64>,
+    /// Of its envelopes.
+    due: BTreeSet<Due>,
 }
 
 /// What a pull gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// The envelope, and the hops it had when it came here.
-    Envelope(Bytes, u16),
+    /// The envelope.
+    Envelope(Bytes),
+    /// It has to be read outside.
+    Outside,
     /// It is not here.
     Unknown,
     /// The neighbour had it often enough.
     Refused,
 }
 
+const fn place<A: Copy>(id: &EnvelopeId<A>) -> Place<A> {
+    (id.author, id.first, id.count, id.run)
+}
+
 impl<P: Key, A: Key> Log<P, A> {
-    pub(crate) fn new(max_age: Duration, max_bytes: usize, max_messages: usize) -> Self {
+    pub(crate) fn new(config: &Config) -> Self {
         Self {
             entries: BTreeMap::new(),
             by_age: BTreeMap::new(),
@@ -62,58 +83,62 @@ impl<P: Key, A: Key> Log<P, A> {
             by_bytes: BTreeSet::new(),
             bytes: 0,
             next_pos: 0,
-            max_age,
-            max_bytes,
-            max_messages,
+            in_memory: config.log_in_memory,
+            max_age: config.log_age,
+            max_bytes: config.log_bytes,
+            max_messages: config.log_messages,
         }
     }
 
-    /// Adds an envelope that is not in it. Returns how many had to go for it, itself perhaps among them.
-    pub(crate) fn insert(&mut self, now: Instant, id: EnvelopeId<A>, hops: u16, envelope: &Bytes) -> u64 {
-        if self.entries.contains_key(&id) {
-            debug_assert!(false, "what is in the log was seen, and is not verified again");
-            return 0;
+    /// Adds an envelope; one that is there stays as it is. [`evict`](Self::evict) until there is room again.
+    pub(crate) fn insert(&mut self, now: Instant, entry: Logged<A>, envelope: Option<&Bytes>) {
+        let Logged { id, len, age, hops, digest } = entry;
+        if self.entries.contains_key(&place(&id)) {
+            return;
         }
-        let pos = self.next_pos;
+        let left = self.max_age.saturating_sub(age).min(FAR);
+        let due = (now.checked_add(left).unwrap_or(now), self.next_pos);
         self.next_pos += 1;
         self.weigh(id.author, |author| {
-            author.bytes += envelope.len();
-            author.positions.push_back(pos);
+            author.bytes += len;
+            author.due.insert(due);
         });
-        self.bytes += envelope.len();
-        self.by_age.insert(pos, id);
+        self.bytes += len;
+        self.by_age.insert(due, id);
         // Copied: the bytes may be a slice of a read buffer, which would stay alive with them for a day.
-        let envelope = Bytes::copy_from_slice(envelope);
-        self.entries.insert(id, Entry { pos, received: now, hops, envelope, answers: VecDeque::new() });
-        let mut evicted = 0;
-        while self.bytes > self.max_bytes || self.entries.len() > self.max_messages {
-            self.evict();
-            evicted += 1;
-        }
-        evicted
+        let envelope = envelope.filter(|_| self.in_memory).map(|bytes| Bytes::copy_from_slice(bytes));
+        let answers = VecDeque::new();
+        let entry = Entry { due, received: now, age, hops, len, digest, envelope, answers };
+        self.entries.insert(place(&id), entry);
     }
 
-    /// Drops what is too old, and returns how many.
-    pub(crate) fn expire(&mut self, now: Instant) -> u64 {
-        let mut expired = 0;
-        while self.oldest().is_some_and(|received| now.saturating_duration_since(received) >= self.max_age) {
-            if let Some((_, id)) = self.by_age.first_key_value() {
-                self.remove(*id);
-            }
-            expired += 1;
+    /// Lets one envelope go if there are too many.
+    pub(crate) fn evict(&mut self) -> Option<EnvelopeId<A>> {
+        if self.bytes <= self.max_bytes && self.entries.len() <= self.max_messages {
+            return None;
         }
-        expired
+        let (_, author) = self.by_bytes.last()?;
+        let due = self.authors.get(author)?.due.first()?;
+        let id = *self.by_age.get(due)?;
+        self.remove(id);
+        Some(id)
+    }
+
+    /// Lets one envelope go if it is too old.
+    pub(crate) fn expire(&mut self, now: Instant) -> Option<EnvelopeId<A>> {
+        let (_, &id) = self.by_age.first_key_value().filter(|((at, _), _)| *at <= now)?;
+        self.remove(id);
+        Some(id)
     }
 
     /// When the oldest envelope has to go.
     pub(crate) fn expires_at(&self) -> Option<Instant> {
-        // An age beyond the clock's range never ends.
-        self.oldest()?.checked_add(self.max_age)
+        self.by_age.first_key_value().map(|((at, _), _)| *at)
     }
 
     /// Answers a neighbour's pull, at most `limit` times.
     pub(crate) fn answer(&mut self, id: &EnvelopeId<A>, peer: P, limit: u32) -> Answer {
-        let Some(entry) = self.entries.get_mut(id) else {
+        let Some(entry) = self.entries.get_mut(&place(id)) else {
             return Answer::Unknown;
         };
         match entry.answers.iter_mut().find(|(p, _)| *p == peer) {
@@ -127,7 +152,13 @@ impl<P: Key, A: Key> Log<P, A> {
                 entry.answers.push_back((peer, 1));
             }
         }
-        Answer::Envelope(entry.envelope.clone(), entry.hops)
+        entry.envelope.clone().map_or(Answer::Outside, Answer::Envelope)
+    }
+
+    /// The hops that an envelope had when it came, and its age now.
+    pub(crate) fn travelled(&self, now: Instant, id: &EnvelopeId<A>) -> Option<(u16, Duration)> {
+        let entry = self.entries.get(&place(id))?;
+        Some((entry.hops, entry.age.saturating_add(now.saturating_duration_since(entry.received))))
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -138,35 +169,16 @@ impl<P: Key, A: Key> Log<P, A> {
         self.bytes
     }
 
-    fn oldest(&self) -> Option<Instant> {
-        let (_, id) = self.by_age.first_key_value()?;
-        self.entries.get(id).map(|entry| entry.received)
-    }
-
-    fn evict(&mut self) {
-        let oldest = self
-            .by_bytes
-            .last()
-            .and_then(|(_, author)| self.authors.get(author))
-            .and_then(|author| author.positions.front())
-            .and_then(|pos| self.by_age.get(pos));
-        if let Some(&id) = oldest {
-            self.remove(id);
-        }
-    }
-
-    /// Removes an envelope that is the oldest of its author.
     fn remove(&mut self, id: EnvelopeId<A>) {
-        let Some(entry) = self.entries.remove(&id) else {
+        let Some(entry) = self.entries.remove(&place(&id)) else {
             debug_assert!(false, "the indexes name entries that are there");
             return;
         };
-        self.by_age.remove(&entry.pos);
-        self.bytes -= entry.envelope.len();
+        self.by_age.remove(&entry.due);
+        self.bytes -= entry.len;
         self.weigh(id.author, |author| {
-            author.bytes -= entry.envelope.len();
-            let front = author.positions.pop_front();
-            debug_assert_eq!(front, Some(entry.pos), "only an author's oldest goes");
+            author.bytes -= entry.len;
+            author.due.remove(&entry.due);
         });
     }
 
@@ -175,7 +187,7 @@ impl<P: Key, A: Key> Log<P, A> {
         let author = self.authors.entry(key).or_default();
         self.by_bytes.remove(&(author.bytes, key));
         change(author);
-        if author.positions.is_empty() {
+        if author.due.is_empty() {
             self.authors.remove(&key);
         } else {
             self.by_bytes.insert((author.bytes, key));
@@ -192,46 +204,74 @@ mod tests {
         EnvelopeId { author, run: 0, first, count: 1 }
     }
 
-    fn bytes(len: usize) -> Bytes {
-        Bytes::from(vec![0; len])
+    fn log(max_bytes: usize, max_messages: usize) -> Log<u32, u32> {
+        let log_age = Duration::from_secs(60);
+        Log::new(&Config { log_age, log_bytes: max_bytes, log_messages: max_messages, ..Config::default() })
+    }
+
+    /// Adds zeros, and returns how many had to go for it.
+    fn insert(log: &mut Log<u32, u32>, now: Instant, id: EnvelopeId<u32>, len: usize, age: u64) -> usize {
+        let entry = Logged { id, len, age: Duration::from_secs(age), hops: 4, digest: [0; 16] };
+        log.insert(now, entry, Some(&Bytes::from(vec![0; len])));
+        std::iter::from_fn(|| log.evict()).count()
+    }
+
+    fn expired(log: &mut Log<u32, u32>, now: Instant) -> usize {
+        std::iter::from_fn(|| log.expire(now)).count()
     }
 
     #[test]
     fn the_author_with_most_bytes_loses_its_oldest() {
         let now = Instant::now();
-        let mut log = Log::<u32, u32>::new(Duration::from_secs(60), 100, 10);
+        let mut log = log(100, 10);
         for (id, len) in [(id(1, 0), 40), (id(2, 0), 30), (id(1, 1), 20)] {
-            assert_eq!(log.insert(now, id, 1, &bytes(len)), 0);
+            assert_eq!(insert(&mut log, now, id, len, 0), 0);
         }
-        assert_eq!(log.insert(now, id(3, 0), 1, &bytes(20)), 1);
+        assert_eq!(insert(&mut log, now, id(3, 0), 20, 0), 1);
         assert_eq!(log.answer(&id(1, 0), 9, 3), Answer::Unknown);
         assert_ne!(log.answer(&id(1, 1), 9, 3), Answer::Unknown);
         assert_eq!((log.len(), log.bytes()), (3, 70));
     }
 
     #[test]
+    fn what_was_published_first_goes_first_whenever_it_came() {
+        let now = Instant::now();
+        let mut log = log(100, 10);
+        insert(&mut log, now, id(1, 5), 40, 0);
+        insert(&mut log, now, id(1, 4), 40, 30);
+        assert_eq!(
+            log.travelled(now + Duration::from_secs(2), &id(1, 4)),
+            Some((4, Duration::from_secs(32)))
+        );
+        assert_eq!(log.expires_at(), Some(now + Duration::from_secs(30)));
+        insert(&mut log, now, id(1, 3), 40, 50);
+        assert_eq!(log.answer(&id(1, 3), 9, 3), Answer::Unknown);
+        assert_ne!(log.answer(&id(1, 4), 9, 3), Answer::Unknown);
+    }
+
+    #[test]
     fn count_and_bytes_stay_bounded_even_by_one_that_fits_nowhere() {
         let now = Instant::now();
-        let mut log = Log::<u32, u32>::new(Duration::from_secs(60), 100, 3);
+        let mut log = log(100, 3);
         for seq in 0..5 {
-            log.insert(now, id(1, seq), 1, &bytes(10));
+            insert(&mut log, now, id(1, seq), 10, 0);
         }
         assert_eq!((log.len(), log.bytes()), (3, 30));
-        assert_eq!(log.insert(now, id(2, 0), 1, &bytes(101)), 1);
+        assert_eq!(insert(&mut log, now, id(2, 0), 101, 0), 1);
         assert_eq!((log.len(), log.bytes()), (3, 30));
     }
 
     #[test]
     fn what_is_too_old_goes() {
         let now = Instant::now();
-        let mut log = Log::<u32, u32>::new(Duration::from_secs(60), 100, 10);
-        log.insert(now, id(1, 0), 1, &bytes(10));
-        log.insert(now + Duration::from_secs(30), id(1, 1), 1, &bytes(10));
+        let mut log = log(100, 10);
+        insert(&mut log, now, id(1, 0), 10, 0);
+        insert(&mut log, now + Duration::from_secs(30), id(1, 1), 10, 0);
         assert_eq!(log.expires_at(), Some(now + Duration::from_secs(60)));
-        assert_eq!(log.expire(now + Duration::from_secs(59)), 0);
-        assert_eq!(log.expire(now + Duration::from_secs(60)), 1);
+        assert_eq!(expired(&mut log, now + Duration::from_secs(59)), 0);
+        assert_eq!(expired(&mut log, now + Duration::from_secs(60)), 1);
         assert_eq!(log.expires_at(), Some(now + Duration::from_secs(90)));
-        assert_eq!(log.expire(now + Duration::from_secs(600)), 1);
+        assert_eq!(expired(&mut log, now + Duration::from_secs(600)), 1);
         assert_eq!((log.len(), log.bytes(), log.expires_at()), (0, 0, None));
         assert!(log.authors.is_empty() && log.by_bytes.is_empty());
     }
@@ -239,12 +279,13 @@ mod tests {
     #[test]
     fn one_peer_gets_one_envelope_three_times() {
         let now = Instant::now();
-        let mut log = Log::<u32, u32>::new(Duration::from_secs(60), 100, 10);
-        log.insert(now, id(1, 0), 4, &bytes(10));
+        let mut log = log(100, 10);
+        insert(&mut log, now, id(1, 0), 10, 0);
+        let zeros = Answer::Envelope(Bytes::from(vec![0; 10]));
         for _ in 0..3 {
-            assert_eq!(log.answer(&id(1, 0), 7, 3), Answer::Envelope(bytes(10), 4));
+            assert_eq!(log.answer(&id(1, 0), 7, 3), zeros);
         }
         assert_eq!(log.answer(&id(1, 0), 7, 3), Answer::Refused);
-        assert_eq!(log.answer(&id(1, 0), 8, 3), Answer::Envelope(bytes(10), 4));
+        assert_eq!(log.answer(&id(1, 0), 8, 3), zeros);
     }
 }

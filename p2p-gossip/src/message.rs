@@ -3,6 +3,7 @@
 use std::fmt::{self, Debug};
 use std::hash::Hash;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -57,6 +58,9 @@ pub enum Message<A> {
         /// It makes the tree anew: whoever agrees passes it to all its neighbours. An unsigned hint; see
         /// [`Config::renew_after`](crate::Config::renew_after).
         renew: bool,
+        /// How long ago its author published it, as far as is known: the times for which each node on the way held
+        /// it, by its own monotonic clock, added up. An unsigned hint; the log ages by it.
+        age: Duration,
         /// The signed bytes, verbatim.
         envelope: Bytes,
     },
@@ -90,13 +94,11 @@ pub struct Announced<A> {
     pub wait: bool,
 }
 
-/// Joins an [`Output::Verify`] to its [`Input::Verified`]. Never reused within one [`Gossip`](crate::Gossip).
+/// Joins an [`Output::Verify`] to its [`Input::Verified`], and an [`Output::Fetch`] to its [`Input::Fetched`]. Never reused within one [`Gossip`](crate::Gossip).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub(crate) u64);
 
-/// What the network, the signature check or the clock did.
-///
-/// There is no input from a log on disk yet: the log lives in memory and answers by itself.
+/// What the network, the signature check, the log on disk or the clock did.
 #[derive(Clone, Debug)]
 pub enum Input<P, A> {
     /// A neighbour sent a message. From anyone who is not up it is ignored and counted.
@@ -120,6 +122,29 @@ pub enum Input<P, A> {
         /// id.
         ok: bool,
     },
+    /// The answer to [`Output::Fetch`]. An unknown ticket is ignored and counted.
+    Fetched {
+        /// The ticket of the question.
+        ticket: Ticket,
+        /// The envelopes in the order of the ids; `None` for one that cannot be read any more.
+        envelopes: Vec<Option<Bytes>>,
+    },
+}
+
+/// An envelope of the log, without its bytes: what the core keeps of it when the log is on disk, and what
+/// [`Gossip::restore`](crate::Gossip::restore) needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Logged<A> {
+    /// Its id.
+    pub id: EnvelopeId<A>,
+    /// Its length in bytes.
+    pub len: usize,
+    /// How long ago it was published, as far as is known, at the moment of the call or output that carries this.
+    pub age: Duration,
+    /// Links it had travelled when it came here; 0 for our own.
+    pub hops: u16,
+    /// First 16 bytes of the SHA-256 of its bytes.
+    pub digest: [u8; 16],
 }
 
 /// What the caller has to do.
@@ -145,12 +170,26 @@ pub enum Output<P, A> {
         from: P,
     },
     /// A verified envelope, our own included, to be kept in a log outside, if there is one. Comes before its
-    /// `Deliver`.
+    /// `Deliver`. From now on [`Output::Fetch`] may ask for it, written or not. One that is older than
+    /// [`Config::log_age`](crate::Config::log_age) when it comes is delivered and not appended.
     Append {
-        /// Its id.
-        id: EnvelopeId<A>,
+        /// What to keep of it; its age goes on from here.
+        entry: Logged<A>,
         /// The signed bytes.
         envelope: Bytes,
+    },
+    /// The log lets this envelope go, for its age or for room; a log outside can too.
+    Drop {
+        /// Its id.
+        id: EnvelopeId<A>,
+    },
+    /// Read these out of the log outside and answer with [`Input::Fetched`]. Comes only without
+    /// [`Config::log_in_memory`](crate::Config::log_in_memory); at most 64 ids at once, 256 per neighbour.
+    Fetch {
+        /// Hand it back with the answer.
+        ticket: Ticket,
+        /// What to read.
+        ids: Vec<EnvelopeId<A>>,
     },
     /// Hand messages to the application, exactly once each.
     Deliver {
@@ -274,11 +313,12 @@ impl Debug for Len<'_> {
 impl<A: Debug> Debug for Message<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Push { id, hops, renew, envelope } => f
+            Self::Push { id, hops, renew, age, envelope } => f
                 .debug_struct("Push")
                 .field("id", id)
                 .field("hops", hops)
                 .field("renew", renew)
+                .field("age", age)
                 .field("envelope", &Len(envelope))
                 .finish(),
             Self::IHave { ids } => f.debug_struct("IHave").field("ids", ids).finish(),
@@ -302,8 +342,12 @@ impl<P: Debug, A: Debug> Debug for Output<P, A> {
                 .field("envelope", &Len(envelope))
                 .field("from", from)
                 .finish(),
-            Self::Append { id, envelope } => {
-                f.debug_struct("Append").field("id", id).field("envelope", &Len(envelope)).finish()
+            Self::Append { entry, envelope } => {
+                f.debug_struct("Append").field("entry", entry).field("envelope", &Len(envelope)).finish()
+            }
+            Self::Drop { id } => f.debug_struct("Drop").field("id", id).finish(),
+            Self::Fetch { ticket, ids } => {
+                f.debug_struct("Fetch").field("ticket", ticket).field("ids", ids).finish()
             }
             Self::Deliver { id, envelope, entries, late, from } => f
                 .debug_struct("Deliver")
@@ -350,7 +394,10 @@ mod tests {
         let envelope = Bytes::from_static(b"secret");
         let text = format!(
             "{:?}",
-            Output::Send { to: 2_u32, message: Message::Push { id, hops: 1, renew: false, envelope } }
+            Output::Send {
+                to: 2_u32,
+                message: Message::Push { id, hops: 1, renew: false, age: Duration::ZERO, envelope }
+            }
         );
         assert!(text.contains("6 bytes") && !text.contains("secret"));
     }

@@ -120,6 +120,19 @@ impl<P: Key, A: Key> Order<P, A> {
         oldest.checked_add(self.hold_time)
     }
 
+    /// Takes up how far an author was delivered. Only ever raises it.
+    pub(crate) fn restore(&mut self, key: A, run: u64, next: u64) {
+        let fresh = || Author { run, next, held: BTreeMap::new(), bytes: 0 };
+        let author = self.authors.entry(key).or_insert_with(fresh);
+        author.run = author.run.max(run);
+        author.next = author.next.max(next);
+    }
+
+    /// The run of the latest delivery, and one above the highest seq delivered.
+    pub(crate) fn delivered(&self, key: &A) -> Option<(u64, u64)> {
+        self.authors.get(key).map(|author| (author.run, author.next))
+    }
+
     pub(crate) fn held(&self) -> usize {
         self.held
     }

@@ -1,6 +1,7 @@
 //! The latest envelopes: how each came, who is known to have it, and what is still to be announced.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use crate::message::{EnvelopeId, Key};
 
@@ -47,6 +48,8 @@ pub(crate) struct Arrival<P> {
     pub(crate) hops: u16,
     /// It makes the tree anew.
     pub(crate) renew: bool,
+    /// How old it was when it came.
+    pub(crate) age: Duration,
     /// Sent it, or were sent it or told of it by us.
     pub(crate) have: Slots,
     /// Announced it.
@@ -58,9 +61,9 @@ pub(crate) struct Arrival<P> {
 }
 
 impl<P> Arrival<P> {
-    pub(crate) fn new(from: Option<P>, hops: u16, renew: bool) -> Self {
+    pub(crate) fn new(from: Option<P>, hops: u16, renew: bool, age: Duration) -> Self {
         let (have, announced, ask) = (Slots::default(), Slots::default(), Slots::default());
-        Self { from, hops, renew, have, announced, ask, queued: false }
+        Self { from, hops, renew, age, have, announced, ask, queued: false }
     }
 }
 
@@ -153,13 +156,13 @@ mod tests {
     fn it_stays_bounded_and_says_what_it_loses() {
         let mut recent = Recent::<u32, u32>::new(2);
         for seq in 0..2 {
-            assert!(!recent.insert(id(seq), Arrival::new(None, 0, false)));
+            assert!(!recent.insert(id(seq), Arrival::new(None, 0, false, Duration::ZERO)));
         }
         recent.queue(id(0));
         recent.queue(id(0));
         assert_eq!(recent.queued(), 1);
-        assert!(recent.insert(id(2), Arrival::new(None, 0, false)), "0 was to be announced");
-        assert!(!recent.insert(id(3), Arrival::new(None, 0, false)));
+        assert!(recent.insert(id(2), Arrival::new(None, 0, false, Duration::ZERO)), "0 was to be announced");
+        assert!(!recent.insert(id(3), Arrival::new(None, 0, false, Duration::ZERO)));
         assert_eq!(recent.take_queue(9), []);
         recent.queue(id(3));
         assert_eq!(recent.take_queue(9), [id(3)]);

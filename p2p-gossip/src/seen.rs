@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::message::{EnvelopeId, Key};
+use crate::restore::AuthorState;
 
 /// What we know of the seqs of one id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,32 @@ impl<A: Key> Seen<A> {
             (0, false) => Status::Seen,
             _ => Status::New(unseen),
         }
+    }
+
+    /// Takes up what an earlier process saw. Whether there was room for the author.
+    pub(crate) fn restore(&mut self, state: &AuthorState<A>) -> bool {
+        if self.is_full() && !self.knows(&state.author) {
+            return false;
+        }
+        let author = self.authors.entry(state.author).or_default();
+        let before = author.ranges.len();
+        author.floor = author.floor.max(state.floor);
+        author.whole = author.whole.max(state.whole.min(state.floor));
+        for &(start, end) in state.ranges.iter().take(self.max_ranges) {
+            author.insert(start, end);
+        }
+        self.ranges = self.ranges - before + author.ranges.len();
+        true
+    }
+
+    pub(crate) fn state(&self, key: &A) -> Option<AuthorState<A>> {
+        let Author { floor, whole, ranges } = self.authors.get(key)?;
+        let (floor, whole, ranges) = (*floor, *whole, ranges.clone());
+        Some(AuthorState { author: *key, floor, whole, ranges, delivered: None })
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &A> {
+        self.authors.keys()
     }
 
     pub(crate) fn knows(&self, author: &A) -> bool {

@@ -1,14 +1,15 @@
 //! What the handlers of [`Gossip`] have in common: sending, pulling, keeping and handing over.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::{Rng, RngExt};
 use tracing::debug;
 
 use crate::checks::Candidate;
-use crate::message::{EnvelopeId, Fault, Key, Message, Output};
+use crate::digest;
+use crate::message::{EnvelopeId, Fault, Key, Logged, Message, Output};
 use crate::order::Ready;
 use crate::recent::{Arrival, Slots};
 use crate::state::{Gossip, Timer};
@@ -33,7 +34,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             self.tree.renew(id);
         }
         let renew = arrival.renew;
-        let (hops, start) = (arrival.hops, self.rng.random_range(0..self.tree.len().max(1)));
+        let hint = (arrival.hops, renew, arrival.age);
+        let start = self.rng.random_range(0..self.tree.len().max(1));
         let (mut pushed, mut announced) = (Vec::new(), 0);
         for (peer, neighbor) in self.tree.iter() {
             if arrival.have.contains(neighbor.slot) || arrival.from == Some(peer) {
@@ -55,7 +57,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         let start = start % pushed.len().max(1);
         pushed.rotate_left(start);
         for to in pushed {
-            self.push(to, id, (hops, renew), envelope.clone());
+            self.push(to, id, hint, envelope.clone());
         }
         if announced > 0 {
             self.announce_to_others(now, id, !small);
@@ -83,11 +85,17 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
     }
 
-    /// Sends an envelope that came with `hops`.
-    pub(crate) fn push(&mut self, to: P, id: EnvelopeId<A>, (hops, renew): (u16, bool), envelope: Bytes) {
+    /// Sends an envelope that came with `hops` and is now of this age.
+    pub(crate) fn push(
+        &mut self,
+        to: P,
+        id: EnvelopeId<A>,
+        (hops, renew, age): (u16, bool, Duration),
+        envelope: Bytes,
+    ) {
         self.stats.pushes_sent += 1;
         let hops = hops.saturating_add(1);
-        self.send(to, Message::Push { id, hops, renew, envelope });
+        self.send(to, Message::Push { id, hops, renew, age, envelope });
     }
 
     pub(crate) fn send(&mut self, to: P, message: Message<A>) {
@@ -284,15 +292,39 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.stats.seqs_given_up += given_up.unwrap_or(0);
     }
 
-    /// Puts a verified envelope into the logs, inside and outside.
-    pub(crate) fn keep(&mut self, now: Instant, id: EnvelopeId<A>, hops: u16, envelope: &Bytes) {
-        self.outputs.push_back(Output::Append { id, envelope: envelope.clone() });
-        self.stats.log_evicted += self.log.insert(now, id, hops, envelope);
+    /// Puts a verified envelope into the logs, inside and outside, unless it is too old for them.
+    pub(crate) fn keep(
+        &mut self,
+        now: Instant,
+        id: EnvelopeId<A>,
+        (hops, age): (u16, Duration),
+        envelope: &Bytes,
+    ) {
+        if age >= self.config.log_age {
+            self.stats.log_too_old += 1;
+            return;
+        }
+        let entry = Logged { id, len: envelope.len(), age, hops, digest: digest::of(envelope) };
+        self.outputs.push_back(Output::Append { entry, envelope: envelope.clone() });
+        self.log.insert(now, entry, Some(envelope));
+        self.shrink_log();
         self.expire_log(now);
     }
 
+    /// Lets go what the log has no room for.
+    pub(crate) fn shrink_log(&mut self) {
+        while let Some(id) = self.log.evict() {
+            self.stats.log_evicted += 1;
+            self.outputs.push_back(Output::Drop { id });
+        }
+    }
+
+    /// Lets go what is too old.
     pub(crate) fn expire_log(&mut self, now: Instant) {
-        self.stats.log_expired += self.log.expire(now);
+        while let Some(id) = self.log.expire(now) {
+            self.stats.log_expired += 1;
+            self.outputs.push_back(Output::Drop { id });
+        }
         self.timers.set(Timer::LogAge, self.log.expires_at());
     }
 

@@ -1,15 +1,16 @@
 //! The core: dispatches inputs to its parts and owns them.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::Rng;
 use tracing::{debug, trace};
 
 use crate::bucket::Bucket;
-use crate::checks::{Candidate, Checks, Closed, Copied, Sender};
+use crate::checks::{Candidate, Checks, Closed, Copied, Hint, Sender};
 use crate::config::Config;
+use crate::fetch::Fetches;
 use crate::log::Log;
 use crate::message::{
     Announced, EnvelopeId, Fault, Input, Key, Message, Output, PublishError, Queued, Ticket,
@@ -62,6 +63,7 @@ pub struct Gossip<P, A, R> {
     pub(crate) missing: Missing<P, A>,
     pub(crate) order: Order<P, A>,
     pub(crate) log: Log<P, A>,
+    pub(crate) fetches: Fetches<P, A>,
     pub(crate) timers: Timers<Timer<A>>,
     /// Drained by the caller after each call, so it holds what one input causes and no more.
     pub(crate) outputs: VecDeque<Output<P, A>>,
@@ -87,7 +89,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             checks: Checks::new(),
             missing: Missing::new(config.max_announced, config.max_pulls),
             order: Order::new(&config),
-            log: Log::new(config.log_age, config.log_bytes, config.log_messages),
+            log: Log::new(&config),
+            fetches: Fetches::new(),
             timers: Timers::new(),
             outputs: VecDeque::new(),
             stats: Stats::default(),
@@ -113,6 +116,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             Input::NeighborDown(peer) => self.on_neighbor_down(now, peer),
             Input::Timeout => self.on_timeout(now),
             Input::Verified { ticket, ok } => self.on_verified(now, ticket, ok),
+            Input::Fetched { ticket, envelopes } => self.on_fetched(now, ticket, envelopes),
         }
     }
 
@@ -145,11 +149,11 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.own_next = id.seqs().end;
         self.mark_seen(&id);
         self.stats.published += 1;
-        self.keep(now, id, 0, &envelope);
+        self.keep(now, id, (0, Duration::ZERO), &envelope);
         let links = self.forward(
             now,
             id,
-            Arrival::new(None, 0, self.tree.wants_renewal(self.me, &self.config)),
+            Arrival::new(None, 0, self.tree.wants_renewal(self.me, &self.config), Duration::ZERO),
             &envelope,
         );
         Ok(Queued { links })
@@ -180,8 +184,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             return;
         }
         match message {
-            Message::Push { id, hops, renew, envelope } => {
-                self.on_push(now, from, id, (hops, renew), envelope)
+            Message::Push { id, hops, renew, age, envelope } => {
+                self.on_push(now, from, id, Hint::new(now, hops, renew, age), envelope)
             }
             Message::IHave { ids } => self.on_ihave(now, from, &ids),
             Message::Graft { id } => self.on_graft(now, from, id),
@@ -190,7 +194,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
     }
 
-    fn on_push(&mut self, now: Instant, from: P, id: EnvelopeId<A>, hint: (u16, bool), envelope: Bytes) {
+    fn on_push(&mut self, now: Instant, from: P, id: EnvelopeId<A>, hint: Hint, envelope: Bytes) {
         if !id.is_valid() {
             return self.refuse_malformed(from);
         }
@@ -232,8 +236,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             Some(Copied::Kept) => {}
             Some(Copied::Repeated) => self.on_duplicate(now, from, id, asked),
             None => {
-                let ((hops, renew), senders) = (hint, vec![sender]);
-                self.check(id, VecDeque::from([Candidate { envelope, hops, renew, senders }]));
+                self.check(id, VecDeque::from([Candidate { envelope, hint, senders: vec![sender] }]));
             }
         }
     }
@@ -279,12 +282,13 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
         self.mark_seen(&id);
         self.stats.verified += 1;
-        self.keep(now, id, candidate.hops, &candidate.envelope);
+        let (hint, age) = (candidate.hint, candidate.hint.age(now));
+        self.keep(now, id, (hint.hops, age), &candidate.envelope);
         if !first.asked {
             self.on_first(now, from);
         }
         let senders = || candidate.senders.iter().chain(others.iter().flat_map(|other| &other.senders));
-        let mut arrival = Arrival::new(Some(from), candidate.hops, candidate.renew);
+        let mut arrival = Arrival::new(Some(from), hint.hops, hint.renew, age);
         arrival.have = self.slots(senders().map(|sender| sender.peer).chain(announcers));
         self.forward(now, id, arrival, &candidate.envelope);
         for sender in senders().skip(1).filter(|sender| !sender.asked) {

@@ -61,6 +61,8 @@ pub struct Stats {
     pub refused_announced: u64,
     /// Messages of someone who is not a neighbour.
     pub not_neighbor: u64,
+    /// Authors that were not restored because the table was full.
+    pub restored_refused: u64,
     /// Answers with a ticket that is not open.
     pub unknown_tickets: u64,
     /// Valid envelopes of our own author that came back from outside and were unknown here, not delivered.
@@ -83,6 +85,8 @@ pub struct Stats {
 
     /// Envelopes dropped from the log because they grew old.
     pub log_expired: u64,
+    /// Envelopes not logged, because they were too old when they came.
+    pub log_too_old: u64,
     /// Envelopes dropped from the log because it was full.
     pub log_evicted: u64,
 

@@ -148,6 +148,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             pull_timeout,
             max_answers: small(next()),
             log_age,
+            log_in_memory: true,
             log_bytes: next(),
             log_messages: next(),
             hold_time,
@@ -205,7 +206,10 @@ impl World {
                     let list = if honest { &mut self.honest } else { &mut self.lied };
                     list.insert((from, id));
                 }
-                self.receive(from, Message::Push { id, hops: u16::MAX, renew: true, envelope });
+                self.receive(
+                    from,
+                    Message::Push { id, hops: u16::MAX, renew: true, age: Duration::MAX, envelope },
+                );
             }
             Action::IHave { from, ids, wait } => self.receive(from, announce(&ids, wait)),
             Action::IWant { from, ids } => self.receive(from, Message::IWant { ids }),
@@ -284,7 +288,8 @@ impl World {
             Output::Verify { ticket, id, envelope, .. } => {
                 self.checks.push((ticket, check(&id, &envelope)));
             }
-            Output::Append { id, envelope } => assert!(check(&id, &envelope)),
+            Output::Append { entry, envelope } => assert!(check(&entry.id, &envelope)),
+            Output::Drop { .. } | Output::Fetch { .. } => {}
             Output::Deliver { id, envelope, entries, .. } => {
                 assert!(check(&id, &envelope) && id.author != 0 && entries != 0);
                 for (bit, seq) in id.seqs().enumerate() {

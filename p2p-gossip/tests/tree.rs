@@ -22,7 +22,7 @@ fn is_pushed(outputs: &[Out], to: u32) -> bool {
 
 /// Hands a genuine push in and answers its check.
 fn take(core: &mut Core, now: std::time::Instant, from: u32, id: net::Id, renew: bool) -> Vec<Out> {
-    let message = Message::Push { id, hops: 1, renew, envelope: genuine(&id, 50) };
+    let message = Message::Push { id, hops: 1, renew, age: ms(0), envelope: genuine(&id, 50) };
     let outputs = receive(core, now, from, message);
     answer(core, now, outputs)
 }

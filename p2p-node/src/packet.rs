@@ -1,6 +1,7 @@
 //! Everything a frame between nodes can hold. `docs/wire.md` specifies each byte.
 
 use std::mem::size_of;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use p2p_wire::{
@@ -99,6 +100,8 @@ pub enum Packet {
         hops: u16,
         /// It makes the tree anew: whoever agrees passes it to all its neighbours.
         renew: bool,
+        /// How long ago it was published, as far as is known; in milliseconds on the wire, at most 2^32 - 1.
+        age: Duration,
         /// The signed bytes, verbatim.
         envelope: Bytes,
     },
@@ -175,8 +178,9 @@ impl FrameBody for Packet {
             Self::Bye(reason) => out.put_slice(&msgpack::to_vec(&Bye { r: reason.code() })?),
             Self::Ping(n) | Self::Pong(n) => out.put_slice(&msgpack::to_vec(&Nonce { n: *n })?),
             Self::Peers(records) => out.put_slice(&msgpack::to_vec(&Records { r: records.clone() })?),
-            Self::Push { hops, renew, envelope, .. } => {
+            Self::Push { hops, renew, age, envelope, .. } => {
                 out.put_u16((*hops).min(RENEW - 1) | if *renew { RENEW } else { 0 });
+                out.put_u32(u32::try_from(age.as_millis()).unwrap_or(u32::MAX));
                 out.put_slice(envelope);
             }
             Self::IHave(announced) => ihave::encode(announced, out),
@@ -203,13 +207,14 @@ impl FrameBody for Packet {
                 Self::Peers(records)
             }
             kind::PUSH => {
-                if body.len() < size_of::<u16>() {
+                if body.len() < size_of::<u16>() + size_of::<u32>() {
                     return Err(DecodeError::Layout("push is shorter than its header"));
                 }
                 let hops = body.get_u16();
                 let (hops, renew) = (hops & !RENEW, hops & RENEW != 0);
+                let age = Duration::from_millis(u64::from(body.get_u32()));
                 let envelope = Envelope::decode(body).map_err(|_| DecodeError::Layout("not an envelope"))?;
-                Self::Push { id: envelope.id(), hops, renew, envelope: envelope.bytes().clone() }
+                Self::Push { id: envelope.id(), hops, renew, age, envelope: envelope.bytes().clone() }
             }
             kind::IHAVE => Self::IHave(ihave::decode(body)?),
             kind::IWANT => {

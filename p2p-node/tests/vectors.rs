@@ -98,6 +98,7 @@ fn packet(vector: &Value) -> Packet {
             id: id(&values["id"]),
             hops: number(values, "hops"),
             renew: values["renew"].as_bool().unwrap(),
+            age: std::time::Duration::from_millis(number(values, "age_ms")),
             envelope: hex(values, "envelope"),
         },
         "ihave" => Packet::IHave(

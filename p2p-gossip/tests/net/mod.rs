@@ -78,7 +78,7 @@ pub(crate) fn receive(core: &mut Core, now: Instant, from: u32, message: Message
 }
 
 pub(crate) fn push(id: Id, envelope: &Bytes) -> Message<u32> {
-    Message::Push { id, hops: 1, renew: false, envelope: envelope.clone() }
+    Message::Push { id, hops: 1, renew: false, age: Duration::ZERO, envelope: envelope.clone() }
 }
 
 /// Of envelopes that nobody pushes.

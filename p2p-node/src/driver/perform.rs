@@ -25,23 +25,26 @@ use super::{Driver, MAX_FINDERS};
 /// The last push as a frame: the same one goes to every neighbour.
 #[derive(Debug, Default)]
 pub(super) struct PushCache {
-    last: Option<(EnvelopeId, u16, bool, Bytes, Bytes)>,
+    last: Option<(EnvelopeId, Hint, Bytes, Bytes)>,
 }
+
+/// Hops, whether the tree is made anew, and age.
+type Hint = (u16, bool, Duration);
 
 impl PushCache {
     fn frame(&mut self, packet: &Packet) -> Option<Bytes> {
-        let Packet::Push { id, hops, renew, envelope } = packet else {
+        let Packet::Push { id, hops, renew, age, envelope } = packet else {
             return encode(packet);
         };
         match &self.last {
-            Some((i, h, r, e, frame))
-                if (i, h, r) == (id, hops, renew) && e.as_ptr() == envelope.as_ptr() =>
+            Some((i, hint, e, frame))
+                if i == id && *hint == (*hops, *renew, *age) && e.as_ptr() == envelope.as_ptr() =>
             {
                 Some(frame.clone())
             }
             _ => {
                 let frame = encode(packet)?;
-                self.last = Some((*id, *hops, *renew, envelope.clone(), frame.clone()));
+                self.last = Some((*id, (*hops, *renew, *age), envelope.clone(), frame.clone()));
                 Some(frame)
             }
         }

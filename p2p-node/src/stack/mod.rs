@@ -212,8 +212,8 @@ impl<R: Rng> Stack<R> {
                 return self.queries.on_query(now, from, query, self.links.keys().copied());
             }
             Packet::Answer(answer) => return self.queries.on_answer(now, answer),
-            Packet::Push { id, hops, renew, envelope } => {
-                GossipMessage::Push { id: convert::gossip_id(id), hops, renew, envelope }
+            Packet::Push { id, hops, renew, age, envelope } => {
+                GossipMessage::Push { id: convert::gossip_id(id), hops, renew, age, envelope }
             }
             Packet::IHave(ids) => GossipMessage::IHave { ids: ids.into_iter().map(convert::line).collect() },
             Packet::IWant(ids) => {
@@ -335,7 +335,7 @@ impl<R: Rng> Stack<R> {
             G::Withholds { .. } => return,
             G::Misbehaved { peer, fault } => Output::Misbehaved { peer, fault: fault.to_string() },
             // The log lives in memory, inside the core.
-            G::Append { .. } => return,
+            G::Append { .. } | G::Drop { .. } | G::Fetch { .. } => return,
         });
     }
 }

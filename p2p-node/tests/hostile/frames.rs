@@ -181,7 +181,13 @@ fn session(author: u64) -> Vec<u8> {
     let packets = [
         hello(Vec::new()),
         Packet::Ping(1),
-        Packet::Push { id: sent.id(), hops: 1, renew: false, envelope: sent.bytes().clone() },
+        Packet::Push {
+            id: sent.id(),
+            hops: 1,
+            renew: false,
+            age: Duration::ZERO,
+            envelope: sent.bytes().clone(),
+        },
         Packet::IHave(vec![Announced { id: sent.id(), hops: 1, wait: true }]),
         Packet::IWant(vec![sent.id()]),
         Packet::Peers(vec![someone.bytes().clone()]),

@@ -1,0 +1,84 @@
+//! What outlives a restart: which messages were seen and how far each author was delivered, and what the log holds.
+
+use std::time::Instant;
+
+use rand::Rng;
+
+use crate::message::{Key, Logged, Output};
+use crate::state::Gossip;
+
+/// What is known of one author. Small: two numbers, two more, and the ranges, mostly none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorState<A> {
+    /// Who.
+    pub author: A,
+    /// Seqs below it are not looked at again.
+    pub floor: u64,
+    /// Seqs below it were all seen; at most `floor`.
+    pub whole: u64,
+    /// Seqs seen above the floor, each from the first up to, not including, the second; rising, not touching.
+    pub ranges: Vec<(u64, u64)>,
+    /// The run of the latest delivery, and one above the highest seq delivered; `None` before the first delivery, and
+    /// for ourselves.
+    pub delivered: Option<(u64, u64)>,
+}
+
+/// What an earlier process knew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Restored<A> {
+    /// All authors. One that is not in order or does not make sense is taken as far as it does.
+    pub authors: Vec<AuthorState<A>>,
+    /// The log outside, oldest first, with the ages of now. Their messages count as seen and delivered, in `authors` or
+    /// not, so `authors` may be somewhat older than the log.
+    pub envelopes: Vec<Logged<A>>,
+}
+
+impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
+    /// Takes up what an earlier process knew: nothing that it saw is delivered again, and the log goes on serving.
+    ///
+    /// Call it once, before the first input, with [`Config::log_in_memory`](crate::Config::log_in_memory) off if there
+    /// are envelopes. Drain [`poll_output`](Self::poll_output) afterwards: what is beyond the limits or too old by now
+    /// is [dropped](Output::Drop). Authors beyond [`Config::max_authors`](crate::Config::max_authors) are refused and
+    /// counted.
+    pub fn restore(&mut self, now: Instant, restored: Restored<A>) {
+        for state in restored.authors {
+            if !self.seen.restore(&state) {
+                self.stats.restored_refused += 1;
+            } else if let Some((run, next)) = state.delivered
+                && state.author != self.me
+            {
+                self.order.restore(state.author, run, next);
+            }
+        }
+        for entry in restored.envelopes {
+            let known = self.seen.knows(&entry.id.author) || !self.seen.is_full();
+            if !entry.id.is_valid() || !known || entry.age >= self.config.log_age {
+                self.stats.log_expired += u64::from(entry.age >= self.config.log_age);
+                self.outputs.push_back(Output::Drop { id: entry.id });
+                continue;
+            }
+            self.mark_seen(&entry.id);
+            if entry.id.author == self.me {
+                self.own_next = self.own_next.max(entry.id.seqs().end);
+            } else {
+                self.order.restore(entry.id.author, entry.id.run, entry.id.seqs().end);
+            }
+            self.log.insert(now, entry, None);
+        }
+        self.shrink_log();
+        self.expire_log(now);
+    }
+
+    /// What is known of an author, to be kept for [`restore`](Self::restore); `None` if it is not known. It changes with
+    /// each [`Output::Append`] and each [`Output::Deliver`] of the author.
+    pub fn author_state(&self, author: &A) -> Option<AuthorState<A>> {
+        let mut state = self.seen.state(author)?;
+        state.delivered = self.order.delivered(author);
+        Some(state)
+    }
+
+    /// [`author_state`](Self::author_state) of all, in order.
+    pub fn author_states(&self) -> impl Iterator<Item = AuthorState<A>> + '_ {
+        self.seen.keys().filter_map(|author| self.author_state(author))
+    }
+}

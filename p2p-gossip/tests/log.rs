@@ -1,0 +1,144 @@
+//! The log outside, ages, and what outlives a restart.
+
+mod net;
+
+use net::{Core, Id, answer, core_with, deliveries, drain, genuine, id, ms, receive, start};
+use p2p_gossip::{Config, Gossip, Input, Logged, Message, Output, Restored};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::time::{Duration, Instant};
+
+fn outside() -> Config {
+    Config { log_in_memory: false, ..Config::default() }
+}
+
+fn push(id: Id, age: Duration) -> Message<u32> {
+    Message::Push { id, hops: 1, renew: false, age, envelope: genuine(&id, 50) }
+}
+
+/// Hands a push in and has it checked. Returns all that comes of it.
+fn take(core: &mut Core, now: Instant, from: u32, id: Id, age: Duration) -> Vec<net::Out> {
+    let outputs = receive(core, now, from, push(id, age));
+    answer(core, now, outputs)
+}
+
+fn appended(outputs: &[net::Out]) -> Vec<Logged<u32>> {
+    let entry = |output: &net::Out| match output {
+        Output::Append { entry, .. } => Some(*entry),
+        _ => None,
+    };
+    outputs.iter().filter_map(entry).collect()
+}
+
+fn dropped(outputs: &[net::Out]) -> Vec<Id> {
+    let id = |output: &net::Out| if let Output::Drop { id } = output { Some(*id) } else { None };
+    outputs.iter().filter_map(id).collect()
+}
+
+#[test]
+fn ages_travel_and_nothing_becomes_young_again() {
+    let now = start();
+    let hour = Duration::from_secs(3_600);
+    let mut core = core_with(0, &[1, 2], Config::default(), now);
+    let young = id(7, 0, 0, 1);
+    let outputs = take(&mut core, now, 1, young, 23 * hour);
+    assert_eq!(appended(&outputs).first().map(|entry| entry.age), Some(23 * hour));
+    let asked = receive(&mut core, now + hour / 2, 2, Message::IWant { ids: vec![young] });
+    let age = asked.iter().find_map(|output| match output {
+        Output::Send { message: Message::Push { age, .. }, .. } => Some(*age),
+        _ => None,
+    });
+    assert_eq!(age, Some(23 * hour + hour / 2));
+    core.handle(now + hour, Input::Timeout);
+    assert_eq!(dropped(&drain(&mut core)), [young]);
+
+    let old = id(7, 0, 1, 1);
+    let outputs = take(&mut core, now + hour, 1, old, 24 * hour);
+    assert_eq!((appended(&outputs), deliveries(&outputs)), (vec![], vec![(7, 1, false)]));
+    assert_eq!((core.stats().log_too_old, core.stats().log_messages), (1, 0));
+}
+
+#[test]
+fn a_log_outside_is_asked_and_what_it_lost_is_not_answered() {
+    let now = start();
+    let mut core = core_with(0, &[1, 2], outside(), now);
+    let ids = [id(7, 0, 0, 1), id(7, 0, 1, 1)];
+    for id in ids {
+        take(&mut core, now, 1, id, ms(0));
+    }
+    let outputs = receive(&mut core, now, 2, Message::IWant { ids: ids.to_vec() });
+    let [Output::Fetch { ticket, ids: read }] = &outputs[..] else { panic!("{outputs:?}") };
+    assert_eq!(*read, ids);
+    let envelopes = vec![None, Some(genuine(&ids[1], 50))];
+    core.handle(now, Input::Fetched { ticket: *ticket, envelopes: envelopes.clone() });
+    let outputs = drain(&mut core);
+    assert!(
+        matches!(&outputs[..], [Output::Send { to: 2, message: Message::Push { id, .. } }] if *id == ids[1]),
+        "{outputs:?}"
+    );
+    core.handle(now, Input::Fetched { ticket: *ticket, envelopes });
+    assert_eq!((drain(&mut core), core.stats().unknown_tickets), (vec![], 1));
+}
+
+#[test]
+fn reads_for_one_neighbour_are_bounded() {
+    let now = start();
+    let mut core = core_with(0, &[1, 2], outside(), now);
+    for seq in 0..1_000 {
+        take(&mut core, now, 1, id(7, 0, seq, 1), ms(0));
+    }
+    let mut reading = 0;
+    for seq in 0..1_000 {
+        for output in receive(&mut core, now, 2, Message::IWant { ids: vec![id(7, 0, seq, 1)] }) {
+            if let Output::Fetch { ids, .. } = output {
+                reading += ids.len();
+            }
+        }
+    }
+    assert!(reading <= 256, "{reading}");
+    assert_eq!(core.stats().pulls_refused, 1_000 - reading as u64);
+}
+
+/// Faults row 14: 1,000 recorded messages, ten times, across restarts, with and without the log.
+#[test]
+fn a_replay_is_delivered_once_across_restarts_and_after_the_log_dropped_it() {
+    let now = start();
+    let ids: Vec<_> = (0..1_000).map(|n| id(1 + n % 7, 0, u64::from(n / 7), 1)).collect();
+    let config = Config { log_messages: 100, ..outside() };
+    let mut core = core_with(0, &[8], config.clone(), now);
+    let (mut got, mut log) = (Vec::new(), Vec::new());
+    for round in 0..10_u32 {
+        for &id in &ids {
+            let outputs = take(&mut core, now, 8, id, ms(0));
+            got.extend(deliveries(&outputs));
+            log.extend(appended(&outputs));
+            let gone = dropped(&outputs);
+            log.retain(|entry| !gone.contains(&entry.id));
+        }
+        if round % 3 == 1 {
+            let authors = core.author_states().collect();
+            core = Gossip::new(0, config.clone(), StdRng::seed_from_u64(1));
+            core.restore(now, Restored { authors, envelopes: log.clone() });
+            assert_eq!(drain(&mut core), []);
+            assert_eq!(core.stats().log_messages, log.len());
+            core.handle(now, Input::NeighborUp(8));
+        }
+    }
+    assert_eq!((got.len(), log.len()), (1_000, 100));
+    // The order goes on where it was.
+    let outputs = take(&mut core, now, 8, id(1, 0, 143, 1), ms(0));
+    assert_eq!(deliveries(&outputs), [(1, 143, false)]);
+}
+
+#[test]
+fn a_log_alone_restores_what_it_holds() {
+    let now = start();
+    let mut core = core_with(0, &[8], outside(), now);
+    let entry = |first, age| Logged { id: id(3, 5, first, 1), len: 50, age, hops: 2, digest: [0; 16] };
+    let day = Duration::from_secs(24 * 3_600);
+    let envelopes = vec![entry(5, day), entry(6, ms(10)), entry(7, ms(5))];
+    core.restore(now, Restored { authors: vec![], envelopes });
+    assert_eq!(dropped(&drain(&mut core)), [id(3, 5, 5, 1)]);
+    assert_eq!(take(&mut core, now, 8, id(3, 5, 7, 1), ms(0)), []);
+    assert_eq!(deliveries(&take(&mut core, now, 8, id(3, 5, 8, 1), ms(0))), [(3, 8, false)]);
+}
