@@ -64,7 +64,9 @@ impl Settings {
     }
 
     /// A command that only fetches or asks needs no fixed port: it runs beside a node that has them.
+    /// Nor does it go on with what other commands began to fetch.
     pub(crate) const fn take_free_ports(&mut self) {
+        self.node.resume = false;
         if !self.ports_given {
             self.node.port = 0;
             self.node.file_port = 0;

@@ -23,8 +23,10 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 pub(crate) async fn conduct(shared: Arc<Shared>) {
     let outcome = run(&shared).await;
     stop_sources(&shared).await;
-    if let (Err(_), Some(plan)) = (&outcome, shared.plan.get().cloned()) {
-        let _ = spawn_blocking(move || plan.discard()).await;
+    if let (Err(error), Some(plan)) = (&outcome, shared.plan.get().cloned()) {
+        let stays = matches!(error, DownloadError::Suspended | DownloadError::Interrupted { .. })
+            && shared.state().has_some();
+        let _ = spawn_blocking(move || if stays { plan.leave() } else { plan.discard() }).await;
     }
     shared.buffers.lock().unwrap_or_else(PoisonError::into_inner).clear();
     shared.tell_progress();
@@ -73,7 +75,7 @@ fn copy(shared: &Shared, share: &OpenShare) -> Result<Option<PathBuf>, DownloadE
     let mut buf = vec![0; CHUNK];
     for run in (0..share.geometry.chunks()).map_while(|index| share.geometry.chunk(index)) {
         if shared.cancel.is_cancelled() {
-            return Err(DownloadError::Cancelled);
+            return Err(ended(shared));
         }
         let data = &mut buf[..run.len()];
         let mut proof = vec![0; run.proof_len() * HASH_LEN];
@@ -102,18 +104,23 @@ async fn fetch(shared: &Arc<Shared>) -> Result<(), DownloadError> {
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            () = shared.cancel.cancelled() => return Err(DownloadError::Cancelled),
+            () = shared.cancel.cancelled() => return Err(ended(shared)),
             () = shared.moved.notified() => {}
             _ = tick.tick() => shared.tell_progress(),
         }
         let mut state = shared.state();
         if let Some(error) = state.failure.take() {
-            return Err(error);
+            return Err(error.interrupted());
         }
         if state.is_complete() {
             return Ok(());
         }
     }
+}
+
+/// What the user said.
+fn ended(shared: &Shared) -> DownloadError {
+    if shared.is_suspended() { DownloadError::Suspended } else { DownloadError::Cancelled }
 }
 
 /// Ends all sources and waits for them, and for what is still being checked.
@@ -135,8 +142,8 @@ fn finish(shared: &Shared) -> Result<(PathBuf, u64), DownloadError> {
     let plan = shared.plan.get().expect("a download without a plan is not complete");
     let io = |source| DownloadError::io(&shared.shown, source);
     // Every chunk was checked against the root; this checks that the chunks were recorded as they were checked.
-    if let Some(tree) = &plan.tree
-        && tree.root().map_err(io)? != plan.info.root
+    if let Some(journal) = &plan.journal
+        && journal.tree.root().map_err(io)? != plan.info.root
     {
         return Err(io(io::Error::new(
             io::ErrorKind::InvalidData,
@@ -144,7 +151,7 @@ fn finish(shared: &Shared) -> Result<(PathBuf, u64), DownloadError> {
         )));
     }
     let path = plan.part.finish().map_err(io)?;
-    let path = register(shared, path, plan.info, plan.tree.as_ref())?;
+    let path = register(shared, path, plan.info, plan.journal.as_ref().map(|journal| &journal.tree))?;
     Ok((path, plan.info.length))
 }
 

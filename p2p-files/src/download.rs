@@ -78,7 +78,8 @@ impl Download {
     /// node looked whether it has the file itself.
     ///
     /// If it is in the library and unchanged, the download is finished at once: at its existing path for a
-    /// [`Destination::Dir`], with a verified copy for a [`Destination::File`].
+    /// [`Destination::Dir`], with a verified copy for a [`Destination::File`]. What an interrupted download of the same
+    /// hash to the same place verified is not fetched again.
     ///
     /// # Errors
     ///
@@ -99,7 +100,7 @@ impl Download {
     }
 }
 
-/// A running download. Dropping it cancels the download.
+/// A running download. Dropping it suspends the download.
 #[derive(Debug)]
 pub struct DownloadHandle {
     shared: Arc<Shared>,
@@ -136,6 +137,15 @@ impl DownloadHandle {
         self.shared.next_event().await
     }
 
+    /// Ends the download for now. What is verified stays (of a file above 1 MiB): the same download, started again, goes
+    /// on from there. [`DownloadEvent::Failed`] with [`DownloadError::Suspended`] follows, unless it had ended.
+    pub fn suspend(&self) {
+        if !self.shared.cancel.is_cancelled() {
+            self.shared.suspend.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+        self.shared.cancel.cancel();
+    }
+
     /// Ends the download and removes its part-file; [`DownloadEvent::Failed`] with [`DownloadError::Cancelled`] follows, unless it
     /// had ended.
     pub fn cancel(&self) {
@@ -151,6 +161,6 @@ impl DownloadHandle {
 
 impl Drop for DownloadHandle {
     fn drop(&mut self) {
-        self.cancel();
+        self.suspend();
     }
 }

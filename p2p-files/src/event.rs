@@ -124,7 +124,15 @@ pub enum DownloadError {
     /// The hash names a folder.
     #[error("the hash names a folder; folders come later")]
     Directory,
-    /// The disk failed or is full; the part-file is removed.
+    /// The disk failed or is full while runs were written. What is verified stays; starting again goes on from there.
+    #[error("cannot write {}; what is verified stays", path.display())]
+    Interrupted {
+        /// The destination.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The destination cannot be used, or the end of the download failed; nothing is left of it.
     #[error("cannot write {}", path.display())]
     Io {
         /// The destination.
@@ -140,11 +148,22 @@ pub enum DownloadError {
         /// Why.
         source: LibraryError,
     },
-    /// It was cancelled.
+    /// It was cancelled; nothing is left of it.
     #[error("the download was cancelled")]
     Cancelled,
+    /// It was suspended. What is verified stays; starting again goes on from there.
+    #[error("the download was suspended")]
+    Suspended,
 }
 impl DownloadError {
+    /// The same, of a download whose verified part stays.
+    pub(crate) fn interrupted(self) -> Self {
+        match self {
+            Self::Io { path, source } => Self::Interrupted { path, source },
+            other => other,
+        }
+    }
+
     /// The error for a failure of the disk at the destination.
     pub(crate) fn io(path: &Path, source: io::Error) -> Self {
         let path = path.to_path_buf();

@@ -258,25 +258,25 @@ fn hash_key(hash: &FileHash, path: &[u8]) -> Vec<u8> {
 
 #[cfg(unix)]
 #[expect(clippy::unnecessary_wraps, reason = "other systems have paths that cannot be recorded")]
-fn path_bytes(path: &Path) -> Option<&[u8]> {
+pub(crate) fn path_bytes(path: &Path) -> Option<&[u8]> {
     use std::os::unix::ffi::OsStrExt as _;
     Some(path.as_os_str().as_bytes())
 }
 
 #[cfg(unix)]
 #[expect(clippy::unnecessary_wraps, reason = "other systems have paths that cannot be recorded")]
-fn path_from_bytes(bytes: &[u8]) -> Option<PathBuf> {
+pub(crate) fn path_from_bytes(bytes: &[u8]) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStrExt as _;
     Some(PathBuf::from(std::ffi::OsStr::from_bytes(bytes)))
 }
 
 #[cfg(not(unix))]
-fn path_bytes(path: &Path) -> Option<&[u8]> {
+pub(crate) fn path_bytes(path: &Path) -> Option<&[u8]> {
     path.to_str().map(str::as_bytes)
 }
 
 #[cfg(not(unix))]
-fn path_from_bytes(bytes: &[u8]) -> Option<PathBuf> {
+pub(crate) fn path_from_bytes(bytes: &[u8]) -> Option<PathBuf> {
     std::str::from_utf8(bytes).ok().map(PathBuf::from)
 }
 

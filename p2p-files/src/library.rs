@@ -59,7 +59,7 @@ pub enum ShareState {
 #[derive(Debug)]
 pub struct Library {
     pub(crate) index: Index,
-    trees: PathBuf,
+    pub(crate) trees: PathBuf,
     warnings: Vec<LibraryWarning>,
     temporary: AtomicU64,
 }

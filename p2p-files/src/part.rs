@@ -1,11 +1,11 @@
 //! The part-file: where a download is written, and how it becomes the file, without ever overwriting anything.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::disk::{hard_link, sync_dir, sync_file, write_all_at};
+use crate::disk::{Stamp, hard_link, sync_dir, sync_file, write_all_at};
 use crate::hash::FileHash;
 use crate::names::{FileName, NAME_MAX, cut};
 
@@ -64,13 +64,27 @@ impl Place {
         }
     }
 
-    fn part_path(&self, hash: &FileHash) -> PathBuf {
+    pub(crate) fn part_path(&self, hash: &FileHash) -> PathBuf {
         let name = match &self.name {
             Name::Hint(name) => name.as_str().to_owned(),
             Name::Exact(name) => name.to_string_lossy().into_owned(),
         };
         let end = format!(".{}.part", hash.short());
         self.dir.join(format!(".{}{end}", cut(&name, NAME_MAX - 1 - end.len())))
+    }
+
+    /// The place that [`Place::parts`] was asked for, whatever lies there now.
+    pub(crate) fn of_parts(exact: bool, dir: PathBuf, name: std::ffi::OsString) -> Self {
+        let hint = name.to_str().filter(|_| !exact).and_then(|name| FileName::parse(name).ok());
+        Self { dir, name: hint.map_or(Name::Exact(name), Name::Hint) }
+    }
+
+    /// Whether the name is exact, the folder, the name.
+    pub(crate) fn parts(&self) -> (bool, PathBuf, std::ffi::OsString) {
+        match &self.name {
+            Name::Hint(name) => (false, self.dir.clone(), name.as_str().into()),
+            Name::Exact(name) => (true, self.dir.clone(), name.clone()),
+        }
     }
 
     /// The names to try, best first.
@@ -83,9 +97,9 @@ impl Place {
     }
 }
 
-/// A hidden, locked file beside the destination; removed when dropped.
+/// A hidden, locked file beside the destination; removed when dropped, unless a journal says what is in it.
 ///
-/// Writes go through here and nowhere else. Nothing is allocated ahead: the file grows as runs arrive.
+/// Writes go through here and nowhere else. Nothing is allocated ahead: what has not arrived is a hole.
 #[derive(Debug)]
 pub(crate) struct PartFile {
     file: File,
@@ -93,6 +107,8 @@ pub(crate) struct PartFile {
     place: Place,
     /// It has its name, or was given up: there is nothing left to remove.
     done: AtomicBool,
+    /// A journal says what is in it: it outlives an interrupted download.
+    stays: AtomicBool,
 }
 
 impl PartFile {
@@ -110,7 +126,54 @@ impl PartFile {
             other => other?,
         };
         file.try_lock()?;
-        Ok(Self { file, path, place, done: AtomicBool::new(false) })
+        Ok(Self { file, path, place, done: AtomicBool::new(false), stays: AtomicBool::new(false) })
+    }
+
+    /// What an earlier try left at this place, locked; `None` if there is nothing that could be used.
+    ///
+    /// # Errors
+    ///
+    /// `WouldBlock` when another download is at work on it.
+    pub(crate) fn left(place: Place, hash: &FileHash) -> io::Result<Option<Self>> {
+        let path = place.part_path(hash);
+        let is_file = |path: &Path| std::fs::symlink_metadata(path).ok().filter(Metadata::is_file);
+        if is_file(&path).is_none() {
+            return Ok(None);
+        }
+        let file = OpenOptions::new().read(true).write(true).open(&path)?;
+        file.try_lock()?;
+        // Whoever had the lock before may have given the file its name: then it is not ours to write to.
+        let (opened, lies) = (Stamp::of(&file.metadata()?), is_file(&path).map(|m| Stamp::of(&m)));
+        if lies.is_none_or(|lies| (lies.device, lies.inode) != (opened.device, opened.inode)) {
+            return Ok(None);
+        }
+        Ok(Some(Self { file, path, place, done: AtomicBool::new(false), stays: AtomicBool::new(true) }))
+    }
+
+    /// Makes it as long as the file will be, as one hole, and lets it outlive an interrupted download.
+    pub(crate) fn stay(&self, length: u64) -> io::Result<()> {
+        self.file.set_len(length)?;
+        self.stays.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Lets another download go on with it; nothing may be written after that.
+    pub(crate) fn leave(&self) {
+        if self.stays.load(Ordering::Relaxed) && !self.done.swap(true, Ordering::Relaxed) {
+            let _ = self.file.unlock();
+        }
+    }
+
+    pub(crate) const fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) const fn place(&self) -> &Place {
+        &self.place
     }
 
     pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
@@ -121,7 +184,10 @@ impl PartFile {
     pub(crate) fn finish(&self) -> io::Result<PathBuf> {
         sync_file(&self.file)?;
         let path = self.place.candidates().find_map(|candidate| match link(&self.path, &candidate) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+            // A kill between link and removal: the name is there already, and it is this file.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.is_at(&candidate).then_some(Ok(candidate))
+            }
             other => Some(other.map(|()| candidate)),
         });
         let path = path.ok_or(io::ErrorKind::AlreadyExists)??;
@@ -136,6 +202,13 @@ impl PartFile {
         Ok(path)
     }
 
+    /// Whether this name is a second one of the part-file.
+    fn is_at(&self, name: &Path) -> bool {
+        let there = std::fs::symlink_metadata(name).map(|m| Stamp::of(&m));
+        let here = self.file.metadata().map(|m| Stamp::of(&m));
+        matches!((there, here), (Ok(there), Ok(here)) if there.inode != 0 && there == here)
+    }
+
     /// Removes it now; nothing may be written after that.
     pub(crate) fn discard(&self) {
         if !self.done.swap(true, Ordering::Relaxed) {
@@ -146,7 +219,9 @@ impl PartFile {
 
 impl Drop for PartFile {
     fn drop(&mut self) {
-        self.discard();
+        if !self.stays.load(Ordering::Relaxed) {
+            self.discard();
+        }
     }
 }
 

@@ -59,13 +59,13 @@ impl Picker {
     /// When a bit for each chunk does not fit in memory (32-bit systems).
     #[must_use]
     pub fn new(chunks: u64) -> Self {
-        Self {
-            held: Bitfield::new(chunks),
-            next: 0,
-            returned: BTreeSet::new(),
-            in_flight: BTreeMap::new(),
-            doubles: 0,
-        }
+        Self::resume(Bitfield::new(chunks))
+    }
+
+    /// A download that goes on: what is held already is not asked for.
+    #[must_use]
+    pub const fn resume(held: Bitfield) -> Self {
+        Self { held, next: 0, returned: BTreeSet::new(), in_flight: BTreeMap::new(), doubles: 0 }
     }
 
     /// The chunk that `source`, which has the chunks `has` says, is to be asked for next; it is in flight from now on.

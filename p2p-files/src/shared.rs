@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,15 +12,16 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::bitfield::Bitfield;
 use crate::download::DownloadConfig;
 use crate::event::{DownloadError, DownloadEvent, Finished, Progress, SourceFault};
 use crate::geometry::{Geometry, Run};
 use crate::hash::{FileHash, HASH_LEN, Info};
+use crate::journal::Journal;
 use crate::library::Library;
 use crate::merkle;
 use crate::part::{Destination, PartFile, Place};
 use crate::picker::{Picker, SourceId};
-use crate::tree::TreeWriter;
 
 /// Events that wait to be read; beyond that the oldest is dropped and logged.
 const EVENTS_MAX: usize = 256;
@@ -43,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) gate: CancellationToken,
     /// The user wants no more.
     pub(crate) cancel: CancellationToken,
+    /// Not for good: what is verified stays for another time.
+    pub(crate) suspend: AtomicBool,
     /// Known as soon as one source proved what the hash is made of.
     pub(crate) plan: OnceCell<Arc<Plan>>,
     state: Mutex<State>,
@@ -65,7 +69,8 @@ pub(crate) struct Plan {
     pub(crate) info: Info,
     pub(crate) geometry: Geometry,
     pub(crate) part: PartFile,
-    pub(crate) tree: Option<TreeWriter>,
+    /// For a content of more than one chunk.
+    pub(crate) journal: Option<Journal>,
 }
 
 #[derive(Debug, Default)]
@@ -106,6 +111,10 @@ impl State {
         self.events.push_back(event);
     }
 
+    pub(crate) fn has_some(&self) -> bool {
+        self.picker.as_ref().is_some_and(|picker| picker.held() > 0)
+    }
+
     pub(crate) fn is_complete(&self) -> bool {
         self.picker.as_ref().is_some_and(Picker::is_complete)
     }
@@ -136,6 +145,7 @@ impl Shared {
             started: Instant::now(),
             gate: CancellationToken::new(),
             cancel: CancellationToken::new(),
+            suspend: AtomicBool::new(false),
             plan: OnceCell::new(),
             state: Mutex::new(State::default()),
             progress: watch::Sender::new(Progress::default()),
@@ -236,8 +246,17 @@ impl Shared {
         let made = self.plan.get_or_try_init(async || {
             let shared = Arc::clone(self);
             let plan = spawn_blocking(move || shared.make_plan(info)).await.map_err(io::Error::other);
-            let plan = Arc::new(plan.flatten().map_err(|source| DownloadError::io(&self.shown, source))?);
-            self.state().picker = Some(Picker::new(plan.geometry.chunks()));
+            let (plan, held) = plan.flatten().map_err(|source| DownloadError::io(&self.shown, source))?;
+            let plan = Arc::new(plan);
+            {
+                let mut state = self.state();
+                let chunks = (0..held.len()).filter(|chunk| held.get(*chunk));
+                state.done =
+                    chunks.filter_map(|chunk| plan.geometry.chunk(chunk)).map(|c| c.len() as u64).sum();
+                // What was there before is no part of the rate.
+                state.samples.clear();
+                state.picker = Some(Picker::resume(held));
+            }
             self.moved.notify_one();
             Ok(plan)
         });
@@ -250,10 +269,27 @@ impl Shared {
         }
     }
 
-    fn make_plan(&self, info: Info) -> io::Result<Plan> {
+    /// What an earlier try left, or a new part-file; and which chunks are in it.
+    fn make_plan(&self, info: Info) -> io::Result<(Plan, Bitfield)> {
         let geometry = Geometry::new(info.length).ok_or(io::ErrorKind::FileTooLarge)?;
+        let path = self.library.journal_path(&self.hash, &self.place.part_path(&self.hash));
+        if let Some(part) = PartFile::left(self.place.clone(), &self.hash)?
+            && let Some((journal, held)) = Journal::resume(&path, info, &part, || self.cancel.is_cancelled())?
+        {
+            return Ok((Plan { info, geometry, part, journal: Some(journal) }, held));
+        }
         let part = PartFile::create(self.place.clone(), &self.hash)?;
-        Ok(Plan { info, geometry, part, tree: self.library.new_tree(geometry)? })
+        let mut journal = None;
+        if geometry.chunks() > 1 {
+            part.stay(info.length)?;
+            journal = Some(Journal::create(&path, info, &part).inspect_err(|_| part.discard())?);
+        }
+        Ok((Plan { info, geometry, part, journal }, Bitfield::new(geometry.chunks())))
+    }
+
+    /// Whether the download ends only for now.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.suspend.load(Ordering::Relaxed)
     }
 
     /// The chunk a source with `waiting` unanswered requests is to be asked for next.
@@ -293,7 +329,7 @@ impl Shared {
         }
         let (proof, data) = received.split_at(run.proof_len() * HASH_LEN);
         match merkle::verify_run(run, data, proof, &plan.info.root) {
-            Ok(node) => match plan.write(run, data, &node) {
+            Ok(node) => match plan.write(run, data, &node, proof) {
                 Ok(()) => self.completed(id, run),
                 Err(source) => self.fail(DownloadError::io(&self.shown, source)),
             },
@@ -343,15 +379,21 @@ impl Shared {
 }
 
 impl Plan {
-    fn write(&self, run: Run, data: &[u8], node: &merkle::Digest) -> io::Result<()> {
+    fn write(&self, run: Run, data: &[u8], node: &merkle::Digest, proof: &[u8]) -> io::Result<()> {
         self.part.write_at(data, run.offset())?;
-        self.tree.as_ref().map_or(Ok(()), |tree| tree.put_chunk(run.chunk(), node))
+        let (proof, _) = proof.as_chunks();
+        self.journal.as_ref().map_or(Ok(()), |journal| journal.put(run, node, proof))
+    }
+
+    /// Lets another download go on here.
+    pub(crate) fn leave(&self) {
+        self.part.leave();
     }
 
     pub(crate) fn discard(&self) {
         self.part.discard();
-        if let Some(tree) = &self.tree {
-            tree.discard();
+        if let Some(journal) = &self.journal {
+            journal.tree.discard();
         }
     }
 }

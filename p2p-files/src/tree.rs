@@ -4,8 +4,8 @@
 //! the nodes that cover content (the rest is padding, whose hashes are known), 32 bytes each, nothing else. A file of
 //! at most one chunk has no tree file. 64 bytes a MiB of content.
 //!
-//! A download writes the chunk level as chunks are verified and the parents at the end. A chunk hash that is still 32
-//! zero bytes stands for a chunk that is not verified: this is where a journal for resuming starts from.
+//! A download keeps its tree at the start of its journal (`journal.rs`): each verified chunk brings its own node and the
+//! siblings of its proof.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -38,6 +38,11 @@ impl Tree {
         Ok(tree)
     }
 
+    /// A tree at the start of a file, of which only the proofs of some chunks need be there.
+    pub(crate) const fn over(file: File, geometry: Geometry) -> Self {
+        Self { file, chunks: geometry.chunks() }
+    }
+
     /// Appends the siblings of a run's chunk up to the root.
     pub(crate) fn siblings(&self, run: Run, proof: &mut Vec<Digest>) -> io::Result<()> {
         let mut level_start = 0;
@@ -61,7 +66,7 @@ impl Tree {
 }
 
 /// Bytes of the tree file for that many chunks.
-fn file_len(chunks: u64) -> u64 {
+pub(crate) fn file_len(chunks: u64) -> u64 {
     let (mut nodes, mut total) = (chunks, 0);
     while nodes > 1 {
         total += nodes;
@@ -78,13 +83,36 @@ pub(crate) struct TreeWriter {
     geometry: Geometry,
     /// It has its name, or was given up: there is nothing left to remove.
     done: AtomicBool,
+    /// It is a journal, which outlives an interrupted download.
+    stays: bool,
 }
 
 impl TreeWriter {
     /// `path` is a temporary name in the folder of the trees that nobody else uses; what lies there is replaced.
     pub(crate) fn create(path: PathBuf, geometry: Geometry) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
-        Ok(Self { file, path, geometry, done: AtomicBool::new(false) })
+        Ok(Self { file, path, geometry, done: AtomicBool::new(false), stays: false })
+    }
+
+    /// The tree at the start of a journal; it stays when dropped.
+    pub(crate) const fn over(file: File, path: PathBuf, geometry: Geometry) -> Self {
+        Self { file, path, geometry, done: AtomicBool::new(false), stays: true }
+    }
+
+    /// Records the hash of a verified chunk and those of its proof, nearest first; any order, any thread.
+    pub(crate) fn put_path(&self, run: Run, node: &Digest, proof: &[Digest]) -> io::Result<()> {
+        self.put_chunk(run.chunk(), node)?;
+        let (mut start, mut nodes, mut index) = (0, self.geometry.chunks(), run.chunk());
+        for sibling in proof {
+            // Beyond the content lies padding, which is not kept.
+            if index ^ 1 < nodes {
+                write_all_at(&self.file, sibling, (start + (index ^ 1)) * HASH_LEN as u64)?;
+            }
+            start += nodes;
+            nodes = nodes.div_ceil(2);
+            index /= 2;
+        }
+        Ok(())
     }
 
     /// Records the hash of one chunk; any order, any thread.
@@ -124,6 +152,8 @@ impl TreeWriter {
             nodes = nodes.div_ceil(2);
             level += 1;
         }
+        // A journal has more behind its tree.
+        self.file.set_len(file_len(self.geometry.chunks()))?;
         self.file.sync_all()?;
         std::fs::rename(&self.path, name)?;
         self.done.store(true, Ordering::Relaxed);
@@ -158,7 +188,9 @@ impl TreeWriter {
 
 impl Drop for TreeWriter {
     fn drop(&mut self) {
-        self.discard();
+        if !self.stays {
+            self.discard();
+        }
     }
 }
 

@@ -179,7 +179,7 @@ async fn a_file_that_takes_the_exact_name_meanwhile_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_dropped_handle_ends_the_download() {
+async fn a_dropped_handle_ends_the_download_and_a_cancel_leaves_nothing_of_it() {
     let (from, to) = (Peer::new(), Peer::new());
     let hash = from.add("file", &content(3 * CHUNK)).hash;
     let download = start(&to, hash);
@@ -190,5 +190,11 @@ async fn a_dropped_handle_ends_the_download() {
     drop(download);
     // The channel closes when the last task of the download is gone.
     while progress.changed().await.is_ok() {}
+    let download = start(&to, hash);
+    let (stream, _go, halted) = halting(&from);
+    download.add_source("from", stream);
+    halted.await.unwrap();
+    download.cancel();
+    assert!(matches!(end(&download).await, Err(DownloadError::Cancelled)));
     to.no_part_files();
 }

@@ -43,6 +43,9 @@ pub struct Config {
     pub connect: Vec<Target>,
     /// Where fetched files go and `refresh` looks; `None` is `content` in the data directory.
     pub content_dir: Option<PathBuf>,
+    /// Go on by itself with fetches that an earlier run did not bring to their end. Default true; a program that starts
+    /// a node for one thing only turns it off.
+    pub resume: bool,
     /// Links, queues and deadlines.
     pub limits: Limits,
 }
@@ -62,6 +65,7 @@ impl Default for Config {
             upnp: false,
             connect: Vec::new(),
             content_dir: None,
+            resume: true,
             limits: Limits::default(),
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::command::{Command, Provider};
 use crate::error::{ConnectError, FetchError};
 use crate::event::Event;
+use crate::resume;
 use crate::shared::Shared;
 use crate::transfer;
 
@@ -29,6 +30,9 @@ use crate::transfer;
 const NEIGHBOURS_FIRST: Duration = Duration::from_millis(500);
 /// While nobody delivers the question is asked again this often: links come up, providers too.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// A fetch that waits longer than this for somebody asks less and less often, down to this: every node hears the question.
+const PATIENT: Duration = Duration::from_secs(120);
+const ASK_SELDOM: Duration = Duration::from_secs(300);
 /// Connections to providers at once.
 const MAX_SOURCES: usize = 8;
 /// Providers that wait for their turn; more answers are not needed.
@@ -96,13 +100,21 @@ pub struct Fetched {
     pub sources: usize,
 }
 
-/// A fetch under way. Dropping it cancels it.
+/// A fetch under way. Dropping it ends it for now: what was verified stays, and the same fetch goes on from there.
 #[derive(Debug)]
 pub struct Fetch {
     hash: FileHash,
     progress: watch::Receiver<FetchProgress>,
     task: Option<JoinHandle<Result<Fetched, FetchError>>>,
-    cancel: CancellationToken,
+    end: End,
+}
+
+/// How a fetch is told to end.
+#[derive(Debug, Clone)]
+struct End {
+    now: CancellationToken,
+    /// For good: nothing is to be left.
+    discard: Arc<AtomicBool>,
 }
 
 impl Fetch {
@@ -121,7 +133,8 @@ impl Fetch {
     /// Waits for the end.
     ///
     /// # Errors
-    /// [`FetchError`]; nothing of the file is left then. After the first call has returned,
+    /// [`FetchError`]; what was verified of a file above 1 MiB stays, and the same fetch, begun again, goes on from
+    /// there; so does the node's next start, see [`Config::resume`](crate::Config::resume). After the first call has returned,
     /// [`FetchError::Cancelled`].
     ///
     /// # Cancel safety
@@ -135,13 +148,14 @@ impl Fetch {
 
     /// Ends it; what had been fetched is removed.
     pub fn cancel(&self) {
-        self.cancel.cancel();
+        self.end.discard.store(true, Ordering::Relaxed);
+        self.end.now.cancel();
     }
 }
 
 impl Drop for Fetch {
     fn drop(&mut self) {
-        self.cancel.cancel();
+        self.end.now.cancel();
     }
 }
 
@@ -163,19 +177,19 @@ pub(crate) fn begin(shared: &Arc<Shared>, target: FetchTarget, options: FetchOpt
         }
     };
     let (told, progress) = watch::channel(FetchProgress::default());
-    let cancel = shared.stop.child_token();
+    let end = End { now: shared.stop.child_token(), discard: Arc::default() };
     let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     let path = options.to.clone().unwrap_or_else(|| shared.content_dir.clone());
     register(shared, number, Some(FetchEntry { hash, path, progress: progress.clone() }));
     let task = {
-        let (shared, cancel) = (Arc::clone(shared), cancel.clone());
+        let (shared, end) = (Arc::clone(shared), end.clone());
         async move {
-            let result = Job::run(&shared, hash, ticket, options, told, &cancel).await;
+            let result = Job::run(&shared, hash, ticket, options, told, &end).await;
             register(&shared, number, None);
             result
         }
     };
-    Fetch { hash, progress, task: Some(shared.tasks.spawn(task)), cancel }
+    Fetch { hash, progress, task: Some(shared.tasks.spawn(task)), end }
 }
 
 fn register(shared: &Shared, number: u64, entry: Option<FetchEntry>) {
@@ -220,7 +234,7 @@ impl<'a> Job<'a> {
         ticket: Option<Box<Ticket>>,
         options: FetchOptions,
         told: watch::Sender<FetchProgress>,
-        cancel: &CancellationToken,
+        end: &End,
     ) -> Result<Fetched, FetchError> {
         let mut job = Self {
             shared,
@@ -234,17 +248,20 @@ impl<'a> Job<'a> {
             timeout: options.timeout.unwrap_or(shared.config.limits.find_timeout),
             to: options.to,
         };
-        let library = Arc::clone(&shared.library);
-        let here = tokio::task::spawn_blocking(move || library.get(&hash)).await.ok().flatten().is_some();
+        let (library, folder) =
+            (Arc::clone(&shared.library), job.to.clone().unwrap_or_else(|| shared.content_dir.clone()));
+        let look = move || (library.get(&hash).is_some(), resume::name_in(&library, hash, &folder));
+        let (here, begun) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         let named = job.to.as_ref().is_some_and(|to| !is_dir(to));
-        if here || named {
-            job.start(None)?;
+        // What was begun under a name goes on under it, whatever others call it now.
+        if here || named || begun.is_some() {
+            job.start(begun)?;
         }
         if let Some(ticket) = ticket {
             let name = ticket.file.as_ref().map(|f| f.name.clone());
             job.offer(Provider { id: ticket.id, addrs: ticket.addrs.clone(), name })?;
         }
-        job.until_done(told, cancel).await
+        job.until_done(told, end).await
     }
 
     /// Begins the download itself. Looks at the disk, shortly: the folder is made and its free names are
@@ -259,10 +276,14 @@ impl<'a> Job<'a> {
         Ok(())
     }
 
-    /// Ends the download with this error once nothing of it is left, unless it is complete just now.
-    async fn give_up(&self, error: FetchError) -> Result<Fetched, FetchError> {
+    /// Ends the download with this error once its files are let go, unless it is complete just now.
+    async fn give_up(&self, error: FetchError, discard: bool) -> Result<Fetched, FetchError> {
         if let Some(download) = &self.download {
-            download.cancel();
+            if discard {
+                download.cancel();
+            } else {
+                download.suspend();
+            }
             while let Some(event) = download.next_event().await {
                 if let DownloadEvent::Finished(finished) = event {
                     return Ok(self.fetched(finished));
@@ -275,12 +296,13 @@ impl<'a> Job<'a> {
     async fn until_done(
         &mut self,
         told: watch::Sender<FetchProgress>,
-        cancel: &CancellationToken,
+        end: &End,
     ) -> Result<Fetched, FetchError> {
         let (found, mut answers) = mpsc::channel(MAX_WAITING);
         let mut progress = None;
         let mut ask_at = Instant::now();
         let mut everybody = false;
+        let mut again = ASK_AGAIN;
         loop {
             self.dial_waiting();
             if let (None, Some(download)) = (&progress, &self.download) {
@@ -294,9 +316,10 @@ impl<'a> Job<'a> {
             tokio::select! {
                 // The end of the download goes before giving up on it.
                 biased;
-                () = cancel.cancelled() => {
+                () = end.now.cancelled() => {
                     let stopped = self.shared.stop.is_cancelled();
-                    return self.give_up(if stopped { FetchError::Stopped } else { FetchError::Cancelled }).await;
+                    let error = if stopped { FetchError::Stopped } else { FetchError::Cancelled };
+                    return self.give_up(error, end.discard.load(Ordering::Relaxed)).await;
                 }
                 event = next_event(self.download.as_ref()) => {
                     if let Some(result) = self.on_event(event) {
@@ -310,11 +333,14 @@ impl<'a> Job<'a> {
                 }
                 () = sleep_until(ask_at), if self.live == 0 => {
                     self.ask(everybody, found.clone()).await;
-                    ask_at = Instant::now() + if everybody { ASK_AGAIN } else { NEIGHBOURS_FIRST };
+                    ask_at = Instant::now() + if everybody { again } else { NEIGHBOURS_FIRST };
+                    if everybody && self.timeout > PATIENT {
+                        again = (again * 2).min(ASK_SELDOM);
+                    }
                     everybody = true;
                 }
                 () = sleep_until(give_up.unwrap_or(ask_at)), if give_up.is_some() => {
-                    return self.give_up(self.nobody()).await;
+                    return self.give_up(self.nobody(), false).await;
                 }
             }
         }
@@ -466,8 +492,8 @@ fn is_dir(path: &Path) -> bool {
 fn failed(error: DownloadError) -> FetchError {
     match error {
         DownloadError::Exists { path } => FetchError::Exists { path },
-        DownloadError::Cancelled => FetchError::Cancelled,
-        DownloadError::Io { path, source } => {
+        DownloadError::Cancelled | DownloadError::Suspended => FetchError::Cancelled,
+        DownloadError::Io { path, source } | DownloadError::Interrupted { path, source } => {
             FetchError::Disk { detail: format!("{}: {source}", path.display()) }
         }
         other => FetchError::Disk { detail: other.to_string() },

@@ -21,6 +21,7 @@ mod outbox;
 mod own;
 mod packet;
 mod query;
+mod resume;
 mod sequence;
 mod shared;
 mod stack;

@@ -19,6 +19,7 @@ use crate::event::{EventHub, Events};
 use crate::fetch::{self, Fetch, FetchOptions, FetchTarget};
 use crate::info::{Connected, FileEntry, FileState, PeerInfo, Sent, Status};
 use crate::join;
+use crate::resume;
 use crate::shared::Shared;
 use crate::start;
 use crate::target::Target;
@@ -80,6 +81,9 @@ impl Node {
         let events = EventHub::default();
         let first_events = Mutex::new(Some(events.subscribe()));
         let shared = start::start(config, events)?;
+        if shared.config.resume {
+            shared.tasks.spawn(resume::go_on(Arc::clone(&shared)));
+        }
         let mapper = Mutex::new(join::begin(&shared));
         Ok(Self { handle: Arc::new(Handle { shared, mapper, first_events }) })
     }

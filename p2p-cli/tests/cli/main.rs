@@ -4,6 +4,7 @@
 
 mod console;
 mod files;
+mod resume;
 mod start;
 mod talk;
 #[cfg(unix)]

@@ -1,0 +1,62 @@
+//! Downloads that an earlier process, or this one, did not bring to their end.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::hash::FileHash;
+use crate::journal::JournalRecord;
+use crate::library::Library;
+use crate::part::Destination;
+
+/// Most unfinished downloads that are listed; a folder that holds more of them is somebody's mistake.
+const UNFINISHED_MAX: usize = 1_000;
+
+/// A download that can go on: the same [`Download::start`](crate::Download::start) does.
+#[derive(Debug, Clone)]
+pub struct Unfinished {
+    /// Its hash.
+    pub hash: FileHash,
+    /// Bytes of the file.
+    pub length: u64,
+    /// Where it is to go.
+    pub destination: Destination,
+}
+
+impl Library {
+    /// The downloads that were interrupted, those that are running again included; at most 1,000. The journal of one
+    /// whose part-file is gone is removed.
+    ///
+    /// # Errors
+    ///
+    /// When the folder of the journals cannot be read.
+    pub fn unfinished(&self) -> io::Result<Vec<Unfinished>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(&self.trees)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|end| end != "part") || found.len() >= UNFINISHED_MAX {
+                continue;
+            }
+            let record = File::open(&path).and_then(|file| JournalRecord::read(&file));
+            // One that is not whole may be in the making.
+            let Ok(Some(record)) = record else { continue };
+            if record.is_lost() {
+                let _ = std::fs::remove_file(&path);
+                continue;
+            }
+            let destination = record.destination();
+            found.push(Unfinished { hash: record.info.hash(), length: record.info.length, destination });
+        }
+        found.sort_by_key(|unfinished| unfinished.hash);
+        Ok(found)
+    }
+
+    /// Where the journal of a download with this part-file lies.
+    pub(crate) fn journal_path(&self, hash: &FileHash, part: &Path) -> PathBuf {
+        let place = Sha256::digest(part.as_os_str().as_encoded_bytes());
+        let place = data_encoding::HEXLOWER.encode(&place[..4]);
+        self.trees.join(format!("{hash}.{place}.part"))
+    }
+}
