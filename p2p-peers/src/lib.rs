@@ -19,6 +19,7 @@ mod table;
 #[cfg(test)]
 mod testing;
 mod timers;
+pub mod views;
 
 pub use addr::{PeerAddr, Reach, is_dialable, reach};
 pub use config::{Config, ConfigError, MAX_EXCHANGE, MAX_LEARNED_ADDRS, MAX_RECORD_BYTES};

@@ -1,0 +1,107 @@
+//! Who becomes a neighbour: requests and their answers.
+
+use std::time::Instant;
+
+use rand::Rng;
+use rand::seq::IndexedRandom;
+
+use super::link::Phase;
+use super::{Message, Output, Views, remember};
+use crate::{Direction, Key};
+
+impl<P: Key, R: Rng> Views<P, R> {
+    /// We dialled: ask to be taken.
+    pub(super) fn ask(&mut self, peer: P, asked: bool) {
+        let alone = self.active().next().is_none();
+        let message = if alone && self.config.discover {
+            Message::Join
+        } else {
+            Message::Neighbor { high: alone || asked }
+        };
+        self.outputs.push_back(Output::Send { to: peer, message });
+    }
+
+    /// It dialled and asks.
+    pub(super) fn on_request(&mut self, now: Instant, from: P, high: bool, join: bool) {
+        let Some(link) = self.links.get(&from) else { return };
+        if !matches!(link.phase, Phase::Waiting(_)) {
+            self.counters.unexpected += 1;
+            return;
+        }
+        let asked = link.asked;
+        let is_cold = self.cold.iter().any(|(cold, _)| *cold == from);
+        let again = self.displacers.iter().any(|(peer, _)| *peer == from);
+        if !asked && (is_cold || !(self.has_room_for_caller() || (high && !again && self.displace(now, from)))) {
+            self.counters.refused += 1;
+            self.dismiss(now, from);
+            return;
+        }
+        let sample = self.sample(from);
+        self.outputs.push_back(Output::Send { to: from, message: Message::Accept { sample } });
+        self.become_neighbours(now, from);
+        if join {
+            self.spread_news(from);
+        }
+    }
+
+    /// Some places are kept for those we choose ourselves, where there are others to choose.
+    fn has_room_for_caller(&self) -> bool {
+        let inbound = self.chosen(Direction::In).len();
+        let reserved = if self.is_small_world() || !self.config.discover { 0 } else { self.config.outbound };
+        self.taken() < self.config.active && inbound + reserved < self.config.active
+    }
+
+    /// Makes room for a request that should not be refused: one of the neighbours that dialled us, but the oldest.
+    fn displace(&mut self, now: Instant, newcomer: P) -> bool {
+        let mut callers = self.chosen(Direction::In);
+        callers.sort_unstable();
+        let open = callers.get(self.config.protected..).unwrap_or_default();
+        let Some(&(_, peer)) = open.choose(&mut self.rng) else { return false };
+        remember(&mut self.displacers, newcomer, now + self.config.cold * 10);
+        self.counters.displaced += 1;
+        self.dismiss(now, peer);
+        true
+    }
+
+    fn become_neighbours(&mut self, now: Instant, peer: P) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.phase = Phase::Active(now);
+            self.outputs.push_back(Output::Up(peer));
+        }
+    }
+
+    pub(super) fn on_accept(&mut self, now: Instant, from: P, sample: Vec<P>) {
+        if !self.links.get(&from).is_some_and(|link| matches!(link.phase, Phase::Asked(_))) {
+            self.counters.unexpected += 1;
+            return;
+        }
+        self.become_neighbours(now, from);
+        if self.taken() > self.config.active {
+            let mut callers = self.chosen(Direction::In);
+            callers.sort_unstable();
+            if let Some(&(_, youngest)) = callers.last() {
+                self.counters.displaced += 1;
+                self.dismiss(now, youngest);
+            }
+        }
+        self.take_in(from, sample, &[]);
+    }
+
+    /// It has no room, or no longer.
+    pub(super) fn on_refuse(&mut self, now: Instant, from: P, sample: Vec<P>) {
+        let Some(link) = self.links.get_mut(&from) else { return };
+        let was_active = link.is_active();
+        if !was_active && !matches!(link.phase, Phase::Asked(_)) {
+            self.counters.unexpected += 1;
+            return;
+        }
+        link.phase = Phase::Leaving(now + self.config.answer_wait);
+        self.counters.refused_there += 1;
+        self.take_in(from, sample, &[]);
+        if was_active {
+            self.outputs.push_back(Output::Down(from));
+            self.hunt.restart(now);
+            self.keep_in_mind(from, None, &[]);
+        }
+    }
+}
