@@ -194,7 +194,8 @@ impl<P: Key, R: Rng> Views<P, R> {
 
     /// Links that are a neighbour's or that we asked to be, without the user's own.
     fn taken(&self) -> usize {
-        let counts = |link: &&Link<P>| !link.asked && matches!(link.phase, Phase::Active(_) | Phase::Asked(_));
+        let counts =
+            |link: &&Link<P>| !link.asked && matches!(link.phase, Phase::Active(_) | Phase::Asked(_));
         self.links.values().filter(counts).count()
     }
 
@@ -301,7 +302,8 @@ impl<P: Key, R: Rng> Views<P, R> {
             }
         }
         let due = |link: &Link<P>| link.deadline().is_some_and(|at| at <= now);
-        let overdue: Vec<P> = self.links.iter().filter(|(_, link)| due(link)).map(|(&peer, _)| peer).collect();
+        let overdue: Vec<P> =
+            self.links.iter().filter(|(_, link)| due(link)).map(|(&peer, _)| peer).collect();
         for peer in overdue {
             self.counters.unanswered += 1;
             if let Some(link) = self.links.get_mut(&peer) {

@@ -51,10 +51,8 @@ impl<P: Copy + Ord> Passive<P> {
         let same = |entry: &Entry<P>| via.is_some() && entry.via == via;
         if self.entries.iter().filter(|entry| same(entry)).count() >= share.max(1) {
             self.give_up(same, rng);
-        } else if self.entries.len() >= max {
-            if !self.give_up(|entry| given.contains(&entry.peer), rng) {
-                self.give_up(|_| true, rng);
-            }
+        } else if self.entries.len() >= max && !self.give_up(|entry| given.contains(&entry.peer), rng) {
+            self.give_up(|_| true, rng);
         }
         self.entries.push(Entry { peer, via, crowded: false });
     }

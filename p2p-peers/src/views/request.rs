@@ -31,7 +31,9 @@ impl<P: Key, R: Rng> Views<P, R> {
         let asked = link.asked;
         let is_cold = self.cold.iter().any(|(cold, _)| *cold == from);
         let again = self.displacers.iter().any(|(peer, _)| *peer == from);
-        if !asked && (is_cold || !(self.has_room_for_caller() || (high && !again && self.displace(now, from)))) {
+        if !asked
+            && (is_cold || !(self.has_room_for_caller() || (high && !again && self.displace(now, from))))
+        {
             self.counters.refused += 1;
             self.dismiss(now, from);
             return;

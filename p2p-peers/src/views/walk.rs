@@ -51,7 +51,8 @@ impl<P: Key, R: Rng> Views<P, R> {
             if ttl == self.config.walk_passive && !known {
                 self.take_in(from, vec![joiner], &[]);
             }
-            self.outputs.push_back(Output::Send { to, message: Message::ForwardJoin { joiner, ttl: ttl - 1 } });
+            self.outputs
+                .push_back(Output::Send { to, message: Message::ForwardJoin { joiner, ttl: ttl - 1 } });
         } else if !known && self.config.discover {
             self.take_in(from, vec![joiner], &[]);
             if self.has_free_place() {
@@ -92,7 +93,8 @@ impl<P: Key, R: Rng> Views<P, R> {
                 self.routes.pop_front();
             }
             self.routes.push_back(Route { id, from, until: now + ROUTE_FOR });
-            self.outputs.push_back(Output::Send { to, message: Message::Shuffle { id, ttl: ttl - 1, peers } });
+            self.outputs
+                .push_back(Output::Send { to, message: Message::Shuffle { id, ttl: ttl - 1, peers } });
             return;
         }
         let mut told = self.passive.sample(peers.len(), &mut self.rng);

@@ -1,0 +1,195 @@
+//! Laws of the views in networks of many, under virtual time.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a harness of tests; seeds and figures are printed"
+)]
+
+mod net;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use net::Net;
+use p2p_peers::views::{Config, Input, Message};
+use proptest::prelude::*;
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// `n` nodes through the first one, 50 a second, then `settle`.
+fn network(seed: u64, n: u32, settle: Duration) -> Net {
+    println!("seed {seed}");
+    let mut net = Net::new(seed, Config::default());
+    net.join(None);
+    for _ in 1..n {
+        net.run(Duration::from_millis(20));
+        net.join(Some(0));
+    }
+    net.run(settle);
+    net
+}
+
+fn check_bounds(net: &Net) {
+    let config = Config::default();
+    for node in net.alive() {
+        let views = net.views(node);
+        let active: Vec<u32> = views.active().collect();
+        assert!(active.len() <= config.active + 2, "{node} has {} neighbours", active.len());
+        assert!(active.iter().eq(&net.ups[node as usize]), "what was told is what is");
+        let passive: Vec<u32> = views.passive().collect();
+        assert!(passive.len() <= config.passive);
+        let mut once = passive.clone();
+        once.sort_unstable();
+        once.dedup();
+        assert_eq!(once.len(), passive.len(), "{node} knows a peer twice");
+        assert!(!active.contains(&node) && !passive.contains(&node), "{node} knows itself");
+        assert!(passive.iter().all(|peer| !active.contains(peer)), "{node} has a peer in both views");
+    }
+}
+
+fn asymmetric(net: &Net) -> usize {
+    let one_sided = |node: &u32| {
+        net.ups[*node as usize].iter().filter(|peer| !net.ups[**peer as usize].contains(node)).count()
+    };
+    net.alive().map(|node| one_sided(&node)).sum()
+}
+
+#[test]
+fn up_to_eleven_are_a_full_mesh_within_a_second() {
+    for (seed, n) in [(1, 2), (2, 3), (3, 5), (4, 8), (5, 11)] {
+        let mut net = Net::new(seed, Config::default());
+        net.join(None);
+        for _ in 1..n {
+            net.join(Some(0));
+        }
+        net.run(secs(1));
+        for node in net.alive() {
+            assert_eq!(net.ups[node as usize].len(), n - 1, "node {node} of {n}");
+        }
+    }
+}
+
+#[test]
+fn a_storm_of_joiners_ends_in_one_connected_network_of_even_degree() {
+    for seed in 1..4 {
+        let net = network(seed, 300, secs(30));
+        check_bounds(&net);
+        let (largest, alive) = net.component();
+        assert_eq!(largest, alive, "connected");
+        let mean = net.mean_degree();
+        let least = net.alive().map(|node| net.ups[node as usize].len()).min().unwrap();
+        println!("mean degree {mean:.2}, least {least}, introducer sent {}", net.sent[&0]);
+        assert!((7.5..=10.0).contains(&mean) && least >= 4, "mean degree {mean}, least {least}");
+        assert!(asymmetric(&net) <= 4, "{} neighbours on one side only", asymmetric(&net));
+        let total: u64 = net.sent.values().sum();
+        assert!(net.sent[&0] < total / 10, "the introducer says more than a tenth of all");
+    }
+}
+
+#[test]
+fn passive_views_are_full_and_even() {
+    let net = network(7, 300, secs(180));
+    let mut known = BTreeMap::<u32, usize>::new();
+    let mut sizes = 0;
+    for node in net.alive() {
+        sizes += net.views(node).passive().count();
+        for peer in net.views(node).passive() {
+            *known.entry(peer).or_default() += 1;
+        }
+    }
+    let (mean, most) = (sizes as f64 / 300.0, known.values().max().copied().unwrap());
+    println!("passive {mean:.1}, known by at most {most}, {} known at all", known.len());
+    assert!(mean >= 25.0, "passive views of {mean}");
+    assert!(most <= 150, "somebody is in {most} passive views of 300");
+    assert!(known.len() >= 297, "only {} are known to anybody", known.len());
+}
+
+#[test]
+fn survivors_of_a_mass_death_find_together() {
+    mass_death(300);
+}
+
+/// A minute and more unless optimised.
+#[test]
+#[ignore = "takes minutes"]
+fn survivors_of_a_mass_death_of_ten_thousand_find_together() {
+    mass_death(10_000);
+}
+
+fn mass_death(n: u32) {
+    for (seed, percent, within) in [(1, 30, 10), (2, 50, 10), (3, 80, 30)] {
+        let mut net = network(seed, n, secs(120));
+        for node in (0..n).filter(|node| node * 37 % 100 < percent) {
+            net.kill(node);
+        }
+        net.run(secs(within));
+        let (largest, alive) = net.component();
+        println!("{percent} %: {largest} of {alive}");
+        assert_eq!(largest, alive, "{percent} % killed");
+        check_bounds(&net);
+    }
+}
+
+/// Anything a neighbour or stranger may say, in any order: the bounds hold.
+fn hostile() -> impl Strategy<Value = Input<u32>> {
+    let peer = 0_u32..40;
+    let peers = prop::collection::vec(0_u32..40, 0..20);
+    let message = prop_oneof![
+        Just(Message::Join),
+        (peer.clone(), any::<u8>()).prop_map(|(joiner, ttl)| Message::ForwardJoin { joiner, ttl }),
+        any::<bool>().prop_map(|high| Message::Neighbor { high }),
+        peers.clone().prop_map(|sample| Message::Accept { sample }),
+        peers.clone().prop_map(|sample| Message::Refuse { sample }),
+        (0_u64..4, any::<u8>(), peers.clone()).prop_map(|(id, ttl, peers)| Message::Shuffle {
+            id,
+            ttl,
+            peers
+        }),
+        (0_u64..4, peers.clone()).prop_map(|(id, peers)| Message::ShuffleReply { id, peers }),
+    ];
+    let directions = [p2p_peers::Direction::In, p2p_peers::Direction::Out];
+    prop_oneof![
+        3 => (peer.clone(), prop::sample::select(directions.to_vec()))
+            .prop_map(|(peer, direction)| Input::LinkUp { peer, direction, asked: false }),
+        6 => (peer.clone(), message).prop_map(|(from, message)| Input::Received { from, message }),
+        1 => peer.clone().prop_map(Input::LinkDown),
+        1 => peer.clone().prop_map(Input::DialFailed),
+        1 => peer.clone().prop_map(Input::Crowded),
+        1 => peer.prop_map(Input::Withholds),
+        1 => peers.prop_map(Input::Suggested),
+        1 => Just(Input::Timeout),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn no_input_breaks_the_bounds(inputs in prop::collection::vec((0_u64..3000, hostile()), 0..300)) {
+        let mut net = Net::new(1, Config::default());
+        net.join(None);
+        let config = Config::default();
+        let mut views = net.nodes[0].take().unwrap();
+        let (mut now, mut up) = (net.now, std::collections::BTreeSet::new());
+        for (wait, input) in inputs {
+            now += Duration::from_millis(wait);
+            views.handle(now, input);
+            while let Some(output) = views.poll_output() {
+                use p2p_peers::views::Output;
+                match output {
+                    Output::Up(peer) => prop_assert!(up.insert(peer)),
+                    Output::Down(peer) => prop_assert!(up.remove(&peer)),
+                    Output::Send { to, .. } => prop_assert!(to != 0),
+                    Output::Dial { peer, .. } => prop_assert!(peer != 0 && !up.contains(&peer)),
+                    _ => {}
+                }
+            }
+            let active: Vec<u32> = views.active().collect();
+            prop_assert!(active.iter().eq(&up));
+            prop_assert!(active.len() <= config.active + 2 && !up.contains(&0));
+            prop_assert!(views.passive().count() <= config.passive);
+            prop_assert!(views.passive().all(|peer| peer != 0 && !up.contains(&peer)));
+        }
+    }
+}
