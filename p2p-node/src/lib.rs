@@ -24,6 +24,7 @@ mod query;
 mod resume;
 mod sequence;
 mod shared;
+pub mod sim;
 mod stack;
 mod start;
 mod submit;

@@ -10,6 +10,7 @@ mod fuzz;
 mod process;
 mod program;
 mod random;
+mod sim;
 mod test_net;
 mod tidy;
 mod workspace;
@@ -31,6 +32,9 @@ cargo xtask TASK
   bench gossip [--nodes 50] [--burst 5000] [--window 128] [--copies 1] [--runs 1] [--json]
   bench startup [--runs 20] [--json]
   bench startup-probe                  one start, one JSON line, then waits for the end of standard input
+  sim SCENARIO [--nodes N] [--seed S] [--seeds 1] [--messages M] [--size B] [--json] and more: docs/sim.md
+                                       whole nodes in a virtual network: one-sender, random-senders, mass-death, churn,
+                                       partition, absence, covert-flash
   fuzz [TARGET] [--seconds 60]         runs the fuzz targets (needs cargo-fuzz and a nightly toolchain)
 ";
 
@@ -55,6 +59,7 @@ fn run(task: &str, args: Args) -> Result<ExitCode> {
         "tidy" => tidy::run(args),
         "test-net" => test_net::run(args),
         "bench" => bench::run(args),
+        "sim" => sim::run(args),
         "fuzz" => fuzz::run(args),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

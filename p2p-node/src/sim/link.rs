@@ -1,0 +1,110 @@
+//! Links: reliable and in order, with latency, rates and loss.
+
+use std::time::Duration;
+
+use super::SimConfig;
+use super::queue::{Side, Time};
+
+/// What a lost segment waits for beyond a round trip: the shortest retransmission timeout of Linux.
+const RETRANSMIT: Time = 200_000_000;
+
+/// Any number in, an even looking one out (the finaliser of SplitMix64). Decides what is fixed for a run.
+pub(super) const fn mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// `Duration` in nanoseconds, at most 584 years.
+pub(super) fn nanos(d: Duration) -> Time {
+    Time::try_from(d.as_nanos()).unwrap_or(Time::MAX)
+}
+
+/// The one-way latency between two nodes.
+pub(super) fn latency(config: &SimConfig, a: u32, b: u32) -> Time {
+    let (low, high) = (nanos(config.latency.0), nanos(config.latency.1));
+    let pair = (u64::from(a.min(b)) << 32) | u64::from(a.max(b));
+    low + mix(config.seed ^ mix(pair)) % (high.saturating_sub(low) + 1)
+}
+
+/// One direction of a link.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Pipe {
+    /// When the last byte that was queued leaves.
+    departs: Time,
+    /// When the last frame arrives; nothing overtakes it.
+    arrives: Time,
+}
+
+/// A link between two nodes.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// Who dialled, who was dialled.
+    pub(super) ends: [u32; 2],
+    /// Whether the link stands as each end sees it.
+    pub(super) up: [bool; 2],
+    pub(super) latency: Time,
+    /// Into which the one and the other end writes.
+    pipes: [Pipe; 2],
+}
+
+impl Link {
+    pub(super) fn new(ends: [u32; 2], latency: Time, now: Time) -> Self {
+        let pipe = Pipe { departs: now, arrives: now };
+        Self { ends, up: [false, false], latency, pipes: [pipe; 2] }
+    }
+
+    /// Bytes that wait to be written by this end, at the rate that `config` allows.
+    pub(super) fn waiting(&self, config: &SimConfig, now: Time, from: Side) -> u64 {
+        let rate = match (config.link_rate, config.node_rate) {
+            (0, 0) => return 0,
+            (0, rate) | (rate, 0) => rate,
+            (link, node) => link.min(node),
+        };
+        let left = self.pipes[usize::from(from)].departs.saturating_sub(now);
+        u64::try_from(u128::from(left) * u128::from(rate) / 1_000_000_000).unwrap_or(u64::MAX)
+    }
+
+    /// When a frame of `len` bytes written now by this end arrives. `node_free`: when the node has sent all that it has
+    /// queued on other links. `luck`: a random number.
+    pub(super) fn send(
+        &mut self,
+        config: &SimConfig,
+        now: Time,
+        from: Side,
+        len: u64,
+        node_free: &mut Time,
+        luck: u64,
+    ) -> Time {
+        let pipe = &mut self.pipes[usize::from(from)];
+        let takes = |rate: u64| (len * 1_000_000_000).checked_div(rate).unwrap_or(0);
+        let mut departs = pipe.departs.max(now) + takes(config.link_rate);
+        if config.node_rate > 0 {
+            departs = departs.max(*node_free) + takes(config.node_rate);
+            *node_free = departs;
+        }
+        pipe.departs = departs;
+        let mut arrives = departs + self.latency;
+        if config.jitter > Duration::ZERO {
+            arrives += mix(luck) % (nanos(config.jitter) + 1);
+        }
+        if config.loss > 0.0 && chance(mix(luck ^ 1)) < config.loss {
+            arrives += 2 * self.latency + RETRANSMIT;
+        }
+        pipe.arrives = pipe.arrives.max(arrives);
+        pipe.arrives
+    }
+
+    /// When a connection that this end closes now is seen closed at the other.
+    pub(super) fn close(&self, now: Time, from: Side) -> Time {
+        let pipe = &self.pipes[usize::from(from)];
+        pipe.arrives.max(now.max(pipe.departs) + self.latency)
+    }
+}
+
+/// A number from 0 up to 1 out of 53 random bits.
+#[expect(clippy::cast_precision_loss, reason = "53 bits are what a double holds exactly")]
+pub(super) fn chance(random: u64) -> f64 {
+    (random >> 11) as f64 / (1_u64 << 53) as f64
+}

@@ -1,0 +1,124 @@
+//! The network as it stands: who is linked to whom, and the fastest that any broadcast could be over it.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::Sim;
+use super::queue::Time;
+
+/// The links of the nodes that run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Overlay {
+    /// Nodes that run.
+    #[serde(rename = "running")]
+    pub nodes: usize,
+    /// Links of a node: the mean, the fewest, the most.
+    pub degree_mean: f64,
+    /// The fewest.
+    pub degree_min: usize,
+    /// The most.
+    pub degree_max: usize,
+    /// Nodes in the largest part that is linked together.
+    pub largest: usize,
+    /// Different ids in all peer tables together.
+    pub known_ids: usize,
+    /// In how many tables an id stands: the mean.
+    pub in_degree_mean: f64,
+    /// The standard deviation of that: 0 if all are known equally well; its square root of the mean if by chance alone.
+    pub in_degree_deviation: f64,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of nodes are far below 2^53")]
+fn mean_and_deviation(counts: &[usize]) -> (f64, f64) {
+    if counts.is_empty() {
+        return (0.0, 0.0);
+    }
+    let n = counts.len() as f64;
+    let mean = counts.iter().sum::<usize>() as f64 / n;
+    let variance = counts.iter().map(|&c| (c as f64 - mean).powi(2)).sum::<f64>() / n;
+    (mean, variance.sqrt())
+}
+
+impl Sim {
+    /// Looks at all links and peer tables.
+    #[must_use]
+    pub fn overlay(&self) -> Overlay {
+        let running: Vec<usize> = (0..self.nodes.len()).filter(|&n| self.nodes[n].stack.is_some()).collect();
+        let degrees: Vec<usize> = running.iter().map(|&n| self.standing_links(n).count()).collect();
+        let mut known = vec![0_usize; self.nodes.len()];
+        for &n in &running {
+            for peer in self.nodes[n].stack.iter().flat_map(|stack| stack.table().peers()) {
+                if let Some(&peer) = self.by_id.get(&peer.id) {
+                    known[peer as usize] += 1;
+                }
+            }
+        }
+        let in_degrees: Vec<usize> = running.iter().map(|&n| known[n]).collect();
+        let (in_degree_mean, in_degree_deviation) = mean_and_deviation(&in_degrees);
+        Overlay {
+            nodes: running.len(),
+            degree_mean: mean_and_deviation(&degrees).0,
+            degree_min: degrees.iter().copied().min().unwrap_or(0),
+            degree_max: degrees.iter().copied().max().unwrap_or(0),
+            largest: self.largest(&running),
+            known_ids: known.iter().filter(|&&n| n > 0).count(),
+            in_degree_mean,
+            in_degree_deviation,
+        }
+    }
+
+    /// After how long a message of `from` would be with the last node, if every node passed it on at once over each of
+    /// its links: no broadcast over these links is faster. In nanoseconds; nodes that cannot be reached do not count.
+    pub(super) fn flood_optimum(&self, from: usize) -> Time {
+        let mut at = vec![Time::MAX; self.nodes.len()];
+        let mut heap = BinaryHeap::from([Reverse((0, from))]);
+        (at[from], heap) = (0, heap);
+        let mut last = 0;
+        while let Some(Reverse((time, node))) = heap.pop() {
+            if time > at[node] {
+                continue;
+            }
+            last = time;
+            for (peer, latency) in self.standing_links(node) {
+                if time + latency < at[peer] {
+                    at[peer] = time + latency;
+                    heap.push(Reverse((time + latency, peer)));
+                }
+            }
+        }
+        last
+    }
+
+    /// The links that stand on both sides between nodes that run and reach each other.
+    fn standing_links(&self, node: usize) -> impl Iterator<Item = (usize, Time)> + '_ {
+        self.nodes[node].links.iter().filter_map(move |&(peer, link)| {
+            let (peer, link) = (peer as usize, &self.links[link as usize]);
+            let stands = link.up == [true, true]
+                && self.nodes[peer].stack.is_some()
+                && self.nodes[peer].group == self.nodes[node].group;
+            stands.then_some((peer, link.latency))
+        })
+    }
+
+    fn largest(&self, running: &[usize]) -> usize {
+        let mut seen = vec![false; self.nodes.len()];
+        let mut largest = 0;
+        for &start in running {
+            if std::mem::replace(&mut seen[start], true) {
+                continue;
+            }
+            let (mut size, mut next) = (0, vec![start]);
+            while let Some(node) = next.pop() {
+                size += 1;
+                for (peer, _) in self.standing_links(node) {
+                    if !std::mem::replace(&mut seen[peer], true) {
+                        next.push(peer);
+                    }
+                }
+            }
+            largest = largest.max(size);
+        }
+        largest
+    }
+}

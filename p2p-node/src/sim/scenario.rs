@@ -1,0 +1,456 @@
+//! The runs that are compared: the same from change to change.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+
+use super::report::ratio;
+use super::{Conduct, Kill, Outcome, Report, Sim, SimConfig};
+
+/// A message counts as received if it is there this long after it was sent, catch-up included.
+const IN_TIME: Duration = Duration::from_secs(10);
+/// After the last node has joined, before the first message.
+const SETTLE: Duration = Duration::from_secs(30);
+/// Links that the flood optimum is looked for over, in all messages together; beyond, only some messages are looked at.
+const OPTIMUM_WORK: usize = 20_000_000;
+
+/// What happens in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Scenario {
+    /// One node sends all messages.
+    OneSender,
+    /// Each message comes from another node.
+    RandomSenders,
+    /// A share of the nodes dies at once.
+    MassDeath,
+    /// Nodes die and start again all the time.
+    Churn,
+    /// The network is cut in two and healed, both halves sending.
+    Partition,
+    /// One node is cut off while the others send.
+    Absence,
+    /// A share of the nodes passes nothing on from one moment to the next.
+    CovertFlash,
+}
+
+impl Scenario {
+    /// All there are.
+    pub const ALL: [Self; 7] = [
+        Self::OneSender,
+        Self::RandomSenders,
+        Self::MassDeath,
+        Self::Churn,
+        Self::Partition,
+        Self::Absence,
+        Self::CovertFlash,
+    ];
+
+    /// As on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::OneSender => "one-sender",
+            Self::RandomSenders => "random-senders",
+            Self::MassDeath => "mass-death",
+            Self::Churn => "churn",
+            Self::Partition => "partition",
+            Self::Absence => "absence",
+            Self::CovertFlash => "covert-flash",
+        }
+    }
+}
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// There is no scenario of this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no scenario `{0}`")]
+pub struct UnknownScenario(String);
+
+impl FromStr for Scenario {
+    type Err = UnknownScenario;
+
+    fn from_str(name: &str) -> Result<Self, UnknownScenario> {
+        let named = Self::ALL.into_iter().find(|scenario| scenario.name() == name);
+        named.ok_or_else(|| UnknownScenario(name.to_owned()))
+    }
+}
+
+/// The numbers of a run.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Options {
+    /// Nodes.
+    pub nodes: usize,
+    /// Messages that count.
+    pub messages: usize,
+    /// Messages before them, sent the same way, that do not.
+    pub warm_up: usize,
+    /// Bytes of a payload.
+    pub size: usize,
+    /// From one message to the next.
+    pub interval: Duration,
+    /// Nodes that join in a second.
+    pub join_rate: u32,
+    /// All join through the first node. Off: each through a random one that runs.
+    pub one_introducer: bool,
+    /// The part of the nodes that something happens to.
+    pub share: f64,
+    /// Whole machines die, not processes.
+    pub machines: bool,
+    /// How long something lasts: the cut, the absence; the mean life under churn.
+    pub lasts: Duration,
+    /// The network.
+    pub sim: SimConfig,
+}
+
+impl Options {
+    /// What the table in `docs/gossip.md` is made with.
+    #[must_use]
+    pub fn of(scenario: Scenario) -> Self {
+        let options = Self {
+            nodes: 1000,
+            messages: 100,
+            warm_up: 30,
+            size: 1024,
+            interval: Duration::from_millis(200),
+            join_rate: 50,
+            one_introducer: true,
+            share: 0.5,
+            machines: false,
+            lasts: Duration::from_secs(120),
+            sim: SimConfig::default(),
+        };
+        match scenario {
+            Scenario::Churn => Self {
+                lasts: Duration::from_secs(60),
+                messages: 300,
+                interval: Duration::from_secs(1),
+                sim: SimConfig {
+                    loss: 0.05,
+                    latency: (Duration::from_millis(200), Duration::from_millis(200)),
+                    ..options.sim
+                },
+                ..options
+            },
+            Scenario::Partition => {
+                Self { nodes: 100, messages: 400, interval: Duration::from_millis(250), ..options }
+            }
+            Scenario::Absence => Self {
+                nodes: 50,
+                messages: 10_000,
+                interval: Duration::from_millis(350),
+                lasts: Duration::from_secs(3600),
+                ..options
+            },
+            Scenario::CovertFlash => Self { nodes: 60, interval: Duration::from_secs(1), ..options },
+            _ => options,
+        }
+    }
+}
+
+impl Options {
+    /// Messages that are sent in this time.
+    fn fits(&self, time: Duration) -> usize {
+        usize::try_from(time.as_nanos() / self.interval.as_nanos().max(1)).unwrap_or(usize::MAX)
+    }
+
+    /// Whether something happens to this node: `share` of all, spread evenly.
+    #[expect(clippy::cast_precision_loss, reason = "numbers of nodes are far below 2^53")]
+    fn is_struck(&self, node: usize) -> bool {
+        (self.share * (node + 1) as f64).floor() > (self.share * node as f64).floor()
+    }
+}
+
+struct Run {
+    sim: Sim,
+    options: Options,
+    scenario: Scenario,
+    rng: StdRng,
+}
+
+impl Scenario {
+    /// Runs it to the end. `report.wall_s` is left to the caller.
+    #[must_use]
+    pub fn run(self, options: &Options) -> Report {
+        let mut run = Run {
+            sim: Sim::new(options.sim.clone()),
+            options: options.clone(),
+            scenario: self,
+            rng: StdRng::seed_from_u64(options.sim.seed ^ 0x5ce0),
+        };
+        run.join();
+        let mut report = match self {
+            Self::OneSender | Self::RandomSenders => run.steady(),
+            Self::MassDeath => run.mass_death(),
+            Self::Churn => run.churn(),
+            Self::Partition => run.parted(|options, node| u8::from(node >= options.nodes / 2)),
+            Self::Absence => run.parted(|options, node| u8::from(node + 1 == options.nodes)),
+            Self::CovertFlash => run.covert_flash(),
+        };
+        report.virtual_s = run.sim.elapsed().as_secs_f64();
+        report
+    }
+}
+
+impl Run {
+    /// Everybody joins.
+    fn join(&mut self) {
+        let pause = Duration::from_secs(1) / self.options.join_rate.max(1);
+        self.sim.add(None);
+        while self.sim.len() < self.options.nodes {
+            let via = if self.options.one_introducer { 0 } else { self.rng.random_range(0..self.sim.len()) };
+            self.sim.add(Some(via));
+            self.sim.run_for(pause);
+        }
+        self.sim.run_for(SETTLE);
+    }
+
+    fn sender(&mut self) -> usize {
+        if self.scenario == Scenario::OneSender && self.sim.runs(1) {
+            return 1.min(self.sim.len() - 1);
+        }
+        loop {
+            let node = self.rng.random_range(0..self.sim.len());
+            if self.sim.runs(node) {
+                return node;
+            }
+        }
+    }
+
+    /// Sends messages, one after the other, and returns their numbers.
+    fn send(&mut self, count: usize) -> Vec<usize> {
+        let mut sent = Vec::with_capacity(count);
+        for _ in 0..count {
+            let sender = self.sender();
+            sent.push(self.sim.publish(sender, self.options.size));
+            self.sim.run_for(self.options.interval);
+        }
+        sent
+    }
+
+    fn outcomes(&self, messages: &[usize]) -> Vec<Outcome> {
+        let work = self.options.nodes * 10;
+        let step = (messages.len() * work).div_ceil(OPTIMUM_WORK).max(1);
+        let outcome = |(i, &message): (usize, &usize)| match i % step {
+            0 => self.sim.outcome_with_optimum(message, IN_TIME),
+            _ => self.sim.outcome(message, IN_TIME),
+        };
+        messages.iter().enumerate().map(outcome).collect()
+    }
+
+    fn report(&self) -> Report {
+        Report::new(self.scenario, &self.options, self.sim.overlay())
+    }
+
+    fn steady(&mut self) -> Report {
+        self.send(self.options.warm_up);
+        let mut report = self.report();
+        let before = self.sim.totals();
+        let sent = self.send(self.options.messages);
+        let after = self.sim.totals();
+        self.sim.run_for(IN_TIME);
+        report.add_outcomes(&self.outcomes(&sent));
+        report.add_traffic(&before, &after, self.options.nodes);
+        report
+    }
+
+    /// Messages in the first 10 s after the death count as `first`; those from 10 s (from 30 s, if more than half
+    /// died) must all arrive. Machines: later by the time after which a silent link is dead.
+    fn mass_death(&mut self) -> Report {
+        self.send(self.options.warm_up);
+        let how = if self.options.machines { Kill::Machine } else { Kill::Process };
+        for node in 1..self.sim.len() {
+            if self.rng.random::<f64>() < self.options.share {
+                self.sim.kill(node, how);
+            }
+        }
+        let silent =
+            if self.options.machines { self.options.sim.liveness.dead_after } else { Duration::ZERO };
+        let begin = self.sim.elapsed();
+        let wait = Duration::from_secs(if self.options.share > 0.5 { 30 } else { 10 }) + silent;
+        let first = self.send(self.options.fits(Duration::from_secs(10)));
+        let spent = self.sim.elapsed() - begin;
+        self.sim.run_for(wait.saturating_sub(spent));
+        let mut report = self.report();
+        let before = self.sim.totals();
+        let sent = self.send(self.options.messages);
+        let after = self.sim.totals();
+        self.sim.run_for(IN_TIME);
+        let firsts = self.outcomes(&first);
+        report.add_outcomes(&self.outcomes(&sent));
+        report.add_traffic(&before, &after, report.overlay.nodes);
+        report.more.insert("share", self.options.share);
+        report.more.insert("first_missed_share", missed_share(&firsts));
+        report
+    }
+
+    /// Each node but the first lives for a random time around `lasts` and starts again a second later.
+    fn churn(&mut self) -> Report {
+        self.send(self.options.warm_up);
+        let mut report = self.report();
+        let before = self.sim.totals();
+        let step = Duration::from_millis(100);
+        let dies = step.as_secs_f64() / self.options.lasts.as_secs_f64();
+        let (mut down, mut open, mut outcomes) = (Vec::new(), std::collections::VecDeque::new(), Vec::new());
+        let (mut sent, mut next_at, mut deaths) = (0, self.sim.elapsed(), 0_u64);
+        while sent < self.options.messages || !open.is_empty() {
+            let now = self.sim.elapsed();
+            if sent < self.options.messages && now >= next_at {
+                let sender = self.sender();
+                open.push_back((now + IN_TIME, self.sim.publish(sender, self.options.size)));
+                (sent, next_at) = (sent + 1, next_at + self.options.interval);
+            }
+            for node in 1..self.sim.len() {
+                if self.sim.runs(node) && self.rng.random::<f64>() < dies {
+                    self.sim.kill(node, Kill::Process);
+                    deaths += 1;
+                    down.push((now + Duration::from_secs(1), node));
+                }
+            }
+            while let Some(&(at, node)) = down.first()
+                && at <= now
+            {
+                down.remove(0);
+                self.sim.start(node, Some(0));
+            }
+            self.sim.run_for(step);
+            while let Some(&(at, message)) = open.front()
+                && at <= self.sim.elapsed()
+            {
+                open.pop_front();
+                outcomes.push(self.sim.outcome(message, IN_TIME));
+            }
+        }
+        report.add_outcomes(&outcomes);
+        report.add_traffic(&before, &self.sim.totals(), self.options.nodes);
+        report.more.insert("missed_share", missed_share(&outcomes));
+        report.more.insert("deaths", ratio(deaths, 1));
+        report
+    }
+
+    /// The network is cut, both sides send, the cut heals; then everybody must have everything.
+    fn parted(&mut self, group: impl Fn(&Options, usize) -> u8) -> Report {
+        self.send(self.options.warm_up);
+        let mut report = self.report();
+        let options = self.options.clone();
+        let begin = self.sim.elapsed();
+        self.sim.partition(|node| group(&options, node));
+        // So long that links over the cut are gone before the first message: what TCP repeats is not caught up.
+        self.sim.run_for(options.sim.liveness.dead_after + Duration::from_secs(5));
+        let mut sent = Vec::new();
+        for number in 0..options.messages {
+            let side = u8::from(self.scenario == Scenario::Partition && number % 2 == 1);
+            let node = loop {
+                let node = self.sender();
+                if group(&options, node) == side {
+                    break node;
+                }
+            };
+            sent.push(self.sim.publish(node, options.size));
+            self.sim.run_for(options.interval);
+        }
+        let spent = self.sim.elapsed() - begin;
+        self.sim.run_for(options.lasts.saturating_sub(spent).max(IN_TIME));
+        let before = self.sim.totals();
+        self.sim.partition(|_| 0);
+        for node in 0..self.sim.len() {
+            self.sim.network_changed(node);
+        }
+        let healed = self.sim.elapsed();
+        self.sim.run_for(Duration::from_secs(60));
+        let after = self.sim.totals();
+        let whole = self.sim.elapsed();
+        let outcomes: Vec<Outcome> = sent.iter().map(|&m| self.sim.outcome(m, whole)).collect();
+        report.add_outcomes(&outcomes);
+        report.add_traffic(&before, &after, options.nodes);
+        let mut last = Duration::ZERO;
+        let (mut missing, mut sent_at) = (0_u64, begin);
+        for &message in &sent {
+            sent_at = self.sim.sent_at(message).max(sent_at);
+            for node in 0..self.sim.len() {
+                let got =
+                    self.sim.delivered_after(message, node).map(|after| self.sim.sent_at(message) + after);
+                if got.is_none_or(|at| at > healed) && node != self.sim.author(message) {
+                    missing += 1;
+                }
+                last = last.max(got.map_or(Duration::ZERO, |at| at.saturating_sub(healed)));
+            }
+        }
+        let envelope = (options.size + p2p_wire::Envelope::OVERHEAD + 14) as u64;
+        report.more.insert("healed_s", if report.missed == 0 { last.as_secs_f64() } else { f64::MAX });
+        report.more.insert("missing", ratio(missing, 1));
+        report
+            .more
+            .insert("payload_ratio", ratio(after.payload_bytes - before.payload_bytes, missing * envelope));
+        report
+    }
+
+    /// Sybils behave for 120 s, then pass nothing on. Only honest nodes count and send.
+    fn covert_flash(&mut self) -> Report {
+        let sybils = (0..self.sim.len()).filter(|&node| self.options.is_struck(node)).count();
+        let honest = self.sim.len() - sybils;
+        let calm = self.send_honest(self.options.fits(Duration::from_secs(120)), honest);
+        self.sim.run_for(IN_TIME);
+        let baseline = self.lasts(&calm, honest);
+        for node in honest..self.sim.len() {
+            self.sim.set_conduct(node, Conduct::Withholding);
+        }
+        let mut report = self.report();
+        let before = self.sim.totals();
+        let during = self.send_honest(self.options.fits(Duration::from_secs(90)), honest);
+        let later = self.send_honest(self.options.messages, honest);
+        let after = self.sim.totals();
+        self.sim.run_for(IN_TIME);
+        let all: Vec<usize> = during.iter().chain(&later).copied().collect();
+        report.add_outcomes(&self.outcomes(&all));
+        report.add_traffic(&before, &after, self.options.nodes);
+        let (mut times, mut missed) = (Vec::new(), 0);
+        for &message in &all {
+            for node in (0..honest).filter(|&node| node != self.sim.author(message)) {
+                match self.sim.delivered_after(message, node) {
+                    Some(after) if after <= IN_TIME => times.push(after),
+                    _ => missed += 1,
+                }
+            }
+        }
+        times.sort_unstable();
+        let p99 = times.get(times.len() * 99 / 100).copied().unwrap_or_default();
+        report.missed = missed;
+        report.more.insert("p99_ms", p99.as_secs_f64() * 1000.0);
+        report.more.insert("baseline_ms", baseline);
+        report.more.insert("after_90s_ms", self.lasts(&later, honest));
+        report
+    }
+
+    fn send_honest(&mut self, count: usize, honest: usize) -> Vec<usize> {
+        let mut sent = Vec::new();
+        for _ in 0..count {
+            let sender = self.rng.random_range(0..honest);
+            sent.push(self.sim.publish(sender, self.options.size));
+            self.sim.run_for(self.options.interval);
+        }
+        sent
+    }
+
+    /// The mean over messages of when the last honest node had it, in milliseconds.
+    fn lasts(&self, messages: &[usize], honest: usize) -> f64 {
+        let last =
+            |&m: &usize| (0..honest).filter_map(|n| self.sim.delivered_after(m, n)).max().unwrap_or_default();
+        messages.iter().map(|m| last(m).as_secs_f64() * 1000.0).sum::<f64>() / messages.len().max(1) as f64
+    }
+}
+
+fn missed_share(outcomes: &[Outcome]) -> f64 {
+    let (missed, expected) =
+        outcomes.iter().fold((0, 0), |(m, e), o| (m + o.missed as u64, e + o.expected as u64));
+    ratio(missed, expected)
+}

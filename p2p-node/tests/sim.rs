@@ -1,0 +1,92 @@
+//! Scenarios in the virtual network, small and quick; `cargo xtask sim` runs the large ones.
+
+use std::time::Duration;
+
+use p2p_node::sim::{Kill, Options, Scenario, Sim, SimConfig};
+
+const IN_TIME: Duration = Duration::from_secs(10);
+
+fn small(scenario: Scenario, seed: u64) -> Options {
+    let mut options = Options::of(scenario);
+    (options.nodes, options.messages, options.warm_up) = (30, 10, 20);
+    options.sim.seed = seed;
+    options
+}
+
+#[test]
+fn one_seed_one_run() {
+    let run = |seed| Scenario::RandomSenders.run(&small(Scenario::RandomSenders, seed));
+    let (a, b, other) = (run(7), run(7), run(8));
+    assert_eq!(a, b);
+    assert_ne!(a.last_ms, other.last_ms);
+}
+
+#[test]
+fn everybody_gets_everything_once() {
+    for scenario in [Scenario::OneSender, Scenario::RandomSenders] {
+        for seed in 1..=3 {
+            let report = scenario.run(&small(scenario, seed));
+            assert_eq!((report.missed, report.duplicates), (0, 0), "{scenario}, seed {seed}: {report:?}");
+            assert_eq!(report.overlay.largest, 30, "{scenario}, seed {seed}: all are linked together");
+            assert!(
+                report.last_ms >= report.optimum_ms,
+                "{scenario}, seed {seed}: nothing is faster than light"
+            );
+        }
+    }
+}
+
+#[test]
+fn loss_delays_and_loses_nothing() {
+    let mut options = small(Scenario::RandomSenders, 3);
+    options.sim.loss = 0.05;
+    let report = Scenario::RandomSenders.run(&options);
+    assert_eq!((report.missed, report.duplicates, report.false_deaths), (0, 0, 0), "{report:?}");
+}
+
+#[test]
+fn checks_may_be_real_and_cost_time() {
+    let mut options = small(Scenario::OneSender, 4);
+    let free = Scenario::OneSender.run(&options);
+    options.sim.real_checks = true;
+    options.sim.check = Duration::from_millis(20);
+    let dear = Scenario::OneSender.run(&options);
+    assert_eq!(dear.missed, 0);
+    assert!(dear.last_ms > free.last_ms + 19.0, "{} and {}", free.last_ms, dear.last_ms);
+}
+
+#[test]
+fn a_process_that_dies_is_noticed_at_once_and_a_machine_after_the_dead_time() {
+    for how in [Kill::Process, Kill::Machine] {
+        let mut sim = Sim::new(SimConfig { seed: 5, ..SimConfig::default() });
+        let first = sim.add(None);
+        let second = sim.add(Some(first));
+        sim.run_for(IN_TIME);
+        assert_eq!(sim.neighbours(first).collect::<Vec<_>>(), [second]);
+        sim.kill(second, how);
+        sim.run_for(Duration::from_millis(100));
+        assert_eq!(sim.neighbours(first).count(), usize::from(how == Kill::Machine), "{how:?}");
+        // What came last may have come up to 10 s before the end.
+        sim.run_for(Duration::from_secs(19));
+        assert_eq!(sim.neighbours(first).count(), usize::from(how == Kill::Machine), "{how:?}");
+        sim.run_for(Duration::from_secs(12));
+        assert_eq!(sim.neighbours(first).count(), 0, "{how:?}");
+    }
+}
+
+#[test]
+fn two_that_dial_each_other_end_with_one_link() {
+    for seed in 1..=20 {
+        let mut sim = Sim::new(SimConfig { seed, ..SimConfig::default() });
+        let (a, b) = (sim.add(None), sim.add(None));
+        sim.kill(a, Kill::Process);
+        sim.kill(b, Kill::Process);
+        sim.start(a, Some(b));
+        sim.start(b, Some(a));
+        sim.run_for(IN_TIME);
+        assert_eq!((sim.neighbours(a).count(), sim.neighbours(b).count()), (1, 1), "seed {seed}");
+        let message = sim.publish(a, 10);
+        sim.run_for(IN_TIME);
+        assert_eq!(sim.outcome(message, IN_TIME).missed, 0, "seed {seed}");
+    }
+}
