@@ -199,7 +199,8 @@ pub(crate) fn envelope(key: &SecretKey, seq: u64, payload: &[u8]) -> Envelope {
 
 /// The body of a push frame around any bytes.
 pub(crate) fn push(envelope: &[u8]) -> Vec<u8> {
-    frame(kind::PUSH, &[&1u16.to_be_bytes(), envelope].concat())
+    // One link travelled, no time on the way.
+    frame(kind::PUSH, &[&1u16.to_be_bytes()[..], &0u32.to_be_bytes(), envelope].concat())
 }
 
 pub(crate) fn record(key: &SecretKey, seq: u64, addrs: &[SocketAddr]) -> PeerRecord {
