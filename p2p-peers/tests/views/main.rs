@@ -109,17 +109,7 @@ fn passive_views_are_full_and_even() {
 
 #[test]
 fn survivors_of_a_mass_death_find_together() {
-    mass_death(300);
-}
-
-/// A minute and more unless optimised.
-#[test]
-#[ignore = "takes minutes"]
-fn survivors_of_a_mass_death_of_ten_thousand_find_together() {
-    mass_death(10_000);
-}
-
-fn mass_death(n: u32) {
+    let n = 300;
     for (seed, percent, within) in [(1, 30, 10), (2, 50, 10), (3, 80, 30)] {
         let mut net = network(seed, n, secs(120));
         for node in (0..n).filter(|node| node * 37 % 100 < percent) {
