@@ -238,6 +238,22 @@ def sealed():
             "vectors": [vector("text", ALICE, 9, BOB, b"only for you"), vector("empty", BOB, 2**63, ALICE, b"")]}
 
 
+def receipts():
+    def vector(name, author, seq, by, payload):
+        digest = hashlib.sha256(payload).digest()
+        f = Fields()
+        f.put("kind: receipt", b"\x02")
+        f.put("seq", u(seq, 8))
+        f.put("signature of the recipient over tag, author, seq, digest",
+              by.key.sign(b"p2p/receipt/1" + author.id + u(seq, 8) + digest))
+        return {"name": name, "author": author.id.hex(), "seq": seq, "recipient_secret_key": by.seed.hex(),
+                "payload": payload.hex(), "digest": digest.hex(),
+                "asked": (b"\x01" + payload).hex(), "not_asked": (b"\x00" + payload).hex(),
+                "fields": f, "bytes": f.bytes().hex()}
+    return {"about": "Plain texts of private bodies. asked, not_asked: the message; bytes: the receipt for it.",
+            "vectors": [vector("text", ALICE, 9, BOB, b"only for you"), vector("empty", BOB, 2**63, ALICE, b"")]}
+
+
 # --- hello and frames: MessagePack
 
 def pack(value):
@@ -376,7 +392,8 @@ def tickets():
             "refused": [{"name": n, "text": t, "text_contains": part} for n, t, part in refused]}
 
 
-for name, make in [("envelopes", envelopes), ("records", records), ("sealed", sealed), ("hello", hellos),
+for name, make in [("envelopes", envelopes), ("records", records), ("sealed", sealed), ("receipts", receipts),
+                   ("hello", hellos),
                    ("frames", frames), ("tickets", tickets)]:
     with open(name + ".json", "w", encoding="utf-8") as out:
         json.dump(make(), out, indent=1, ensure_ascii=False)

@@ -161,12 +161,15 @@ pub(crate) enum Command {
         /// Its topic
         #[arg(long, value_name = "TOPIC")]
         topic: Option<String>,
+        /// Wait so long for the recipient's signed receipt; exit code 4 if none comes
+        #[arg(long, value_name = "SECONDS", requires = "to", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        wait: Option<u64>,
     },
     /// Print messages as they come
     Listen {
-        /// Only those of this topic
+        /// Only those of this topic, and private ones; may be repeated
         #[arg(long, value_name = "TOPIC")]
-        topic: Option<String>,
+        topic: Vec<String>,
     },
     /// Print this node's id, addresses and ticket
     Id,

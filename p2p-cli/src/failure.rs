@@ -3,7 +3,10 @@
 use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
-use p2p_node::{ConnectError, FetchError, NoSuchPeer, SendError, ShareError, StartError, StateError};
+use p2p_node::{
+    ConnectError, FetchError, NoSuchPeer, ReceiptError, SendError, ShareError, StartError, StateError,
+    TopicsError,
+};
 
 use crate::output::visible;
 
@@ -101,6 +104,22 @@ impl From<SendError> for Failure {
             _ => Exit::Failed,
         };
         Self::new(exit, error.code(), error.to_string())
+    }
+}
+
+impl From<ReceiptError> for Failure {
+    fn from(error: ReceiptError) -> Self {
+        let exit = match error {
+            ReceiptError::TimedOut { .. } => Exit::Deadline,
+            _ => Exit::Failed,
+        };
+        Self::new(exit, error.code(), error.to_string())
+    }
+}
+
+impl From<TopicsError> for Failure {
+    fn from(error: TopicsError) -> Self {
+        Self::usage("bad_topics", error.to_string())
     }
 }
 

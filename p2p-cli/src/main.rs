@@ -96,8 +96,9 @@ async fn dispatch(
         Some(Command::Get { what, output, timeout }) => {
             commands::get(settings, screen, stop, &what, output, timeout).await
         }
-        Some(Command::Send { text, to, topic }) => {
-            commands::send(settings, screen, stop, text, to, topic).await
+        Some(Command::Send { text, to, topic, wait }) => {
+            let how = commands::Sending { to, topic, wait };
+            commands::send(settings, screen, stop, text, how).await
         }
         Some(Command::Listen { topic }) => commands::listen(settings, screen, stop, topic).await,
         Some(Command::Id) => commands::id(settings, screen, stop).await,

@@ -28,20 +28,21 @@ pub(crate) enum Show {
     Everything,
     /// What concerns the command's own work: warnings and failed sources.
     Trouble,
-    /// Messages, of one topic if one is given, and trouble.
-    Messages(Option<String>),
+    /// What comes in and what is missing of it, and trouble.
+    Messages,
 }
 
 impl Show {
     fn wants(&self, event: &Event) -> bool {
-        match (self, event) {
+        matches!(
+            (self, event),
             (Self::Console | Self::Everything, _)
-            | (_, Event::Warning(_) | Event::Notice(_) | Event::SourceFailed { .. }) => true,
-            (Self::Messages(None), Event::Message(_) | Event::Lagged { .. }) => true,
-            (Self::Messages(Some(topic)), Event::Message(message)) => *topic == message.topic,
-            (Self::Messages(Some(_)), Event::Lagged { .. }) => true,
-            _ => false,
-        }
+                | (_, Event::Warning(_) | Event::Notice(_) | Event::SourceFailed { .. })
+                | (
+                    Self::Messages,
+                    Event::Message(_) | Event::Lagged { .. } | Event::Gap { .. } | Event::Forked { .. }
+                )
+        )
     }
 }
 

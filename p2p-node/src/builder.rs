@@ -1,5 +1,6 @@
 //! [`NodeBuilder`]: setting up a node in one expression.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -51,6 +52,10 @@ impl NodeBuilder {
         upnp: bool => upnp;
         /// [`Config::content_dir`].
         content_dir: impl Into<PathBuf> => Some(content_dir.into());
+        /// [`Config::topics`].
+        topics: BTreeSet<String> => Some(topics);
+        /// [`Config::receipts`].
+        receipts: bool => receipts;
         /// [`Config::limits`].
         limits: Limits => limits;
     }

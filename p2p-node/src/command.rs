@@ -2,14 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use p2p_files::FileHash;
 use p2p_peers::{DialFailure, Snapshot, Target};
-use p2p_wire::{Hello, NodeId, PeerAddr, PeerRecord};
+use p2p_wire::{Hello, NodeId, PeerAddr, PeerRecord, Receipt};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::error::ConnectError;
+use crate::error::{ConnectError, ReceiptError};
 use crate::event::Direction;
 use crate::info::{Connected, PeerInfo, Status};
 use crate::link::LinkId;
@@ -132,6 +133,18 @@ pub(crate) enum Command {
         ban: bool,
         reply: oneshot::Sender<bool>,
     },
+    /// Answers with the ticket for [`Outgoing::receipt`], `None` if too many are awaited.
+    AwaitReceipt {
+        wanted: Wanted,
+        reply: oneshot::Sender<Option<u64>>,
+    },
+    /// The message was not sent after all.
+    ForgetReceipt(u64),
+    /// Deliver messages of these topics only; `None`: of all.
+    Subscribe {
+        topics: Option<Topics>,
+        reply: oneshot::Sender<()>,
+    },
     Ask {
         hash: FileHash,
         everybody: bool,
@@ -156,10 +169,26 @@ pub(crate) enum Command {
     },
 }
 
+/// Topics that the application wants.
+pub(crate) type Topics = std::collections::BTreeSet<String>;
+
+/// The receipt for a message that is about to be sent.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) to: NodeId,
+    /// [`Receipt::digest_of`] the payload.
+    pub(crate) digest: [u8; 32],
+    pub(crate) until: Instant,
+    pub(crate) reply: oneshot::Sender<Result<Receipt, ReceiptError>>,
+}
+
 /// A message before it is sealed and signed.
 #[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
     pub(crate) topic: String,
     pub(crate) to: Option<NodeId>,
+    /// The bytes; if it is for somebody, the plain text of a private body.
     pub(crate) payload: Bytes,
+    /// The ticket of the receipt that is awaited for it.
+    pub(crate) receipt: Option<u64>,
 }

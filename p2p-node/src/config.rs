@@ -1,18 +1,35 @@
 //! What a node may be told, and the limits it keeps.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use p2p_wire::SecretKey;
 
-use crate::error::StartError;
+use crate::error::{StartError, TopicsError};
 use crate::target::Target;
 
 /// Where nodes listen unless told otherwise; python-p2p's port.
 pub const DEFAULT_PORT: u16 = 65_432;
 /// Where nodes serve files unless told otherwise; python-p2p's port.
 pub const DEFAULT_FILE_PORT: u16 = 65_433;
+
+/// Most topics a node can be told to deliver: each message is held against them.
+const MAX_TOPICS: usize = 256;
+
+/// Checks what a caller may get wrong.
+pub(crate) fn check_topics(topics: &BTreeSet<String>) -> Result<(), TopicsError> {
+    let (count, limit) = (topics.len(), MAX_TOPICS);
+    if count > limit {
+        return Err(TopicsError::TooMany { count, limit });
+    }
+    let limit = p2p_wire::MAX_TOPIC;
+    match topics.iter().map(String::len).find(|size| *size > limit) {
+        Some(size) => Err(TopicsError::TooLong { size, limit }),
+        None => Ok(()),
+    }
+}
 
 /// Everything a node may be told at its start. [`Config::default`] is what the program `p2p` uses.
 #[derive(Debug, Clone)]
@@ -46,6 +63,12 @@ pub struct Config {
     /// Go on by itself with fetches that an earlier run did not bring to their end. Default true; a program that starts
     /// a node for one thing only turns it off.
     pub resume: bool,
+    /// Messages of these topics alone are delivered, private ones aside; `None`: of all. What is relayed and
+    /// kept for others does not depend on it. See [`Node::subscribe`](crate::Node::subscribe).
+    pub topics: Option<BTreeSet<String>>,
+    /// Answer private messages whose author asks for a receipt. Whoever knows this node's id learns by it that
+    /// the node is there.
+    pub receipts: bool,
     /// Links, queues and deadlines.
     pub limits: Limits,
 }
@@ -66,6 +89,8 @@ impl Default for Config {
             connect: Vec::new(),
             content_dir: None,
             resume: true,
+            topics: None,
+            receipts: true,
             limits: Limits::default(),
         }
     }
@@ -81,6 +106,9 @@ impl Config {
             p2p_wire::check_name(name).map_err(|e| StartError::Config(format!("name: {e}")))?;
         }
         p2p_wire::check_agent(&self.agent).map_err(|e| StartError::Config(format!("agent: {e}")))?;
+        if let Some(topics) = &self.topics {
+            check_topics(topics).map_err(|e| StartError::Config(format!("topics: {e}")))?;
+        }
         if self.port != 0 && self.port == self.file_port {
             return Err(StartError::Config(format!(
                 "port and file port are both {}; they must differ",

@@ -151,6 +151,12 @@ pub enum SendError {
     /// The recipient's id is no usable key.
     #[error("{} is not a usable key to seal a message to", .0.short())]
     Recipient(NodeId),
+    /// Too many receipts are awaited already.
+    #[error("{limit} receipts are awaited already")]
+    Receipts {
+        /// How many may be.
+        limit: usize,
+    },
     /// The sequence numbers could not be reserved on disk.
     #[error("sequence numbers could not be reserved: {0}")]
     Storage(String),
@@ -167,10 +173,61 @@ impl SendError {
             Self::TooLarge { .. } => "too_large",
             Self::Topic { .. } => "topic_too_long",
             Self::Recipient(_) => "bad_recipient",
+            Self::Receipts { .. } => "receipts_full",
             Self::Storage(_) => "storage",
             Self::Stopped => "stopped",
         }
     }
+}
+
+/// Why no receipt came. The message was sent, and may have arrived or arrive still.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReceiptError {
+    /// The deadline passed. The recipient is away, gives no receipts, or its receipt is under way.
+    #[error("no receipt of {} for message {seq} in time; it may arrive still", .to.short())]
+    TimedOut {
+        /// The message's number.
+        seq: u64,
+        /// Whom it is for.
+        to: NodeId,
+    },
+    /// This node is stopping.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+impl ReceiptError {
+    /// A stable word for programs.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::TimedOut { .. } => "no_receipt",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+/// Why the topics stay as they were.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TopicsError {
+    /// One is longer than any topic.
+    #[error("topic is {size} bytes, the limit is {limit}")]
+    TooLong {
+        /// Its length, bytes.
+        size: usize,
+        /// The longest topic, bytes.
+        limit: usize,
+    },
+    /// More than a node keeps.
+    #[error("{count} topics, the limit is {limit}")]
+    TooMany {
+        /// How many.
+        count: usize,
+        /// The most.
+        limit: usize,
+    },
 }
 
 /// Why a file is not shared.

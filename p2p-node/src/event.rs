@@ -99,6 +99,35 @@ pub enum Event {
         /// Position of the first message that can still be read, 0 if none is known.
         from_pos: u64,
     },
+    /// The recipient's signed receipt for a private message of this node has come.
+    Receipt {
+        /// The message's number, as it was told when it was sent.
+        seq: u64,
+        /// Who got it.
+        by: NodeId,
+    },
+    /// No receipt came in time; the message may have arrived all the same.
+    NoReceipt {
+        /// The message's number.
+        seq: u64,
+        /// Whom it is for.
+        to: NodeId,
+    },
+    /// Messages of an author that no neighbour has. Should they turn up later they are delivered as `late`.
+    Gap {
+        /// Who wrote them.
+        author: NodeId,
+        /// The first number that is missing.
+        from: u64,
+        /// The last number that is missing.
+        to: u64,
+    },
+    /// An author signed two different messages under one number: its key runs twice, or it lies. What was
+    /// delivered stays.
+    Forked {
+        /// Who.
+        author: NodeId,
+    },
     /// A provider of a file that is being fetched failed and was dropped; others are tried.
     SourceFailed {
         /// The file.

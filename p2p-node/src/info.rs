@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use p2p_files::FileHash;
-use p2p_wire::NodeId;
+use p2p_wire::{NodeId, Receipt};
+use tokio::sync::oneshot;
 
+use crate::error::ReceiptError;
 use crate::event::Direction;
 
 /// A link stands.
@@ -41,6 +43,30 @@ pub struct Sent {
 impl Sent {
     pub(crate) const fn new(seq: u64, queued_links: usize) -> Self {
         Self { seq, queued_links }
+    }
+}
+
+/// The recipient's receipt for a private message, still to come.
+#[derive(Debug)]
+#[must_use = "without it nobody learns whether the message arrived"]
+pub struct AwaitedReceipt {
+    pub(crate) sent: Sent,
+    pub(crate) reply: oneshot::Receiver<Result<Receipt, ReceiptError>>,
+}
+
+impl AwaitedReceipt {
+    /// The message that it is for.
+    #[must_use]
+    pub const fn sent(&self) -> Sent {
+        self.sent
+    }
+
+    /// Waits for it, at most until the deadline the message was sent with.
+    ///
+    /// # Errors
+    /// [`ReceiptError`]; the message may have arrived all the same.
+    pub async fn wait(self) -> Result<Receipt, ReceiptError> {
+        self.reply.await.unwrap_or(Err(ReceiptError::Stopped))
     }
 }
 

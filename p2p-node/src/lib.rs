@@ -34,11 +34,14 @@ mod transfer;
 
 pub use builder::NodeBuilder;
 pub use config::{Config, DEFAULT_FILE_PORT, DEFAULT_PORT, Limits};
-pub use error::{ConnectError, FetchError, NoSuchPeer, SendError, ShareError, StartError, StateError};
+pub use error::{
+    ConnectError, FetchError, NoSuchPeer, ReceiptError, SendError, ShareError, StartError, StateError,
+    TopicsError,
+};
 pub use event::{Direction, Event, Events, Message};
 pub use fetch::{Fetch, FetchOptions, FetchProgress, FetchTarget, Fetched};
 pub use ihave::Announced;
-pub use info::{Connected, FileEntry, FileState, PeerInfo, PeerState, Sent, Status};
+pub use info::{AwaitedReceipt, Connected, FileEntry, FileState, PeerInfo, PeerState, Sent, Status};
 pub use node::Node;
 pub use packet::{ByeReason, Packet};
 pub use query::{Answer, Query};
@@ -46,4 +49,4 @@ pub use stack::{Hangup, Input, LinkUp, LinkView, Output, Stack};
 pub use target::{ParseTargetError, Target};
 
 pub use p2p_files::{AddError, FileHash, Info, Kind, ParseHashError, Refreshed, Share, ShareState};
-pub use p2p_wire::{NodeId, ParseTicketError, PeerAddr, SecretKey, Ticket, TicketFile, TicketKind};
+pub use p2p_wire::{NodeId, ParseTicketError, PeerAddr, Receipt, SecretKey, Ticket, TicketFile, TicketKind};

@@ -1,23 +1,25 @@
 //! [`Node`]: the handle that applications hold.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use p2p_files::{FileHash, Refreshed, Share, ShareState};
 use p2p_peers::{PeerStore, Snapshot};
 use p2p_upnp::Mapper;
-use p2p_wire::{NodeId, PeerAddr, Ticket, TicketFile, TicketKind};
+use p2p_wire::{NodeId, PeerAddr, PrivateBody, Receipt, Ticket, TicketFile, TicketKind};
 use tokio::sync::oneshot;
 
 use crate::builder::NodeBuilder;
-use crate::command::{Command, Outgoing};
-use crate::config::Config;
-use crate::error::{ConnectError, NoSuchPeer, SendError, ShareError, StartError, StateError};
+use crate::command::{Command, Outgoing, Wanted};
+use crate::config::{Config, check_topics};
+use crate::error::{ConnectError, NoSuchPeer, SendError, ShareError, StartError, StateError, TopicsError};
 use crate::event::{EventHub, Events};
 use crate::fetch::{self, Fetch, FetchOptions, FetchTarget};
-use crate::info::{Connected, FileEntry, FileState, PeerInfo, Sent, Status};
+use crate::info::{AwaitedReceipt, Connected, FileEntry, FileState, PeerInfo, Sent, Status};
 use crate::join;
 use crate::resume;
 use crate::shared::Shared;
@@ -250,7 +252,13 @@ impl Node {
     /// # Errors
     /// [`SendError`]; nothing has been sent then.
     pub async fn send_topic(&self, topic: &str, payload: impl Into<Bytes>) -> Result<Sent, SendError> {
-        self.send_message(Outgoing { topic: topic.to_owned(), to: None, payload: payload.into() }).await
+        self.send_message(Outgoing {
+            topic: topic.to_owned(),
+            to: None,
+            payload: payload.into(),
+            receipt: None,
+        })
+        .await
     }
 
     /// Sends a message that only one node can read. Others relay it and see who sends to whom, and how
@@ -259,20 +267,65 @@ impl Node {
     /// # Errors
     /// [`SendError`]; nothing has been sent then.
     pub async fn send_to(&self, to: NodeId, payload: impl Into<Bytes>) -> Result<Sent, SendError> {
-        self.send_message(Outgoing { topic: String::new(), to: Some(to), payload: payload.into() }).await
+        self.send_message(Outgoing {
+            topic: String::new(),
+            to: Some(to),
+            payload: payload.into(),
+            receipt: None,
+        })
+        .await
     }
 
-    async fn send_message(&self, message: Outgoing) -> Result<Sent, SendError> {
-        let size = message.payload.len();
-        let limit = p2p_wire::MAX_PAYLOAD;
-        if size > limit {
-            return Err(SendError::TooLarge { size, limit });
+    /// As [`Node::send_to`], and asks the recipient for a signed receipt, which can be awaited for `within`
+    /// from now on. It also comes as [`Event::Receipt`](crate::Event::Receipt), or as
+    /// [`Event::NoReceipt`](crate::Event::NoReceipt) once the time has passed. After a restart of this node
+    /// nothing is awaited any more.
+    ///
+    /// # Errors
+    /// [`SendError`]; nothing has been sent then.
+    pub async fn send_for_receipt(
+        &self,
+        to: NodeId,
+        payload: impl Into<Bytes>,
+        within: Duration,
+    ) -> Result<AwaitedReceipt, SendError> {
+        let payload = payload.into();
+        let (reply, receipt) = oneshot::channel();
+        let now = Instant::now();
+        // A wait beyond the clock's range is one of a century.
+        let until = now.checked_add(within).unwrap_or(now + Duration::from_secs(100 * 365 * 86_400));
+        let wanted = Wanted { to, digest: Receipt::digest_of(&payload), until, reply };
+        check(&Outgoing { topic: String::new(), to: Some(to), payload: payload.clone(), receipt: None })?;
+        let ticket = self.ask(|reply| Command::AwaitReceipt { wanted, reply }).await;
+        let limit = crate::driver::MAX_AWAITED;
+        let ticket = ticket.ok_or(SendError::Stopped)?.ok_or(SendError::Receipts { limit })?;
+        let body = PrivateBody::Message { payload, receipt: true };
+        let payload = body.encode().into();
+        let message = Outgoing { topic: String::new(), to: Some(to), payload, receipt: Some(ticket) };
+        let sent = self.shared().submissions.send(message).await;
+        if sent.is_err() {
+            self.tell(Command::ForgetReceipt(ticket)).await;
         }
-        if message.topic.len() > p2p_wire::MAX_TOPIC {
-            return Err(SendError::Topic { size: message.topic.len(), limit: p2p_wire::MAX_TOPIC });
-        }
-        if let Some(to) = message.to.filter(|to| !to.is_valid()) {
-            return Err(SendError::Recipient(to));
+        let sent = sent?;
+        Ok(AwaitedReceipt { sent, reply: receipt })
+    }
+
+    /// From now on delivers messages of these topics alone, private ones aside; `None`: of all. Messages of
+    /// other topics are relayed and kept for others all the same, and take their positions.
+    ///
+    /// # Errors
+    /// [`TopicsError`]; nothing has changed then.
+    pub async fn subscribe(&self, topics: Option<BTreeSet<String>>) -> Result<(), TopicsError> {
+        topics.as_ref().map_or(Ok(()), check_topics)?;
+        self.ask(|reply| Command::Subscribe { topics, reply }).await;
+        Ok(())
+    }
+
+    async fn send_message(&self, mut message: Outgoing) -> Result<Sent, SendError> {
+        check(&message)?;
+        if message.to.is_some() {
+            let body = PrivateBody::Message { payload: message.payload, receipt: false };
+            message.payload = body.encode().into();
         }
         self.shared().submissions.send(message).await
     }
@@ -411,4 +464,16 @@ impl Node {
         shared.stop.cancel();
         shared.events.close();
     }
+}
+
+/// Checks the limits of a message as its author wrote it.
+fn check(message: &Outgoing) -> Result<(), SendError> {
+    let (size, limit) = (message.payload.len(), p2p_wire::MAX_PAYLOAD);
+    if size > limit {
+        return Err(SendError::TooLarge { size, limit });
+    }
+    if message.topic.len() > p2p_wire::MAX_TOPIC {
+        return Err(SendError::Topic { size: message.topic.len(), limit: p2p_wire::MAX_TOPIC });
+    }
+    message.to.filter(|to| !to.is_valid()).map_or(Ok(()), |to| Err(SendError::Recipient(to)))
 }

@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     fn message(len: usize) -> Outgoing {
-        Outgoing { topic: String::new(), to: None, payload: Bytes::from(vec![7; len]) }
+        Outgoing { topic: String::new(), to: None, payload: Bytes::from(vec![7; len]), receipt: None }
     }
 
     /// With its numbers reserved; the directory has to outlive it.

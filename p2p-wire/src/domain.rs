@@ -16,7 +16,7 @@ pub const SEALED: &[u8] = b"p2p/sealed/1";
 /// Signed queries for a file.
 pub const QUERY: &[u8] = b"p2p/query/1";
 
-/// Signed receipts for a private message.
+/// Signed receipts for a private message, see [`Receipt`](crate::Receipt).
 pub const RECEIPT: &[u8] = b"p2p/receipt/1";
 
 /// The checksum of tickets, see [`Ticket`](crate::Ticket).

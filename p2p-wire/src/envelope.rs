@@ -34,7 +34,8 @@ pub struct NewEntry<'a> {
     pub time_ms: u64,
     /// Whom it is for; the payload is then a body from [`seal`](crate::seal).
     pub recipient: Option<NodeId>,
-    /// The bytes, at most 1 MiB; with a recipient [`SEAL_OVERHEAD`](crate::SEAL_OVERHEAD) more.
+    /// The bytes, at most 1 MiB; with a recipient a sealed
+    /// [`PrivateBody`](crate::PrivateBody).
     pub payload: &'a [u8],
 }
 
@@ -74,7 +75,7 @@ pub struct Entry {
 ///         9  0 | 32  recipient: Ed25519 public key
 ///                1  topic length in bytes
 ///                t  topic, UTF-8
-///                4  payload length in bytes: at most 1 MiB, with a recipient 1 MiB + 48
+///                4  payload length in bytes: at most 1 MiB, with a recipient 1 MiB + 49
 ///                p  payload; with a recipient, a sealed body
 ///    end         64  signature over "p2p/envelope/1" and all bytes before it
 /// ```

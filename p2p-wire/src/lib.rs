@@ -5,6 +5,7 @@ mod frame;
 mod hello;
 mod identity;
 mod limits;
+mod private;
 mod reader;
 mod record;
 mod sealed;
@@ -25,9 +26,10 @@ pub use identity::{BadSignature, NodeId, ParseIdError, SecretKey};
 pub use limits::{
     MAX_AGENT, MAX_BUNDLE_BYTES, MAX_BUNDLE_ENTRIES, MAX_DEPTH, MAX_ENVELOPE, MAX_FILE_NAME,
     MAX_FRAME_CONTROL, MAX_FRAME_PAYLOAD, MAX_HELLO_RECORDS, MAX_KEY, MAX_MAP_ENTRIES, MAX_NAME, MAX_PAYLOAD,
-    MAX_RECORD, MAX_RECORD_ADDRS, MAX_SEALED_PAYLOAD, MAX_TICKET, MAX_TOPIC, READ_STEP,
+    MAX_PRIVATE_BODY, MAX_RECORD, MAX_RECORD_ADDRS, MAX_SEALED_PAYLOAD, MAX_TICKET, MAX_TOPIC, READ_STEP,
 };
 pub use msgpack::{DecodeError, EncodeError};
+pub use private::{PrivateBody, PrivateBodyError, Receipt};
 pub use record::{PeerAddr, PeerRecord, RecordError, Scope};
 pub use sealed::{OpenError, SEAL_OVERHEAD, SealError, open, seal};
 pub use ticket::{ParseTicketError, Ticket, TicketFile, TicketKind};

@@ -11,10 +11,13 @@ use crate::sealed::SEAL_OVERHEAD;
 /// those fetch who want it.
 pub const MAX_PAYLOAD: usize = 1 << 20;
 
-/// Largest payload of an entry with a recipient, in bytes: a full [`MAX_PAYLOAD`] once it is sealed.
+/// Largest plain text of a private body, in bytes: a full [`MAX_PAYLOAD`] behind the byte that says what it is.
 ///
 /// So a private message may be as long as a public one.
-pub const MAX_SEALED_PAYLOAD: usize = MAX_PAYLOAD + SEAL_OVERHEAD;
+pub const MAX_PRIVATE_BODY: usize = 1 + MAX_PAYLOAD;
+
+/// Largest payload of an entry with a recipient, in bytes: a full [`MAX_PRIVATE_BODY`] once it is sealed.
+pub const MAX_SEALED_PAYLOAD: usize = MAX_PRIVATE_BODY + SEAL_OVERHEAD;
 
 /// Largest length field (kind and body) of a frame that carries a payload, in bytes: 1 MiB + 64 KiB.
 ///

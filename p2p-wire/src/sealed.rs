@@ -10,7 +10,7 @@ use hpke::{
 };
 use thiserror::Error;
 
-use crate::{NodeId, SecretKey, domain, limits::MAX_PAYLOAD};
+use crate::{NodeId, SecretKey, domain, limits::MAX_PRIVATE_BODY};
 
 /// Bytes by which a sealed body is longer than the plain one: encapsulated key 32 and tag 16.
 pub const SEAL_OVERHEAD: usize = ENCAPSULATED + 16;
@@ -58,7 +58,7 @@ type EncappedKey = <X25519HkdfSha256 as Kem>::EncappedKey;
 /// # Errors
 ///
 /// [`SealError::Recipient`] if `recipient` is not a valid key, [`SealError::TooLong`] if `plain` is longer than
-/// [`MAX_PAYLOAD`].
+/// [`MAX_PRIVATE_BODY`].
 pub fn seal<R: rand::CryptoRng + ?Sized>(
     rng: &mut R,
     author: &NodeId,
@@ -66,7 +66,7 @@ pub fn seal<R: rand::CryptoRng + ?Sized>(
     recipient: &NodeId,
     plain: &[u8],
 ) -> Result<Vec<u8>, SealError> {
-    if plain.len() > MAX_PAYLOAD {
+    if plain.len() > MAX_PRIVATE_BODY {
         return Err(SealError::TooLong { len: plain.len() });
     }
     let key = recipient.key().as_ref().and_then(x25519).ok_or(SealError::Recipient)?;
@@ -94,7 +94,7 @@ pub fn seal<R: rand::CryptoRng + ?Sized>(
 /// [`OpenError::Length`] if `sealed` is too short or too long to be a sealed body, [`OpenError::Refused`] if it
 /// was not sealed to this key for this author and seq, or was changed.
 pub fn open(key: &SecretKey, author: &NodeId, seq: u64, sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
-    if sealed.len() < SEAL_OVERHEAD || sealed.len() > MAX_PAYLOAD + SEAL_OVERHEAD {
+    if sealed.len() < SEAL_OVERHEAD || sealed.len() > MAX_PRIVATE_BODY + SEAL_OVERHEAD {
         return Err(OpenError::Length { len: sealed.len() });
     }
     let (encapsulated, ciphertext) = sealed.split_at(ENCAPSULATED);
@@ -130,8 +130,8 @@ pub enum SealError {
     /// The recipient's id is not a point of the curve, not canonical, or of small order: nobody has its secret.
     #[error("the recipient's id is not a valid key")]
     Recipient,
-    /// The plain text is longer than a payload may be.
-    #[error("body is {len} bytes, the limit is {MAX_PAYLOAD}")]
+    /// The plain text is longer than a full payload and the byte before it.
+    #[error("body is {len} bytes, the limit is {MAX_PRIVATE_BODY}")]
     TooLong {
         /// Bytes of the plain text.
         len: usize,
@@ -143,7 +143,7 @@ pub enum SealError {
 #[non_exhaustive]
 pub enum OpenError {
     /// Shorter than the overhead or longer than the largest sealed body.
-    #[error("sealed body is {len} bytes, it must be {SEAL_OVERHEAD} to {limit}", limit = MAX_PAYLOAD + SEAL_OVERHEAD)]
+    #[error("sealed body is {len} bytes, it must be {SEAL_OVERHEAD} to {limit}", limit = MAX_PRIVATE_BODY + SEAL_OVERHEAD)]
     Length {
         /// Bytes of the sealed body.
         len: usize,

@@ -9,7 +9,8 @@ use bytes::{Bytes, BytesMut};
 use data_encoding::HEXLOWER;
 use p2p_wire::{
     DecodeError, EncodeError, Envelope, Frame, FrameBody, FrameCodec, FrameError, Hello, NewEntry, NodeId,
-    PeerAddr, PeerRecord, Scope, SecretKey, Ticket, TicketFile, TicketKind, encode_frame, open, seal,
+    PeerAddr, PeerRecord, PrivateBody, Receipt, Scope, SecretKey, Ticket, TicketFile, TicketKind,
+    encode_frame, open, seal,
 };
 use rand::{TryCryptoRng, TryRng};
 use serde_json::Value;
@@ -148,6 +149,24 @@ fn sealed_bodies_are_made_and_opened_as_published() {
         let made = seal(&mut rng, &author, seq, &recipient.id(), &plain).unwrap();
         assert_eq!(made, whole(vector), "{}", vector["name"]);
         assert_eq!(open(&recipient, &author, seq, &whole(vector)).unwrap(), plain);
+    }
+}
+
+#[test]
+fn private_bodies_and_receipts_are_made_and_read_as_published() {
+    for vector in list(&load("receipts.json"), "vectors") {
+        let author = NodeId::from_bytes(array(vector, "author"));
+        let (seq, payload) = (number(vector, "seq"), hex(vector, "payload"));
+        for (name, receipt) in [("asked", true), ("not_asked", false)] {
+            let body = PrivateBody::Message { payload: payload.clone(), receipt };
+            assert_eq!(body.encode(), hex(vector, name), "{}", vector["name"]);
+            assert_eq!(PrivateBody::decode(hex(vector, name)), Ok(body));
+        }
+        let receipt = Receipt::sign(&secret(vector, "recipient_secret_key"), author, seq, &payload);
+        assert_eq!(receipt.digest, array(vector, "digest"));
+        let body = PrivateBody::Receipt { seq, signature: receipt.signature };
+        assert_eq!(body.encode(), whole(vector), "{}", vector["name"]);
+        assert_eq!(PrivateBody::decode(whole(vector)), Ok(body));
     }
 }
 

@@ -323,11 +323,14 @@ fn bodies_and_payloads_are_not_copied() {
 
 #[test]
 fn sealed_bodies() {
-    let (id, big) = (key().id(), vec![0; MAX_PAYLOAD + 1]);
-    let sealed = seal(&mut rand::rng(), &id, 1, &id, &big[..MAX_PAYLOAD]).unwrap();
+    let (id, big) = (key().id(), vec![0; MAX_PRIVATE_BODY + 1]);
+    let sealed = seal(&mut rand::rng(), &id, 1, &id, &big[..MAX_PRIVATE_BODY]).unwrap();
     assert_eq!(sealed.len(), MAX_SEALED_PAYLOAD);
-    assert_eq!(open(&key(), &id, 1, &sealed).unwrap().len(), MAX_PAYLOAD);
-    assert_eq!(seal(&mut rand::rng(), &id, 1, &id, &big), Err(SealError::TooLong { len: MAX_PAYLOAD + 1 }));
+    assert_eq!(open(&key(), &id, 1, &sealed).unwrap().len(), MAX_PRIVATE_BODY);
+    assert_eq!(
+        seal(&mut rand::rng(), &id, 1, &id, &big),
+        Err(SealError::TooLong { len: MAX_PRIVATE_BODY + 1 })
+    );
     for len in [0, 32, SEAL_OVERHEAD - 1, MAX_SEALED_PAYLOAD + 1] {
         assert_eq!(open(&key(), &id, 1, &vec![0; len]), Err(OpenError::Length { len }));
     }

@@ -17,15 +17,24 @@ const MAX_INPUT: u64 = 2 * 1024 * 1024;
 /// How long `send` looks for somebody to hand the message to.
 const LINK_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Sends one message and leaves once it is on its way.
+/// How a message is sent.
+#[derive(Debug)]
+pub(crate) struct Sending {
+    pub(crate) to: Option<String>,
+    pub(crate) topic: Option<String>,
+    /// Seconds to wait for the receipt.
+    pub(crate) wait: Option<u64>,
+}
+
+/// Sends one message and leaves once it is on its way, or its receipt is here.
 pub(crate) async fn send(
     mut settings: Settings,
     screen: Screen,
     stop: Stop,
     text: String,
-    to: Option<String>,
-    topic: Option<String>,
+    how: Sending,
 ) -> Result<(), Failure> {
+    let Sending { to, topic, wait } = how;
     let payload = if text == "-" { standard_input()? } else { text.into_bytes() };
     settings.take_free_ports();
     let session = Session::start(settings.node, screen.clone(), stop, Show::Trouble).await?;
@@ -35,6 +44,15 @@ pub(crate) async fn send(
             None => None,
         };
         linked(&session).await?;
+        if let (Some(to), Some(wait)) = (to, wait) {
+            let within = Duration::from_secs(wait);
+            let receipt = session.node.send_for_receipt(to, payload, within).await?;
+            let sent = receipt.sent();
+            let (seq, queued_links, to) = (sent.seq, sent.queued_links, Some(to.to_string()));
+            screen.show(&Line::Sent { command: "send", seq, queued_links, to }).await;
+            let by = receipt.wait().await?.by.to_string();
+            return Ok(Line::Receipt { seq, by });
+        }
         let sent = match (to, topic) {
             (Some(to), _) => session.node.send_to(to, payload).await?,
             (None, Some(topic)) => session.node.send_topic(&topic, payload).await?,
@@ -55,11 +73,14 @@ pub(crate) async fn listen(
     mut settings: Settings,
     screen: Screen,
     stop: Stop,
-    topic: Option<String>,
+    topics: Vec<String>,
 ) -> Result<(), Failure> {
     let mut asked = stop.clone();
     settings.take_free_ports();
-    let session = Session::start(settings.node, screen.clone(), stop, Show::Messages(topic)).await?;
+    if !topics.is_empty() {
+        settings.node.topics = Some(topics.into_iter().collect());
+    }
+    let session = Session::start(settings.node, screen.clone(), stop, Show::Messages).await?;
     tokio::select! {
         () = asked.wait() => {}
         () = screen.wait_closed() => {}

@@ -1,6 +1,7 @@
 //! What each command does. Every one ends in one [`Line`] or one [`Failure`].
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use p2p_node::{FetchOptions, FileHash, NodeId, Target};
 
@@ -35,6 +36,19 @@ impl Console {
                     queued_links: sent.queued_links,
                     to: Some(to.to_string()),
                 }
+            }
+            Command::PmWait(seconds, id, text) => {
+                let to = resolve::peer(&id, &node.peers().await)?;
+                let within = Duration::from_secs(seconds);
+                // What comes of it is told by an event, so that the console goes on meanwhile.
+                let sent = node.send_for_receipt(to, text, within).await?.sent();
+                let (seq, queued_links, to) = (sent.seq, sent.queued_links, Some(to.to_string()));
+                Line::Sent { command: name, seq, queued_links, to }
+            }
+            Command::Subscribe(topics) => {
+                let topics = (!topics.is_empty()).then(|| topics.into_iter().collect());
+                node.subscribe(topics).await?;
+                Line::Ok { command: name, id: None, hash: None }
             }
             Command::Add(path) => Line::file_added(name, node, &node.share(path).await?),
             Command::Unshare(hash) => self.unshare(&hash).await?,

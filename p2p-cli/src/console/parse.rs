@@ -18,6 +18,8 @@ pub(crate) enum Command {
     Unban(String),
     Msg(Vec<u8>),
     Pm(String, Vec<u8>),
+    PmWait(u64, String, Vec<u8>),
+    Subscribe(Vec<String>),
     Add(PathBuf),
     Unshare(String),
     Req(String, Option<PathBuf>),
@@ -30,6 +32,9 @@ pub(crate) enum Command {
     Stop,
     Exit,
 }
+
+/// The longest wait for a receipt, seconds: a day, as long as messages are kept.
+const MAX_WAIT: u64 = 86_400;
 
 /// Every command, in the order of `help`.
 pub(crate) const COMMANDS: &[Manual] = &[
@@ -45,7 +50,16 @@ pub(crate) const COMMANDS: &[Manual] = &[
     Manual { name: "ban", args: "ID", help: "hang up on a peer and never link to it again" },
     Manual { name: "unban", args: "ID", help: "take a ban back" },
     Manual { name: "msg", args: "TEXT", help: "send a message to everybody" },
-    Manual { name: "pm", args: "ID TEXT", help: "send a message that only one node can read" },
+    Manual {
+        name: "pm",
+        args: "[--wait SECONDS] ID TEXT",
+        help: "send a message that only one node can read; --wait tells when it has it",
+    },
+    Manual {
+        name: "subscribe",
+        args: "[TOPIC]...",
+        help: "show messages of these topics only; without a topic, all",
+    },
     Manual { name: "add", args: "PATH", help: "share a file; prints its hash" },
     Manual { name: "unshare", args: "HASH", help: "share it no longer; the file stays" },
     Manual { name: "req", args: "HASH|TICKET [PATH]", help: "fetch a file from whoever has it" },
@@ -74,7 +88,8 @@ impl Command {
             Self::Ban(_) => "ban",
             Self::Unban(_) => "unban",
             Self::Msg(_) => "msg",
-            Self::Pm(..) => "pm",
+            Self::Pm(..) | Self::PmWait(..) => "pm",
+            Self::Subscribe(_) => "subscribe",
             Self::Add(_) => "add",
             Self::Unshare(_) => "unshare",
             Self::Req(..) => "req",
@@ -125,13 +140,23 @@ pub(crate) fn parse(line: &[u8]) -> Result<Option<Command>, ParseError> {
     build(manual.name, words).map(Some).ok_or_else(usage)
 }
 
-/// `ID TEXT`, the text as it stands.
+/// `[--wait SECONDS] ID TEXT`, the text as it stands.
 fn pm(rest: &[u8]) -> Option<Command> {
-    let rest = rest.trim_ascii_start();
-    let end = rest.iter().position(u8::is_ascii_whitespace)?;
-    let text = &rest[end + 1..];
-    let id = std::str::from_utf8(&rest[..end]).ok()?.to_owned();
-    (!text.is_empty()).then(|| Command::Pm(id, text.to_vec()))
+    let (first, text) = first_word(rest)?;
+    if first != "--wait" {
+        return (!text.is_empty()).then(|| Command::Pm(first, text.to_vec()));
+    }
+    let (seconds, rest) = first_word(text)?;
+    let seconds = seconds.parse().ok().filter(|s| (1..=MAX_WAIT).contains(s))?;
+    let (id, text) = first_word(rest)?;
+    (!text.is_empty()).then(|| Command::PmWait(seconds, id, text.to_vec()))
+}
+
+/// A word, and what follows behind one space.
+fn first_word(text: &[u8]) -> Option<(String, &[u8])> {
+    let text = text.trim_ascii_start();
+    let end = text.iter().position(u8::is_ascii_whitespace)?;
+    Some((std::str::from_utf8(&text[..end]).ok()?.to_owned(), &text[end + 1..]))
 }
 
 fn build(name: &str, words: Vec<String>) -> Option<Command> {
@@ -145,6 +170,7 @@ fn build(name: &str, words: Vec<String>) -> Option<Command> {
         "disconnect" => Command::Disconnect(next()?),
         "ban" => Command::Ban(next()?),
         "unban" => Command::Unban(next()?),
+        "subscribe" => return Some(Command::Subscribe(words.collect())),
         "add" => Command::Add(path(next()?)),
         "unshare" => Command::Unshare(next()?),
         "req" => Command::Req(next()?, next().map(path)),
@@ -254,6 +280,9 @@ mod tests {
         assert_eq!(ok("msg say \"hi\"  \\o/ it's"), Command::Msg(b"say \"hi\"  \\o/ it's".into()));
         assert_eq!(ok("msg  two"), Command::Msg(b" two".into()));
         assert_eq!(ok("pm abc 'x' y "), Command::Pm("abc".into(), b"'x' y ".into()));
+        assert_eq!(ok("pm --wait 5 abc  x"), Command::PmWait(5, "abc".into(), b" x".into()));
+        assert_eq!(ok("subscribe"), Command::Subscribe(Vec::new()));
+        assert_eq!(ok("subscribe a 'b c'"), Command::Subscribe(vec!["a".into(), "b c".into()]));
         assert_eq!(parse(b"msg \xff\x00"), Ok(Some(Command::Msg(b"\xff\x00".into()))));
     }
 
@@ -274,7 +303,19 @@ mod tests {
         assert_eq!(word("frobnicate"), "unknown_command");
         assert!(parse(b"conect x").unwrap_err().detail.contains("`connect`"));
         for line in [
-            "msg", "msg ", "pm", "pm abc", "pm abc ", "connect", "add a b", "req", "exit now", "ban",
+            "msg",
+            "msg ",
+            "pm",
+            "pm abc",
+            "pm abc ",
+            "pm --wait 5 abc",
+            "pm --wait 0 abc x",
+            "pm --wait x abc y",
+            "connect",
+            "add a b",
+            "req",
+            "exit now",
+            "ban",
             "add 'x",
         ] {
             assert_eq!(word(line), "usage", "{line:?}");

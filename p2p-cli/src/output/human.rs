@@ -56,6 +56,20 @@ pub(crate) fn render(line: &Line, paint: Paint) -> String {
         Line::PeerDown { id, reason } => paint.dim(&format!("- {}: {}", short(id), visible(reason))),
         Line::Lagged { missed, .. } => paint
             .red(&format!("! {missed} events were not shown: they came faster than they could be written")),
+        Line::Gap { author, from, to } if from == to => {
+            paint.red(&format!("! message {from} of {} is missing, and no peer has it", short(author)))
+        }
+        Line::Gap { author, from, to } => paint.red(&format!(
+            "! messages {from} to {to} of {} are missing, and no peer has them",
+            short(author)
+        )),
+        Line::Forked { author } => paint.red(&format!(
+            "! {} signed two different messages under one number; its key may be in use twice",
+            short(author)
+        )),
+        Line::Receipt { seq, by } => paint.dim(&format!("* {} has message {seq}", short(by))),
+        Line::NoReceipt { seq, to } => paint
+            .red(&format!("! no receipt of {} for message {seq} in time; it may arrive still", short(to))),
         Line::SourceFailed { hash, id, fault } => {
             paint.red(&format!("! {} failed for file {}: {}", short(id), short(hash), visible(fault)))
         }

@@ -58,6 +58,22 @@ pub(crate) enum Line {
         missed: u64,
         from_pos: u64,
     },
+    Gap {
+        author: String,
+        from: u64,
+        to: u64,
+    },
+    Forked {
+        author: String,
+    },
+    Receipt {
+        seq: u64,
+        by: String,
+    },
+    NoReceipt {
+        seq: u64,
+        to: String,
+    },
     SourceFailed {
         hash: String,
         id: String,
@@ -309,6 +325,10 @@ impl Line {
             },
             Event::PeerDown { id, reason } => Self::PeerDown { id: id.to_string(), reason },
             Event::Lagged { missed, from_pos } => Self::Lagged { missed, from_pos },
+            Event::Gap { author, from, to } => Self::Gap { author: author.to_string(), from, to },
+            Event::Forked { author } => Self::Forked { author: author.to_string() },
+            Event::Receipt { seq, by } => Self::Receipt { seq, by: by.to_string() },
+            Event::NoReceipt { seq, to } => Self::NoReceipt { seq, to: to.to_string() },
             Event::SourceFailed { hash, id, fault } => {
                 Self::SourceFailed { hash: hash.to_string(), id: id.to_string(), fault }
             }
@@ -415,6 +435,17 @@ mod tests {
             json(&Line::Ok { command: "ban", id: Some("i".into()), hash: None }),
             r#"{"event":"ok","command":"ban","id":"i"}"#
         );
+        for (line, text) in [
+            (Line::Receipt { seq: 9, by: "b".into() }, r#"{"event":"receipt","seq":9,"by":"b"}"#),
+            (
+                Line::Gap { author: "a".into(), from: 3, to: 5 },
+                r#"{"event":"gap","author":"a","from":3,"to":5}"#,
+            ),
+            (Line::Forked { author: "a".into() }, r#"{"event":"forked","author":"a"}"#),
+            (Line::Lagged { missed: 40, from_pos: 12 }, r#"{"event":"lagged","missed":40,"from_pos":12}"#),
+        ] {
+            assert_eq!(json(&line), text);
+        }
     }
 
     #[test]

@@ -157,3 +157,49 @@ fn send_hands_over_one_message_and_listen_prints_it() {
     let heard: Value = serde_json::from_str(&heard).unwrap();
     assert_eq!((&heard["text"], &heard["topic"]), (&json!("yes"), &json!("news")));
 }
+
+#[test]
+fn a_receipt_is_waited_for_and_told() {
+    let scratch = Scratch::new();
+    let (mut a, mut b) = pair(&scratch);
+    let sent = a.ask(&format!("pm --wait 30 {} are you there?", b.id));
+    keys(&sent, &["event", "command", "seq", "queued_links", "to"]);
+    let receipt = a.event("receipt", |_| true);
+    assert_eq!(receipt, json!({"event": "receipt", "seq": sent["seq"], "by": b.id}));
+    let heard = b.event("message", |_| true);
+    assert_eq!((&heard["text"], &heard["private"]), (&json!("are you there?"), &json!(true)));
+
+    let send = |data: &str, to: &str, wait: &str| {
+        let mut command = p2p(&scratch.path(data));
+        command.args(["--json", "--connect", &b.addr, "send", "hi", "--to", to, "--wait", wait]);
+        run(&mut command)
+    };
+    let output = send("c", &b.id, "30");
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let said = lines(&output);
+    assert_eq!(said[0]["event"], "sent", "{said:?}");
+    assert_eq!(said[1], json!({"event": "receipt", "seq": said[0]["seq"], "by": b.id}));
+    // Nobody is there who has this key.
+    let absent = "79b5562e8fe654f94078b112e8a98ba7901f853ae695bed7e0e3910bad049664";
+    let output = send("d", absent, "1");
+    let said = lines(&output);
+    assert_eq!((code(&output), &said[1]["error"]), (4, &json!("no_receipt")), "{said:?}");
+}
+
+#[test]
+fn a_console_shows_the_topics_it_subscribed_to() {
+    let scratch = Scratch::new();
+    let (mut a, b) = pair(&scratch);
+    assert_eq!(a.ask("subscribe news 'b c'"), json!({"event": "ok", "command": "subscribe"}));
+    for topic in ["other", "b c"] {
+        let mut command = p2p(&scratch.path("mouth"));
+        command.args(["--json", "--connect", &b.addr, "send", topic, "--topic", topic]);
+        let output = run(&mut command);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+    }
+    assert_eq!(a.event("message", |_| true)["text"], "b c");
+    a.ask("subscribe");
+    let mut b = b;
+    b.ask("msg for all");
+    assert_eq!(a.event("message", |_| true)["text"], "for all");
+}

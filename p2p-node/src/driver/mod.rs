@@ -4,6 +4,9 @@ mod admit;
 mod perform;
 mod publish;
 mod pulls;
+mod receipts;
+
+pub(crate) use receipts::MAX_AWAITED;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +19,7 @@ use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::claims::Claims;
-use crate::command::{Command, Provider};
+use crate::command::{Command, Provider, Topics};
 use crate::error::ConnectError;
 use crate::event::{Direction, Event};
 use crate::info::{Connected, PeerInfo, PeerState, Status};
@@ -64,6 +67,9 @@ struct Counters {
     misbehaved: u64,
     finders_full: u64,
     unpublished: u64,
+    receipts_unknown: u64,
+    receipts_refused: u64,
+    other_topics: u64,
 }
 
 /// The task that owns a node's state.
@@ -82,6 +88,9 @@ pub(crate) struct Driver {
     push_cache: PushCache,
     own: OwnAddrs,
     counters: Counters,
+    receipts: receipts::Receipts,
+    /// Topics to deliver; `None`: all.
+    topics: Option<Topics>,
     upnp: String,
     started: Instant,
     next_pos: u64,
@@ -105,6 +114,7 @@ impl Driver {
         let upnp = if shared.config.upnp { "searching" } else { "off" };
         Self {
             claims: Claims::new(shared.id),
+            topics: shared.config.topics.clone(),
             shared,
             stack,
             commands,
@@ -118,6 +128,7 @@ impl Driver {
             push_cache: PushCache::default(),
             own,
             counters: Counters::default(),
+            receipts: receipts::Receipts::default(),
             upnp: upnp.to_owned(),
             started: Instant::now(),
             next_pos: 1,
@@ -139,7 +150,8 @@ impl Driver {
                 self.save_in_background();
             }
             let stack_due = self.stack.poll_timeout();
-            let due = [stack_due, self.publisher.retry_at()].into_iter().flatten().min();
+            let due =
+                [stack_due, self.publisher.retry_at(), self.receipts.deadline()].into_iter().flatten().min();
             let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             let shared = Arc::clone(&self.shared);
             tokio::select! {
@@ -160,6 +172,7 @@ impl Driver {
     }
 
     fn on_clock(&mut self, now: Instant) {
+        self.expire_receipts(now);
         if self.stack.poll_timeout().is_some_and(|due| due <= now) {
             self.stack.handle(now, Input::Timeout);
         }
@@ -298,6 +311,17 @@ impl Driver {
             }
             Command::Ban { peer, ban, reply } => {
                 reply.send(self.on_ban(now, peer, ban)).ok();
+            }
+            Command::AwaitReceipt { wanted, reply } => {
+                let ticket = self.receipts.expect(wanted);
+                if let Err(Some(ticket)) = reply.send(ticket) {
+                    self.receipts.forget(ticket);
+                }
+            }
+            Command::ForgetReceipt(ticket) => self.receipts.forget(ticket),
+            Command::Subscribe { topics, reply } => {
+                self.topics = topics;
+                reply.send(()).ok();
             }
             Command::Ask { hash, everybody, found, reply } => self.on_ask(now, hash, everybody, found, reply),
             Command::Peers { reply } => {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use p2p_files::{FileHash, ShareState};
 use p2p_gossip::Ticket;
 use p2p_peers::{DialFailure, PeerStore, Target};
-use p2p_wire::{Entry, Envelope, EnvelopeId, MAX_FILE_NAME, NodeId, PeerRecord, encode_frame};
+use p2p_wire::{Entry, Envelope, EnvelopeId, MAX_FILE_NAME, NodeId, PeerRecord, PrivateBody, encode_frame};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::command::{Command, Provider};
@@ -148,19 +148,20 @@ impl Driver {
     fn deliver_entry(&mut self, author: NodeId, entry: Entry, late: bool) {
         let payload = match entry.recipient {
             None => entry.payload,
-            Some(recipient) if recipient == self.shared.id => {
-                match p2p_wire::open(&self.shared.key, &author, entry.seq, &entry.payload) {
-                    Ok(plain) => plain.into(),
-                    Err(_) => {
-                        self.counters.unreadable_private += 1;
-                        return;
-                    }
-                }
-            }
+            Some(recipient) if recipient == self.shared.id => match self.open_private(author, &entry) {
+                Some(payload) => payload,
+                None => return,
+            },
             // For somebody else; relayed, not read.
             Some(_) => return,
         };
         self.counters.messages_in += 1;
+        let public = entry.recipient.is_none();
+        if public && self.topics.as_ref().is_some_and(|topics| !topics.contains(&entry.topic)) {
+            self.counters.other_topics += 1;
+            self.next_pos += 1;
+            return;
+        }
         let message = Message {
             pos: self.next_pos,
             author,
@@ -173,6 +174,29 @@ impl Driver {
         };
         self.next_pos += 1;
         self.shared.events.publish(Event::Message(message));
+    }
+
+    /// The message in a private body; `None` if it is none, or a receipt.
+    fn open_private(&mut self, author: NodeId, entry: &Entry) -> Option<Bytes> {
+        let body = p2p_wire::open(&self.shared.key, &author, entry.seq, &entry.payload)
+            .ok()
+            .and_then(|plain| PrivateBody::decode(plain.into()).ok());
+        match body {
+            Some(PrivateBody::Message { payload, receipt }) => {
+                if receipt && self.shared.config.receipts {
+                    self.give_receipt(author, entry.seq, &payload);
+                }
+                Some(payload)
+            }
+            Some(PrivateBody::Receipt { seq, signature }) => {
+                self.on_receipt(author, seq, signature);
+                None
+            }
+            None => {
+                self.counters.unreadable_private += 1;
+                None
+            }
+        }
     }
 
     /// Somebody asks for a file. The index is on disk, so a blocking thread looks.
@@ -282,6 +306,9 @@ impl Driver {
             ("unknown_frames", self.counters.unknown_frames),
             ("announced_instead", self.counters.announced_instead),
             ("unreadable_private", self.counters.unreadable_private),
+            ("receipts_unknown", self.counters.receipts_unknown),
+            ("receipts_refused", self.counters.receipts_refused),
+            ("other_topics", self.counters.other_topics),
             ("control_queue_full", self.counters.control_queue_full),
             ("misbehaved", self.counters.misbehaved),
             ("unpublished", self.counters.unpublished),

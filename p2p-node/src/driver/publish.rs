@@ -79,7 +79,12 @@ impl Driver {
         match self.publish(&bundle) {
             Ok(()) => {
                 self.counters.messages_out += bundle.messages.len() as u64;
-                bundle.messages.into_iter().for_each(|message| self.publisher.keep(message));
+                for (seq, message) in (bundle.first..).zip(bundle.messages) {
+                    if let Some(ticket) = message.receipt {
+                        self.receipts.sent(ticket, seq);
+                    }
+                    self.publisher.keep(message);
+                }
             }
             Err(PublishError::UsedSeq { next, .. }) => {
                 self.shared.submissions.put_back(bundle.messages);
