@@ -40,7 +40,8 @@ impl Bytewise<'_> {
         match self.u8() % 5 {
             0 => {
                 let (id, hops) = (self.id(), self.u8().into());
-                let (renew, age) = (self.u8().is_multiple_of(2), Duration::from_secs(u64::from(self.u8()) * 600));
+                let (renew, age) =
+                    (self.u8().is_multiple_of(2), Duration::from_secs(u64::from(self.u8()) * 600));
                 Message::Push { id, hops, renew, age, envelope: self.envelope() }
             }
             1 => {
