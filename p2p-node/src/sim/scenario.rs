@@ -386,7 +386,7 @@ impl Run {
             }
         }
         let envelope = (options.size + p2p_wire::Envelope::OVERHEAD + 14) as u64;
-        report.more.insert("healed_s", if report.missed == 0 { last.as_secs_f64() } else { f64::MAX });
+        report.more.insert("healed_s", if report.missed == 0 { last.as_secs_f64() } else { f64::INFINITY });
         report.more.insert("missing", ratio(missing, 1));
         report
             .more
