@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::builder::BoolishValueParser;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
+use p2p_node::Since;
 use serde::Deserialize;
 
 /// Find each other, talk and share files, with no server.
@@ -170,6 +171,18 @@ pub(crate) enum Command {
         /// Only those of this topic, and private ones; may be repeated
         #[arg(long, value_name = "TOPIC")]
         topic: Vec<String>,
+        /// First those of the log, from this position or time (2026-01-31T12:00:00Z) on; 0 is all of it
+        #[arg(long, value_name = "POS|TIME", value_parser = since)]
+        since: Option<Since>,
+    },
+    /// Print the messages of the log; no node may run on the data directory
+    Log {
+        /// Only those of this topic, and private ones; may be repeated
+        #[arg(long, value_name = "TOPIC")]
+        topic: Vec<String>,
+        /// From this position or time (2026-01-31T12:00:00Z) on
+        #[arg(long, value_name = "POS|TIME", value_parser = since)]
+        since: Option<Since>,
     },
     /// Print this node's id, addresses and ticket
     Id,
@@ -197,12 +210,23 @@ impl Command {
             Self::Get { .. } => "get",
             Self::Send { .. } => "send",
             Self::Listen { .. } => "listen",
+            Self::Log { .. } => "log",
             Self::Id => "id",
             Self::Import { .. } => "import",
             Self::Completions { .. } => "completions",
             Self::Man => "man",
         }
     }
+}
+
+/// A position or a time.
+fn since(text: &str) -> Result<Since, String> {
+    if let Ok(pos) = text.parse() {
+        return Ok(Since::Pos(pos));
+    }
+    let time: Result<jiff::Timestamp, _> = text.parse();
+    let time = time.map_err(|_| "neither a position nor a time such as 2026-01-31T12:00:00Z".to_owned())?;
+    Ok(Since::Time(time.into()))
 }
 
 #[cfg(test)]

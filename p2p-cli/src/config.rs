@@ -52,6 +52,7 @@ impl Settings {
         node.allow_private = on(options.allow_private);
         node.upnp = !on(options.no_upnp);
         node.connect = connect;
+        node.log = p2p_node::LogMode::Disk;
         let verbosity = i16::from(options.verbose) - i16::from(options.quiet);
         Ok(Self {
             node,

@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Write as _};
 use std::process::ExitCode;
 
 use p2p_node::{
-    ConnectError, FetchError, NoSuchPeer, ReceiptError, SendError, ShareError, StartError, StateError,
-    TopicsError,
+    ConnectError, FetchError, LogError, NoSuchPeer, ReceiptError, SendError, ShareError, StartError,
+    StateError, TopicsError,
 };
 
 use crate::output::visible;
@@ -86,6 +86,16 @@ impl From<StartError> for Failure {
             StartError::Identity { .. } => (Exit::Failed, "identity"),
             StartError::DataDir { .. } => (Exit::Failed, "data_dir"),
             _ => (Exit::Failed, "start"),
+        };
+        Self::new(exit, word, error.to_string())
+    }
+}
+
+impl From<LogError> for Failure {
+    fn from(error: LogError) -> Self {
+        let (exit, word) = match &error {
+            LogError::InUse { .. } => (Exit::Usage, "in_use"),
+            _ => (Exit::Failed, "log"),
         };
         Self::new(exit, word, error.to_string())
     }

@@ -100,7 +100,10 @@ async fn dispatch(
             let how = commands::Sending { to, topic, wait };
             commands::send(settings, screen, stop, text, how).await
         }
-        Some(Command::Listen { topic }) => commands::listen(settings, screen, stop, topic).await,
+        Some(Command::Listen { topic, since }) => {
+            commands::listen(settings, screen, stop, topic, since).await
+        }
+        Some(Command::Log { topic, since }) => commands::log(settings, screen, stop, topic, since).await,
         Some(Command::Id) => commands::id(settings, screen, stop).await,
         Some(Command::Import { file }) => commands::import(settings, screen, stop, &file).await,
         Some(Command::Completions { .. } | Command::Man) => Ok(()),

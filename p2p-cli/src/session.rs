@@ -1,9 +1,9 @@
 //! A running node with its events on the screen, from start to goodbye.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use p2p_node::{Config, Event, Events, Node};
+use p2p_node::{Config, Event, Events, Follow, Message, Node, Since};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -29,7 +29,12 @@ pub(crate) enum Show {
     /// What concerns the command's own work: warnings and failed sources.
     Trouble,
     /// What comes in and what is missing of it, and trouble.
-    Messages,
+    Messages {
+        /// Of these topics alone, private ones aside, unless there are none.
+        topics: BTreeSet<String>,
+        /// First those of the log from here on.
+        since: Option<Since>,
+    },
 }
 
 impl Show {
@@ -38,12 +43,14 @@ impl Show {
             (self, event),
             (Self::Console | Self::Everything, _)
                 | (_, Event::Warning(_) | Event::Notice(_) | Event::SourceFailed { .. })
-                | (
-                    Self::Messages,
-                    Event::Message(_) | Event::Lagged { .. } | Event::Gap { .. } | Event::Forked { .. }
-                )
-        )
+                | (Self::Messages { .. }, Event::Lagged { .. } | Event::Gap { .. } | Event::Forked { .. })
+        ) || matches!((self, event), (Self::Messages { topics, .. }, Event::Message(message)) if is_of(message, topics))
     }
+}
+
+/// Whether one who asked for these topics wants a message.
+pub(crate) fn is_of(message: &Message, topics: &BTreeSet<String>) -> bool {
+    message.private || topics.is_empty() || topics.contains(&message.topic)
 }
 
 /// A node at work.
@@ -66,7 +73,10 @@ impl Session {
         show: Show,
     ) -> Result<Self, Failure> {
         let node = Node::start(config).await?;
-        let events = node.events();
+        let events = match show {
+            Show::Messages { since: Some(since), .. } => Source::Log(Box::new(node.follow(since)?)),
+            _ => Source::Live(node.events()),
+        };
         if !matches!(show, Show::Trouble) {
             screen.show(&Line::ready(&node, matches!(show, Show::Console))).await;
         }
@@ -118,7 +128,32 @@ impl Session {
     }
 }
 
-async fn pump(mut events: Events, screen: Screen, show: Show, changed: watch::Sender<u64>) {
+/// Where the events come from.
+enum Source {
+    Live(Events),
+    /// The log first.
+    Log(Box<Follow>),
+}
+
+impl Source {
+    async fn next(&mut self) -> Option<Event> {
+        match self {
+            Self::Live(events) => events.next().await,
+            Self::Log(follow) => match follow.next().await {
+                Ok(event) => event,
+                Err(error) => {
+                    // Not over and over: from here on what comes is shown.
+                    let text = format!("the message log cannot be read: {error}");
+                    let live = follow.clone_events();
+                    *self = Self::Live(live);
+                    Some(Event::Warning(text))
+                }
+            },
+        }
+    }
+}
+
+async fn pump(mut events: Source, screen: Screen, show: Show, changed: watch::Sender<u64>) {
     let mut names = BTreeMap::new();
     while let Some(event) = events.next().await {
         if matches!(event, Event::PeerUp { .. } | Event::PeerDown { .. }) {

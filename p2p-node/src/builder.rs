@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use p2p_wire::SecretKey;
 
-use crate::config::{Config, Limits};
+use crate::config::{Config, Limits, LogMode};
 use crate::error::StartError;
 use crate::node::Node;
 use crate::target::Target;
@@ -56,6 +56,8 @@ impl NodeBuilder {
         topics: BTreeSet<String> => Some(topics);
         /// [`Config::receipts`].
         receipts: bool => receipts;
+        /// [`Config::log`].
+        log: LogMode => log;
         /// [`Config::limits`].
         limits: Limits => limits;
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use p2p_files::FileHash;
+use p2p_gossip::Ticket;
 use p2p_peers::{DialFailure, Snapshot, Target};
 use p2p_wire::{Hello, NodeId, PeerAddr, PeerRecord, Receipt};
 use tokio::sync::{mpsc, oneshot};
@@ -92,6 +93,17 @@ pub(crate) enum Command {
         id: QueryId,
         to: NodeId,
         name: Option<String>,
+    },
+    /// A message whose author asks for a receipt is in the log.
+    OweReceipt {
+        author: NodeId,
+        seq: u64,
+        payload: Bytes,
+    },
+    /// What the core wanted out of the log.
+    Fetched {
+        ticket: Ticket,
+        envelopes: Vec<Option<Bytes>>,
     },
     Reserved(std::io::Result<u64>),
     Saved(Result<usize, String>),

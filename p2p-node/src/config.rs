@@ -15,6 +15,17 @@ pub const DEFAULT_PORT: u16 = 65_432;
 /// Where nodes serve files unless told otherwise; python-p2p's port.
 pub const DEFAULT_FILE_PORT: u16 = 65_433;
 
+/// Where the messages that came are kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LogMode {
+    /// In memory, while the node runs.
+    #[default]
+    Memory,
+    /// In the folder `log` of the data directory, synced before they are handed over: a restart, even after kill -9,
+    /// delivers nothing twice, and positions go on.
+    Disk,
+}
+
 /// Most topics a node can be told to deliver: each message is held against them.
 const MAX_TOPICS: usize = 256;
 
@@ -69,6 +80,8 @@ pub struct Config {
     /// Answer private messages whose author asks for a receipt. Whoever knows this node's id learns by it that
     /// the node is there.
     pub receipts: bool,
+    /// Where messages are kept. Default: in memory.
+    pub log: LogMode,
     /// Links, queues and deadlines.
     pub limits: Limits,
 }
@@ -91,6 +104,7 @@ impl Default for Config {
             resume: true,
             topics: None,
             receipts: true,
+            log: LogMode::default(),
             limits: Limits::default(),
         }
     }

@@ -87,6 +87,11 @@ impl DataDir {
         self.path.join("state.json")
     }
 
+    /// Where the message log is kept.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.path.join("log")
+    }
+
     /// The file that keeps the reserved sequence numbers.
     pub(crate) fn seq_path(&self) -> PathBuf {
         self.path.join(SEQ_FILE)

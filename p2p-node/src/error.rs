@@ -49,6 +49,24 @@ pub enum StartError {
     Config(String),
 }
 
+/// Why the message log can't be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogError {
+    /// The node keeps its messages in memory: see [`Config::log`](crate::Config::log).
+    #[error("there is no message log: this node keeps its messages in memory")]
+    NoLog,
+    /// Another process uses the data directory.
+    #[error("a node runs on {path} and writes its log; ask there, or when it has stopped")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The disk failed.
+    #[error("the message log cannot be read: {0}")]
+    Io(#[from] io::Error),
+}
+
 /// Why there is no link.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures_core::Stream;
 use p2p_files::FileHash;
-use p2p_wire::NodeId;
+use p2p_wire::{Entry, NodeId, PrivateBody, SecretKey};
 
 /// Events kept for subscribers that have not read them yet: count and payload bytes. What falls out is
 /// told to whoever missed it as [`Event::Lagged`].
@@ -42,7 +42,8 @@ impl Direction {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Message {
-    /// Local position: counts the messages delivered here since the node started, from 1.
+    /// Local position: counts the messages delivered here, from 1; with a log on disk over restarts too, otherwise
+    /// since the node started.
     pub pos: u64,
     /// Who wrote and signed it.
     pub author: NodeId,
@@ -60,7 +61,47 @@ pub struct Message {
     pub payload: Bytes,
 }
 
+/// What an entry holds for this node.
+#[derive(Debug)]
+pub(crate) enum Content {
+    /// A message, without a position yet; `receipt`: its author asks for one.
+    Message { message: Message, receipt: bool },
+    /// A receipt for a message of this node.
+    Receipt { seq: u64, signature: [u8; 64] },
+    /// It is for somebody else.
+    Other,
+    /// It was sealed to this node and cannot be opened.
+    Unreadable,
+}
+
 impl Message {
+    /// What this node makes of an entry.
+    pub(crate) fn read(key: &SecretKey, author: NodeId, entry: Entry, late: bool) -> Content {
+        let private = entry.recipient.is_some();
+        let (payload, receipt) = match entry.recipient {
+            None => (entry.payload, false),
+            Some(recipient) if recipient == key.id() => {
+                let body = p2p_wire::open(key, &author, entry.seq, &entry.payload)
+                    .ok()
+                    .and_then(|plain| PrivateBody::decode(plain.into()).ok());
+                match body {
+                    Some(PrivateBody::Message { payload, receipt }) => (payload, receipt),
+                    Some(PrivateBody::Receipt { seq, signature }) => {
+                        return Content::Receipt { seq, signature };
+                    }
+                    None => return Content::Unreadable,
+                }
+            }
+            Some(_) => return Content::Other,
+        };
+        let time = UNIX_EPOCH.checked_add(Duration::from_millis(entry.time_ms)).unwrap_or(UNIX_EPOCH);
+        let Entry { seq, topic, .. } = entry;
+        Content::Message {
+            message: Self { pos: 0, author, seq, topic, private, late, time, payload },
+            receipt,
+        }
+    }
+
     /// The payload as text, if it is UTF-8.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
@@ -96,7 +137,12 @@ pub enum Event {
     Lagged {
         /// How many.
         missed: u64,
-        /// Position of the first message that can still be read, 0 if none is known.
+        /// With a log on disk, the position of the first message that was not read: [`Node::log_since`] has it, and
+        /// [`Node::follow`] goes there by itself. Otherwise that of the first message that can still be read, 0 if none
+        /// is known.
+        ///
+        /// [`Node::log_since`]: crate::Node::log_since
+        /// [`Node::follow`]: crate::Node::follow
         from_pos: u64,
     },
     /// The recipient's signed receipt for a private message of this node has come.
@@ -159,6 +205,10 @@ struct Ring {
     events: VecDeque<Event>,
     bytes: usize,
     closed: bool,
+    /// Messages that fell out can be read from the log.
+    logged: bool,
+    /// Position behind the last message.
+    next_pos: u64,
     /// Readers that wait for the next event.
     waiting: Vec<Waker>,
 }
@@ -173,6 +223,9 @@ impl EventHub {
     pub(crate) fn publish(&self, event: Event) {
         let mut ring = lock(&self.ring);
         ring.bytes += event.payload_len();
+        if let Event::Message(message) = &event {
+            ring.next_pos = message.pos + 1;
+        }
         ring.events.push_back(event);
         while ring.events.len() > MAX_EVENTS || (ring.bytes > MAX_EVENT_BYTES && ring.events.len() > 1) {
             let oldest = ring.events.pop_front().map_or(0, |e| e.payload_len());
@@ -180,6 +233,12 @@ impl EventHub {
             ring.base += 1;
         }
         wake(ring);
+    }
+
+    /// There is a log, whose next position is this.
+    pub(crate) fn set_logged(&self, next_pos: u64) {
+        let mut ring = lock(&self.ring);
+        (ring.logged, ring.next_pos) = (true, next_pos);
     }
 
     /// No further event comes; readers drain what is there and end.
@@ -192,8 +251,9 @@ impl EventHub {
     pub(crate) fn subscribe(&self) -> Events {
         let ring = lock(&self.ring);
         let at = ring.base + ring.events.len() as u64;
+        let next_pos = ring.next_pos;
         drop(ring);
-        Events { ring: Arc::clone(&self.ring), at }
+        Events { ring: Arc::clone(&self.ring), at, next_pos }
     }
 }
 
@@ -213,11 +273,13 @@ fn wake(mut ring: MutexGuard<'_, Ring>) {
 ///
 /// The node never waits for a reader. One that is too slow finds [`Event::Lagged`] in place of what it
 /// missed (at most 65,536 events or 32 MiB of payload are kept).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Events {
     ring: Arc<Mutex<Ring>>,
     /// Number of the next event to read.
     at: u64,
+    /// Position of the next message to read, as far as it is known.
+    next_pos: u64,
 }
 
 impl Events {
@@ -239,12 +301,19 @@ impl Events {
         if self.at < ring.base {
             let missed = ring.base - self.at;
             self.at = ring.base;
+            if ring.logged {
+                // Subscribed before the log was there, or nothing came yet: its beginning is the safe answer.
+                return Some(Event::Lagged { missed, from_pos: self.next_pos.max(1) });
+            }
             let first =
                 ring.events.iter().find_map(|e| if let Event::Message(m) = e { Some(m.pos) } else { None });
             return Some(Event::Lagged { missed, from_pos: first.unwrap_or(0) });
         }
         let event = ring.events.get(usize::try_from(self.at - ring.base).ok()?)?.clone();
         self.at += 1;
+        if let Event::Message(message) = &event {
+            self.next_pos = message.pos + 1;
+        }
         Some(event)
     }
 }
@@ -300,6 +369,32 @@ mod tests {
         }
         assert_eq!(events.next().await, Some(Event::Lagged { missed: 7, from_pos: 0 }));
         assert_eq!(events.next().await, Some(notice(7)));
+    }
+
+    #[test]
+    fn with_a_log_a_slow_reader_is_told_where_it_was() {
+        let message = |pos| {
+            Event::Message(Message {
+                pos,
+                author: NodeId::from_bytes([1; 32]),
+                seq: pos,
+                topic: String::new(),
+                private: false,
+                late: false,
+                time: UNIX_EPOCH,
+                payload: Bytes::new(),
+            })
+        };
+        let hub = EventHub::default();
+        hub.set_logged(100);
+        let mut events = hub.subscribe();
+        hub.publish(message(100));
+        assert_eq!(events.try_next(), Some(message(100)));
+        for pos in 101..=101 + MAX_EVENTS as u64 {
+            hub.publish(message(pos));
+        }
+        assert_eq!(events.try_next(), Some(Event::Lagged { missed: 1, from_pos: 101 }));
+        assert_eq!(events.try_next(), Some(message(102)));
     }
 
     #[tokio::test]

@@ -16,10 +16,12 @@ mod info;
 mod join;
 mod link;
 mod listen;
+mod log;
 mod node;
 mod outbox;
 mod own;
 mod packet;
+mod past;
 mod query;
 mod resume;
 mod sequence;
@@ -33,17 +35,19 @@ mod tls;
 mod transfer;
 
 pub use builder::NodeBuilder;
-pub use config::{Config, DEFAULT_FILE_PORT, DEFAULT_PORT, Limits};
+pub use config::{Config, DEFAULT_FILE_PORT, DEFAULT_PORT, Limits, LogMode};
 pub use error::{
-    ConnectError, FetchError, NoSuchPeer, ReceiptError, SendError, ShareError, StartError, StateError,
-    TopicsError,
+    ConnectError, FetchError, LogError, NoSuchPeer, ReceiptError, SendError, ShareError, StartError,
+    StateError, TopicsError,
 };
 pub use event::{Direction, Event, Events, Message};
 pub use fetch::{Fetch, FetchOptions, FetchProgress, FetchTarget, Fetched};
 pub use ihave::Announced;
 pub use info::{AwaitedReceipt, Connected, FileEntry, FileState, PeerInfo, PeerState, Sent, Status};
+pub use log::{Follow, Since};
 pub use node::Node;
 pub use packet::{ByeReason, Packet};
+pub use past::{PastMessages, read_log};
 pub use query::{Answer, Query};
 pub use stack::{Hangup, Input, LinkUp, LinkView, Output, Stack};
 pub use target::{ParseTargetError, Target};

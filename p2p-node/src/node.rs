@@ -16,11 +16,14 @@ use tokio::sync::oneshot;
 use crate::builder::NodeBuilder;
 use crate::command::{Command, Outgoing, Wanted};
 use crate::config::{Config, check_topics};
-use crate::error::{ConnectError, NoSuchPeer, SendError, ShareError, StartError, StateError, TopicsError};
-use crate::event::{EventHub, Events};
+use crate::error::{
+    ConnectError, LogError, NoSuchPeer, SendError, ShareError, StartError, StateError, TopicsError,
+};
+use crate::event::{EventHub, Events, Message};
 use crate::fetch::{self, Fetch, FetchOptions, FetchTarget};
 use crate::info::{AwaitedReceipt, Connected, FileEntry, FileState, PeerInfo, Sent, Status};
 use crate::join;
+use crate::log::{Follow, Since};
 use crate::resume;
 use crate::shared::Shared;
 use crate::start;
@@ -178,6 +181,29 @@ impl Node {
     pub fn events(&self) -> Events {
         let first = self.handle.first_events.lock().unwrap_or_else(PoisonError::into_inner).take();
         first.unwrap_or_else(|| self.shared().events.subscribe())
+    }
+
+    /// As [`Node::events`], with the messages complete: those of the log from `since` on, then those that come; what a
+    /// slow reader missed is read from the log.
+    ///
+    /// # Errors
+    /// [`LogError::NoLog`].
+    pub fn follow(&self, since: Since) -> Result<Follow, LogError> {
+        let log = self.shared().log.clone().ok_or(LogError::NoLog)?;
+        // The events first: what is committed between the two is in both, and taken once.
+        let events = self.events();
+        Ok(Follow::new(log, events, since))
+    }
+
+    /// Messages of the log from `since` on, in the order of their positions: up to 256 of them, or 4 MiB. Go on with
+    /// [`Since::Pos`] behind the last; none means the end.
+    ///
+    /// # Errors
+    /// [`LogError`].
+    pub async fn log_since(&self, since: Since) -> Result<Vec<Message>, LogError> {
+        let log = self.shared().log.clone().ok_or(LogError::NoLog)?;
+        let read = tokio::task::spawn_blocking(move || log.read(log.start(since)));
+        Ok(read.await.map_err(std::io::Error::other)??)
     }
 
     /// Makes a link to another node and keeps it: if it is lost the peer is dialled again.

@@ -19,6 +19,7 @@ use crate::data::DataDir;
 use crate::event::EventHub;
 use crate::fetch::FetchEntry;
 use crate::link::LinkEvent;
+use crate::log::LogReader;
 use crate::submit::Submissions;
 use crate::tls::Tls;
 
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) content_dir: PathBuf,
     pub(crate) tls: Tls,
     pub(crate) library: Arc<Library>,
+    /// The log on disk, if there is one.
+    pub(crate) log: Option<LogReader>,
     pub(crate) events: EventHub,
     /// To the driver.
     pub(crate) commands: mpsc::Sender<Command>,

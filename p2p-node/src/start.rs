@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use p2p_files::{Library, ServeStats};
-use p2p_gossip::Gossip;
+use p2p_gossip::{AuthorState, Gossip, Logged, Restored};
 use p2p_peers::{LivenessConfig, LoadError, Loaded, PeerStore, PeerTable, Snapshot};
-use p2p_wire::NodeId;
+use p2p_wire::{NodeId, SecretKey};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::net::TcpListener;
@@ -20,12 +20,15 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::command::Command;
+use crate::config::{Config, LogMode};
+use crate::convert;
 use crate::data::DataDir;
 use crate::driver::{Driver, DriverParts};
 use crate::error::StartError;
 use crate::event::{Event, EventHub};
 use crate::listen;
+use crate::log::OpenLog;
 use crate::own::{self, OwnAddrs};
 use crate::sequence::Sequence;
 use crate::shared::{Handshakes, Shared};
@@ -64,6 +67,8 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
     if let Some(snapshot) = snapshot {
         stack.with_table(now, |table, now| table.restore(now, snapshot));
     }
+    let log = open_log(&config, &data, &key, &mut stack, &events)?;
+    let reader = log.as_ref().map(|log| log.reader.clone());
     let own = OwnAddrs::new(listen, file_listen.port(), own::interfaces(), sequence.run());
     let (commands, command_queue) = mpsc::channel(COMMANDS);
     let (link_events, link_event_queue) = mpsc::channel(LINK_EVENTS);
@@ -73,6 +78,7 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
         content_dir,
         tls,
         library: Arc::new(library),
+        log: reader,
         events,
         commands,
         link_events,
@@ -91,7 +97,30 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
         config,
         data,
     });
-    let parts = DriverParts { stack, commands: command_queue, link_events: link_event_queue, own };
+    let (mut queue, mut undelivered) = (None, Vec::new());
+    if let Some(mut log) = log {
+        undelivered = std::mem::take(&mut log.found.undelivered);
+        let commands = shared.commands.clone();
+        let (started, writer) = log.start(shared.events.clone(), move |author, seq, payload| {
+            // The driver reads to its end, and then nobody is owed anything.
+            commands.blocking_send(Command::OweReceipt { author, seq, payload }).ok();
+        });
+        // Holds what it has: the lock on the data directory among it.
+        let held = Arc::clone(&shared);
+        shared.tasks.spawn_blocking(move || {
+            writer();
+            drop(held);
+        });
+        queue = Some(started);
+    }
+    let parts = DriverParts {
+        stack,
+        commands: command_queue,
+        link_events: link_event_queue,
+        own,
+        log: queue,
+        undelivered,
+    };
     shared.tasks.spawn(Driver::new(Arc::clone(&shared), parts).run());
     for listener in [node_listener, file_listener] {
         shared.tasks.spawn(listen::accept_loop(Arc::clone(&shared), listener));
@@ -118,9 +147,49 @@ fn stack(id: NodeId, config: &Config, first_seq: u64) -> Stack<StdRng> {
         ..p2p_peers::Config::default()
     };
     let table = PeerTable::new(id, table_config, StdRng::from_rng(&mut rand::rng()));
-    let mut gossip = Gossip::new(id, p2p_gossip::Config::default(), StdRng::from_rng(&mut rand::rng()));
+    let gossip_config =
+        p2p_gossip::Config { log_in_memory: config.log == LogMode::Memory, ..p2p_gossip::Config::default() };
+    let mut gossip = Gossip::new(id, gossip_config, StdRng::from_rng(&mut rand::rng()));
     gossip.resume_at(first_seq);
     Stack::new(table, gossip, LivenessConfig::default(), config.discover)
+}
+
+/// The message log, if it is on disk. What was seen goes back into the core.
+fn open_log(
+    config: &Config,
+    data: &DataDir,
+    key: &SecretKey,
+    stack: &mut Stack<StdRng>,
+    events: &EventHub,
+) -> Result<Option<OpenLog>, StartError> {
+    if config.log == LogMode::Memory {
+        return Ok(None);
+    }
+    let path = data.log_path();
+    let mut log = OpenLog::open(&path, key, SystemTime::now())
+        .map_err(|source| StartError::DataDir { path, source })?;
+    for warning in &log.found.warnings {
+        warn(events, warning.clone());
+    }
+    let author = |(author, seen): (NodeId, crate::log::Ranges)| AuthorState {
+        author,
+        floor: seen.floor,
+        whole: seen.floor,
+        ranges: seen.ranges,
+        delivered: None,
+    };
+    let logged = |(entry, len, age): (crate::log::Entry, usize, Duration)| Logged {
+        id: convert::gossip_id(entry.id),
+        len,
+        age,
+        hops: entry.hops,
+        digest: entry.digest,
+    };
+    let authors = std::mem::take(&mut log.found.seen).into_iter().map(author).collect();
+    let envelopes = std::mem::take(&mut log.found.logged).into_iter().map(logged).collect();
+    stack.restore(Instant::now(), Restored { authors, envelopes });
+    events.set_logged(log.reader.end());
+    Ok(Some(log))
 }
 
 /// The peer table of the last run. A damaged one is moved aside with a warning; the node starts clean.

@@ -1,15 +1,16 @@
 //! `p2p send` and `p2p listen`.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::time::Duration;
 
-use p2p_node::Node;
+use p2p_node::{Event, LogError, Node, Since, read_log};
 
 use super::resolve;
 use crate::config::Settings;
 use crate::failure::{Exit, Failure};
 use crate::output::{Line, Screen};
-use crate::session::{Session, Show};
+use crate::session::{Session, Show, is_of};
 use crate::signals::Stop;
 
 /// Read from standard input at most: more than any message, so that the node says what its limit is.
@@ -74,18 +75,62 @@ pub(crate) async fn listen(
     screen: Screen,
     stop: Stop,
     topics: Vec<String>,
+    since: Option<Since>,
 ) -> Result<(), Failure> {
     let mut asked = stop.clone();
     settings.take_free_ports();
+    let topics: BTreeSet<String> = topics.into_iter().collect();
     if !topics.is_empty() {
-        settings.node.topics = Some(topics.into_iter().collect());
+        settings.node.topics = Some(topics.clone());
     }
-    let session = Session::start(settings.node, screen.clone(), stop, Show::Messages).await?;
+    let show = Show::Messages { topics, since };
+    let session = Session::start(settings.node, screen.clone(), stop, show).await?;
     tokio::select! {
         () = asked.wait() => {}
         () = screen.wait_closed() => {}
     }
     session.end().await
+}
+
+/// Prints what the log holds.
+pub(crate) async fn log(
+    settings: Settings,
+    screen: Screen,
+    stop: Stop,
+    topics: Vec<String>,
+    since: Option<Since>,
+) -> Result<(), Failure> {
+    let topics: BTreeSet<String> = topics.into_iter().collect();
+    let mut stop = stop;
+    let dir = settings.node.data_dir.unwrap_or_default();
+    let print = async {
+        let mut messages = match blocking(move || read_log(&dir, since.unwrap_or(Since::Pos(0)))).await? {
+            Ok(messages) => messages,
+            // Nothing was ever logged.
+            Err(LogError::NoLog) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        loop {
+            let (next, rest) = blocking(move || (messages.next(), messages)).await?;
+            messages = rest;
+            let Some(message) = next else { return Ok(()) };
+            let message = message.map_err(LogError::from)?;
+            if is_of(&message, &topics)
+                && let Some(line) = Line::event(Event::Message(message))
+            {
+                screen.show(&line).await;
+            }
+        }
+    };
+    tokio::select! {
+        done = print => done,
+        () = stop.wait() => Err(Failure::interrupted()),
+        () = screen.wait_closed() => Ok(()),
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Failure::failed("log", e.to_string()))
 }
 
 fn standard_input() -> Result<Vec<u8>, Failure> {

@@ -8,7 +8,7 @@ pub(crate) mod resolve;
 mod share;
 
 pub(crate) use fetch::get;
-pub(crate) use message::{Sending, listen, send};
+pub(crate) use message::{Sending, listen, log, send};
 pub(crate) use node::{daemon, id, import};
 pub(crate) use paper::{completions, man};
 pub(crate) use share::share;

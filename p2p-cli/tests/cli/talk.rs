@@ -203,3 +203,43 @@ fn a_console_shows_the_topics_it_subscribed_to() {
     b.ask("msg for all");
     assert_eq!(a.event("message", |_| true)["text"], "for all");
 }
+
+#[test]
+fn what_came_is_in_the_log_after_a_kill_and_is_not_told_twice() {
+    let scratch = Scratch::new();
+    let (mut a, mut b) = pair(&scratch);
+    a.event("peer_up", |_| true);
+    for (pos, text) in [(1, "one"), (2, "two"), (3, "three")] {
+        a.ask(&format!("msg {text}"));
+        assert_eq!(b.event("message", |m| m["text"] == *text)["pos"], pos);
+    }
+    let log = |args: &[&str]| run(p2p(&scratch.path("b")).args(["--json", "log"]).args(args));
+    let refused = log(&[]);
+    assert_eq!((code(&refused), &lines(&refused)[0]["error"]), (2, &json!("in_use")));
+    // Dropped is killed.
+    drop(b);
+    let texts =
+        |output| lines(&output).iter().map(|m| m["text"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
+    assert_eq!(texts(log(&[])), ["one", "two", "three"]);
+    assert_eq!(texts(log(&["--since", "3"])), ["three"]);
+    assert_eq!(texts(log(&["--since", "2999-01-01T00:00:00Z"])), [] as [&str; 0]);
+    assert_eq!(texts(log(&["--topic", "news"])), [] as [&str; 0]);
+    assert_eq!(code(&log(&["--since", "yesterday"])), 2);
+    let mut command = p2p(&scratch.path("b"));
+    command.args(["--json", "--connect", &a.addr, "listen", "--since", "2"]);
+    let mut ear = Running::spawn(command);
+    let mut next = |text: &str| {
+        ear.wait(text, |line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            (line["event"] == "message").then_some(line)
+        })
+    };
+    for (pos, text) in [(2, "two"), (3, "three")] {
+        let heard = next(text);
+        assert_eq!((&heard["text"], &heard["pos"]), (&json!(text), &json!(pos)));
+    }
+    a.event("peer_up", |_| true);
+    a.ask("msg four");
+    let heard = next("four");
+    assert_eq!((&heard["text"], &heard["pos"]), (&json!("four"), &json!(4)));
+}

@@ -1,6 +1,7 @@
 //! The one loop around the [`Stack`]: sockets, clock and core meet only here.
 
 mod admit;
+mod deliver;
 mod perform;
 mod publish;
 mod pulls;
@@ -24,6 +25,7 @@ use crate::error::ConnectError;
 use crate::event::{Direction, Event};
 use crate::info::{Connected, PeerInfo, PeerState, Status};
 use crate::link::{Closed, Inbound, LinkEvent, LinkId};
+use crate::log::{LogQueue, Undelivered};
 use crate::outbox::Outbox;
 use crate::own::OwnAddrs;
 use crate::packet::{ByeReason, Packet};
@@ -70,6 +72,8 @@ struct Counters {
     receipts_unknown: u64,
     receipts_refused: u64,
     other_topics: u64,
+    /// Turns in which links were not read because the disk was behind.
+    log_behind: u64,
 }
 
 /// The task that owns a node's state.
@@ -91,6 +95,9 @@ pub(crate) struct Driver {
     receipts: receipts::Receipts,
     /// Topics to deliver; `None`: all.
     topics: Option<Topics>,
+    /// The log on disk, if there is one.
+    log: Option<LogQueue>,
+    undelivered: Vec<Undelivered>,
     upnp: String,
     started: Instant,
     next_pos: u64,
@@ -106,11 +113,14 @@ pub(crate) struct DriverParts {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) link_events: mpsc::Receiver<LinkEvent>,
     pub(crate) own: OwnAddrs,
+    pub(crate) log: Option<LogQueue>,
+    /// What is to be handed over first.
+    pub(crate) undelivered: Vec<Undelivered>,
 }
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, parts: DriverParts) -> Self {
-        let DriverParts { stack, commands, link_events, own } = parts;
+        let DriverParts { stack, commands, link_events, own, log, undelivered } = parts;
         let upnp = if shared.config.upnp { "searching" } else { "off" };
         Self {
             claims: Claims::new(shared.id),
@@ -129,6 +139,8 @@ impl Driver {
             own,
             counters: Counters::default(),
             receipts: receipts::Receipts::default(),
+            log,
+            undelivered,
             upnp: upnp.to_owned(),
             started: Instant::now(),
             next_pos: 1,
@@ -141,6 +153,8 @@ impl Driver {
     /// Runs until [`Command::Shutdown`].
     pub(crate) async fn run(mut self) {
         self.reserve_numbers();
+        let undelivered = std::mem::take(&mut self.undelivered);
+        self.deliver_left_over(undelivered);
         while self.stopped.is_none() {
             self.perform_all();
             self.answer_pulls();
@@ -154,9 +168,11 @@ impl Driver {
                 [stack_due, self.publisher.retry_at(), self.receipts.deadline()].into_iter().flatten().min();
             let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             let shared = Arc::clone(&self.shared);
+            let room = self.log_has_room();
+            self.counters.log_behind += u64::from(!room);
             tokio::select! {
                 () = self.shared.stop.cancelled() => break,
-                Some(event) = self.link_events.recv() => self.on_link_event(event),
+                Some(event) = self.link_events.recv(), if room => self.on_link_event(event),
                 Some(command) = self.commands.recv() => {
                     // What was accepted before a command goes before it.
                     self.flush_messages();
@@ -164,6 +180,7 @@ impl Driver {
                 }
                 () = shared.submissions.ready.notified() => {}
                 () = shared.drained.notified(), if self.publisher.is_blocked() || self.has_pulls() => {}
+                () = deliver::log_room(self.log.as_ref()), if !room => {}
                 () = tokio::time::sleep_until(due.into()) => {}
             }
             self.on_clock(Instant::now());
@@ -283,6 +300,10 @@ impl Driver {
                 self.stack.handle(now, Input::DialFailed { target, cause: DialFailure::Duplicate });
             }
             Command::Holding { id, to, name } => self.on_holding(now, id, to, name),
+            Command::OweReceipt { author, seq, payload } => self.give_receipt(author, seq, &payload),
+            Command::Fetched { ticket, envelopes } => {
+                self.stack.handle(now, Input::Fetched { ticket, envelopes });
+            }
             Command::Reserved(result) => self.on_reserved(&result),
             Command::Saved(result) => self.on_saved(result),
             Command::Interfaces(ips) => self.on_interfaces(now, ips),
@@ -396,6 +417,8 @@ impl Driver {
 
     fn status(&self, now: Instant) -> Status {
         let gossip = self.stack.gossip().stats();
+        let in_memory = (gossip.log_messages as u64, gossip.log_bytes as u64);
+        let (log_messages, log_bytes) = self.log.as_ref().map_or(in_memory, LogQueue::size);
         Status {
             uptime: now.saturating_duration_since(self.started),
             links: self.links.len(),
@@ -403,8 +426,8 @@ impl Driver {
             messages_in: self.counters.messages_in,
             messages_out: self.counters.messages_out,
             refused: self.refused(),
-            log_messages: gossip.log_messages as u64,
-            log_bytes: gossip.log_bytes as u64,
+            log_messages,
+            log_bytes,
             upnp: self.upnp.clone(),
         }
     }

@@ -10,11 +10,12 @@ use bytes::Bytes;
 use p2p_files::{FileHash, ShareState};
 use p2p_gossip::Ticket;
 use p2p_peers::{DialFailure, PeerStore, Target};
-use p2p_wire::{Entry, Envelope, EnvelopeId, MAX_FILE_NAME, NodeId, PeerRecord, PrivateBody, encode_frame};
+use p2p_wire::{Envelope, EnvelopeId, MAX_FILE_NAME, NodeId, PeerRecord, encode_frame};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::command::{Command, Provider};
-use crate::event::{Event, Message};
+use crate::event::Event;
+use crate::log::LogQueue;
 use crate::outbox::Class;
 use crate::packet::Packet;
 use crate::query::{Answer, Query, QueryId, TTL};
@@ -73,6 +74,8 @@ impl Driver {
             Output::Dial { target, addrs } => self.dial(target, addrs),
             Output::Hangup { peer, reason } => self.hang_up(peer, reason),
             Output::Verify { ticket, id, envelope } => self.verify(ticket, id, envelope),
+            Output::Append { entry, envelope } => self.log_envelope(&entry, envelope),
+            Output::Fetch { ticket, ids } => self.read_log(ticket, ids),
             Output::Deliver { envelope, entries, late } => self.deliver(envelope, entries, late),
             Output::Lookup { id, hash, from } => self.look_up(id, hash, from),
             Output::Found { id, provider, records, name } => self.found(id, provider, records, name),
@@ -133,70 +136,6 @@ impl Driver {
     fn verify(&mut self, ticket: Ticket, id: EnvelopeId, envelope: Bytes) {
         let ok = Envelope::decode(envelope).is_ok_and(|e| e.id() == id && e.verify().is_ok());
         self.stack.handle(Instant::now(), Input::Verified { ticket, ok });
-    }
-
-    fn deliver(&mut self, envelope: Bytes, entries: u64, late: bool) {
-        let Ok(envelope) = Envelope::decode(envelope) else { return };
-        let author = envelope.id().author;
-        for (index, entry) in envelope.entries().enumerate() {
-            if entries >> index & 1 == 1 {
-                self.deliver_entry(author, entry, late);
-            }
-        }
-    }
-
-    fn deliver_entry(&mut self, author: NodeId, entry: Entry, late: bool) {
-        let payload = match entry.recipient {
-            None => entry.payload,
-            Some(recipient) if recipient == self.shared.id => match self.open_private(author, &entry) {
-                Some(payload) => payload,
-                None => return,
-            },
-            // For somebody else; relayed, not read.
-            Some(_) => return,
-        };
-        self.counters.messages_in += 1;
-        let public = entry.recipient.is_none();
-        if public && self.topics.as_ref().is_some_and(|topics| !topics.contains(&entry.topic)) {
-            self.counters.other_topics += 1;
-            self.next_pos += 1;
-            return;
-        }
-        let message = Message {
-            pos: self.next_pos,
-            author,
-            seq: entry.seq,
-            topic: entry.topic,
-            private: entry.recipient.is_some(),
-            late,
-            time: UNIX_EPOCH.checked_add(Duration::from_millis(entry.time_ms)).unwrap_or(UNIX_EPOCH),
-            payload,
-        };
-        self.next_pos += 1;
-        self.shared.events.publish(Event::Message(message));
-    }
-
-    /// The message in a private body; `None` if it is none, or a receipt.
-    fn open_private(&mut self, author: NodeId, entry: &Entry) -> Option<Bytes> {
-        let body = p2p_wire::open(&self.shared.key, &author, entry.seq, &entry.payload)
-            .ok()
-            .and_then(|plain| PrivateBody::decode(plain.into()).ok());
-        match body {
-            Some(PrivateBody::Message { payload, receipt }) => {
-                if receipt && self.shared.config.receipts {
-                    self.give_receipt(author, entry.seq, &payload);
-                }
-                Some(payload)
-            }
-            Some(PrivateBody::Receipt { seq, signature }) => {
-                self.on_receipt(author, seq, signature);
-                None
-            }
-            None => {
-                self.counters.unreadable_private += 1;
-                None
-            }
-        }
     }
 
     /// Somebody asks for a file. The index is on disk, so a blocking thread looks.
@@ -310,6 +249,8 @@ impl Driver {
             ("receipts_refused", self.counters.receipts_refused),
             ("other_topics", self.counters.other_topics),
             ("control_queue_full", self.counters.control_queue_full),
+            ("log_behind", self.counters.log_behind),
+            ("unlogged", self.log.as_ref().map_or(0, LogQueue::unlogged)),
             ("misbehaved", self.counters.misbehaved),
             ("unpublished", self.counters.unpublished),
             ("questions", self.stack.queries_limited() + self.counters.finders_full),

@@ -72,6 +72,8 @@ impl Sim {
                 self.meter.misbehaved += 1;
                 self.hang_up(node, peer, Hangup::Misbehaved);
             }
+            // The log is in memory.
+            Output::Append { .. } | Output::Fetch { .. } => {}
             Output::Lookup { .. } | Output::Found { .. } | Output::OwnAhead(_) | Output::Save => {}
         }
     }

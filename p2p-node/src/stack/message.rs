@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use p2p_files::FileHash;
-use p2p_gossip::Ticket;
+use p2p_gossip::{Logged, Ticket};
 use p2p_peers::{DialFailure, DownCause, HangupCause, Source, Target};
 use p2p_wire::{EnvelopeId, NodeId, PeerRecord};
 
@@ -63,6 +63,13 @@ pub enum Input {
         ticket: Ticket,
         /// The signature is the author's.
         ok: bool,
+    },
+    /// The answer to [`Output::Fetch`].
+    Fetched {
+        /// The ticket of the question.
+        ticket: Ticket,
+        /// In the order of the ids; `None` for what cannot be read any more.
+        envelopes: Vec<Option<Bytes>>,
     },
     /// The answer to [`Output::Lookup`]: the file is here.
     Holding {
@@ -128,6 +135,20 @@ pub enum Output {
         id: EnvelopeId,
         /// Its bytes.
         envelope: Bytes,
+    },
+    /// A verified envelope, our own included, for a log on disk. Comes before its `Deliver`.
+    Append {
+        /// What to keep of it.
+        entry: Logged<NodeId>,
+        /// The signed bytes.
+        envelope: Bytes,
+    },
+    /// Read these out of the log on disk and answer with [`Input::Fetched`].
+    Fetch {
+        /// Hand it back with the answer.
+        ticket: Ticket,
+        /// What to read.
+        ids: Vec<EnvelopeId>,
     },
     /// Hand messages to the application.
     Deliver {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use p2p_gossip::{Gossip, Message as GossipMessage, PublishError};
+use p2p_gossip::{Gossip, Message as GossipMessage, PublishError, Restored};
 use p2p_peers::{DownCause, Liveness, LivenessConfig, PeerTable, Probe, Record, Source};
 use p2p_wire::{Envelope, EnvelopeId, NodeId, PeerRecord};
 use rand::Rng;
@@ -68,6 +68,12 @@ impl<R: Rng> Stack<R> {
         }
     }
 
+    /// Takes up what an earlier process knew of messages; see [`Gossip::restore`]. Before the first input.
+    pub fn restore(&mut self, now: Instant, restored: Restored<NodeId>) {
+        self.gossip.restore(now, restored);
+        self.settle();
+    }
+
     /// Something happened outside.
     pub fn handle(&mut self, now: Instant, input: Input) {
         match input {
@@ -85,6 +91,9 @@ impl<R: Rng> Stack<R> {
             ),
             Input::Verified { ticket, ok } => {
                 self.gossip.handle(now, p2p_gossip::Input::Verified { ticket, ok })
+            }
+            Input::Fetched { ticket, envelopes } => {
+                self.gossip.handle(now, p2p_gossip::Input::Fetched { ticket, envelopes });
             }
             Input::Holding { to, answer } => self.queries.on_holding(to, answer),
             Input::NetworkChanged => self.table.handle(now, p2p_peers::Input::NetworkChanged),
@@ -334,8 +343,12 @@ impl<R: Rng> Stack<R> {
             // For the views, once there are any.
             G::Withholds { .. } => return,
             G::Misbehaved { peer, fault } => Output::Misbehaved { peer, fault: fault.to_string() },
-            // The log lives in memory, inside the core.
-            G::Append { .. } | G::Drop { .. } | G::Fetch { .. } => return,
+            G::Append { entry, envelope } => Output::Append { entry, envelope },
+            G::Fetch { ticket, ids } => {
+                Output::Fetch { ticket, ids: ids.into_iter().map(convert::wire_id).collect() }
+            }
+            // A log on disk lets whole segments go, by limits of its own.
+            G::Drop { .. } => return,
         });
     }
 }

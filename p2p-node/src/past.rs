@@ -1,0 +1,57 @@
+//! Reading the log of a node that does not run.
+
+use std::io;
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::data::DataDir;
+use crate::error::{LogError, StartError};
+use crate::event::Message;
+use crate::log::{LogReader, OpenLog, Since};
+
+/// The messages of a log, from [`read_log`]; it keeps other processes out of the data directory meanwhile.
+#[derive(Debug)]
+pub struct PastMessages {
+    reader: LogReader,
+    next: u64,
+    batch: std::vec::IntoIter<Message>,
+    _data: DataDir,
+}
+
+/// Reads the log of the node in `data_dir`, which must not run. Blocks, as the iterator does.
+///
+/// # Errors
+/// [`LogError::InUse`] if it runs, [`LogError::NoLog`] if there is none.
+pub fn read_log(data_dir: &Path, since: Since) -> Result<PastMessages, LogError> {
+    if !data_dir.join("log").is_dir() {
+        return Err(LogError::NoLog);
+    }
+    let data = DataDir::open(Some(data_dir)).map_err(refused)?;
+    let (key, _) = data.identity().map_err(refused)?;
+    let log = OpenLog::open(&data.log_path(), &key, SystemTime::now())?;
+    let reader = log.reader.clone();
+    Ok(PastMessages { next: reader.start(since), reader, batch: Vec::new().into_iter(), _data: data })
+}
+
+fn refused(error: StartError) -> LogError {
+    match error {
+        StartError::InUse { path } => LogError::InUse { path },
+        error => LogError::Io(io::Error::other(error)),
+    }
+}
+
+impl Iterator for PastMessages {
+    type Item = io::Result<Message>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.batch.as_slice().is_empty() {
+            match self.reader.read(self.next) {
+                Ok(read) => self.batch = read.into_iter(),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let message = self.batch.next()?;
+        self.next = message.pos + 1;
+        Some(Ok(message))
+    }
+}
