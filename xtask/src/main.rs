@@ -29,7 +29,7 @@ cargo xtask TASK
   test-net [--nodes 5] [--seed N] [--keep-logs]
                                        a network of real `p2p` processes on loopback, driven through --json
   bench files [--size 1GiB] [--sources 1] [--runs 5] [--json]
-  bench gossip [--nodes 50] [--burst 5000] [--window 128] [--copies 1] [--runs 1] [--json]
+  bench gossip [--nodes 50 | --processes 20] [--burst 5000] [--window 128] [--copies 1] [--runs 1] [--json]
   bench startup [--runs 20] [--json]
   bench startup-probe                  one start, one JSON line, then waits for the end of standard input
   sim SCENARIO [--nodes N] [--seed S] [--seeds 1] [--messages M] [--size B] [--json] and more: docs/sim.md

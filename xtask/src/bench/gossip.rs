@@ -1,29 +1,31 @@
-//! N nodes in one process on loopback, one of which talks.
+//! N nodes on loopback, one of which talks: all in one process, or each in its own (`--processes`).
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use p2p_node::{Event, Node};
+use p2p_node::{Event, Node, NodeBuilder, Status};
 use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::bench::measure::{Board, Plan, drive};
+use crate::bench::processes;
 use crate::bench::stats::Spread;
 use crate::process;
 use crate::program;
 
 /// Links that a node must have before the network counts as formed (all others, where there are fewer).
-const FORMED: usize = 3;
-const FORM_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const FORMED: usize = 3;
+pub(crate) const FORM_LIMIT: Duration = Duration::from_secs(60);
 /// After that: what still goes on is not counted as the cost of messages.
-const SETTLE: Duration = Duration::from_secs(4);
+pub(crate) const SETTLE: Duration = Duration::from_secs(4);
 const KIB_PER_MIB: f64 = 1024.0;
 
 pub(crate) fn run(mut args: Args) -> Result<()> {
+    let processes: Option<usize> = args.value("--processes")?.map(|n| n.parse()).transpose()?;
     let plan = Plan {
-        nodes: args.parsed("--nodes", 50)?,
+        nodes: args.parsed("--nodes", processes.unwrap_or(50))?,
         burst: args.parsed("--burst", 5000)?,
         window: args.parsed("--window", 128)?,
     };
@@ -31,6 +33,7 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
     let runs: usize = args.parsed("--runs", 1)?;
     let as_json = args.flag("--json");
     args.finish()?;
+    ensure!(processes.is_none_or(|n| n == plan.nodes), "--processes says how many nodes there are");
     ensure!(
         plan.nodes >= 2 && plan.burst >= 1 && plan.window >= 1 && runs >= 1,
         "too small a network or burst"
@@ -38,7 +41,7 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
     program::kill_on_signal()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if runs == 1 {
-        let out = runtime.block_on(once(plan, copies))?;
+        let out = runtime.block_on(measure(plan, copies, processes))?;
         if !as_json {
             print_table(&out);
         }
@@ -48,7 +51,7 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
     }
     let mut all = Vec::new();
     for run in 0..runs {
-        let out = runtime.block_on(once(plan, copies))?;
+        let out = runtime.block_on(measure(plan, copies, processes))?;
         eprintln!("run {}: {out}", run + 1);
         all.push(out);
     }
@@ -58,6 +61,18 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
     }
     println!("{out}");
     Ok(())
+}
+
+async fn measure(plan: Plan, copies: bool, processes: Option<usize>) -> Result<Value> {
+    match processes {
+        None => once(plan, copies).await,
+        Some(_) => processes::once(plan, copies).await,
+    }
+}
+
+/// A node of the bench: on loopback, any port, nothing of the machine touched.
+pub(crate) fn local() -> NodeBuilder {
+    Node::builder().host(IpAddr::V4(Ipv4Addr::LOCALHOST)).port(0).file_port(0).upnp(false)
 }
 
 async fn once(plan: Plan, count_copies: bool) -> Result<Value> {
@@ -99,8 +114,7 @@ async fn form(plan: Plan, board: &Arc<Board>) -> Result<Vec<Node>> {
     let begin = Instant::now();
     let mut nodes: Vec<Node> = Vec::new();
     for _ in 0..plan.nodes {
-        let builder = Node::builder().host(IpAddr::V4(Ipv4Addr::LOCALHOST)).port(0).file_port(0).upnp(false);
-        let node = builder.start().await?;
+        let node = local().start().await?;
         let (mut events, board) = (node.events(), Arc::clone(board));
         tokio::spawn(async move {
             while let Some(event) = events.next().await {
@@ -137,10 +151,13 @@ async fn form(plan: Plan, board: &Arc<Board>) -> Result<Vec<Node>> {
 async fn received_copies(nodes: &[Node]) -> u64 {
     let mut sum = 0;
     for node in nodes {
-        let status = node.status().await;
-        sum += status.messages_in + status.refused.get("duplicates").copied().unwrap_or_default();
+        sum += copies_of(&node.status().await);
     }
     sum
+}
+
+pub(crate) fn copies_of(status: &Status) -> u64 {
+    status.messages_in + status.refused.get("duplicates").copied().unwrap_or_default()
 }
 
 /// Per key the median of several runs.
@@ -160,8 +177,9 @@ fn medians(all: &[Value]) -> Value {
 fn print_table(out: &Value) {
     let number = |key: &str| out[key].as_f64().unwrap_or(f64::NAN);
     println!(
-        "{} nodes in one process, {:.1} links each, formed in {:.2} s",
+        "{} nodes in {}, {:.1} links each, formed in {:.2} s",
         out["nodes"],
+        if out["processes"].is_null() { "one process" } else { "as many processes" },
         number("mean_neighbors"),
         number("form_s")
     );

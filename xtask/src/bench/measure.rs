@@ -9,8 +9,8 @@
 //!    what an application with feedback would do;
 //! 3. `flood`: the same as fast as the API accepts them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -47,6 +47,8 @@ pub(crate) struct Board {
     total: AtomicU64,
     last_us: AtomicU64,
     lagged: AtomicU64,
+    /// Processes besides this one whose CPU time counts.
+    others: Mutex<Vec<u32>>,
 }
 
 impl Board {
@@ -58,6 +60,7 @@ impl Board {
             total: AtomicU64::new(0),
             last_us: AtomicU64::new(0),
             lagged: AtomicU64::new(0),
+            others: Mutex::default(),
         })
     }
 
@@ -75,6 +78,17 @@ impl Board {
 
     pub(crate) fn lagged(&self, missed: u64) {
         self.lagged.fetch_add(missed, Relaxed);
+    }
+
+    /// From now on the CPU time of this process counts too.
+    pub(crate) fn counts_cpu_of(&self, pid: u32) {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner).push(pid);
+    }
+
+    fn cpu_s(&self) -> f64 {
+        let others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = std::iter::once(std::process::id()).chain(others.iter().copied());
+        all.filter_map(process::cpu_s).sum()
     }
 
     fn now_us(&self) -> u64 {
@@ -124,10 +138,6 @@ where
     out
 }
 
-fn cpu_s() -> f64 {
-    process::cpu_s(std::process::id()).unwrap_or_default()
-}
-
 async fn latency<P, C>(plan: Plan, board: &Board, publish: &mut P, copies: &mut C, out: &mut Value)
 where
     P: AsyncFnMut(Vec<u8>),
@@ -135,7 +145,7 @@ where
 {
     let others = plan.nodes - 1;
     let wanted = (SINGLE * others) as f64;
-    let (copies_before, cpu_before) = (copies().await, cpu_s());
+    let (copies_before, cpu_before) = (copies().await, board.cpu_s());
     let mut sent = Vec::with_capacity(SINGLE);
     let mut next = tokio::time::Instant::now();
     for number in 0..SINGLE {
@@ -155,7 +165,7 @@ where
     }
     out["lat_ratio"] = json!(got as f64 / wanted);
     out["lat_complete"] = json!(ms.len());
-    out["lat_cpu_s"] = json!(cpu_s() - cpu_before);
+    out["lat_cpu_s"] = json!(board.cpu_s() - cpu_before);
     if let (Some(before), Some(after)) = (copies_before, copies().await) {
         out["lat_copies"] = json!((after - before) as f64 / wanted);
     }
@@ -178,7 +188,7 @@ where
     let others = plan.nodes - 1;
     let wanted = (plan.burst * others) as u64;
     let delivered_before = board.total.load(Relaxed);
-    let (copies_before, cpu_before) = (copies().await, cpu_s());
+    let (copies_before, cpu_before) = (copies().await, board.cpu_s());
     let begin = board.now_us();
     // Everything below `low` is everywhere, or given up.
     let (mut low, mut gave_up) = (first, 0u32);
@@ -208,7 +218,7 @@ where
     put("accept_s", json!(accepted as f64 / 1e6));
     put("msgs_s", json!(plan.burst as f64 / wall));
     put("deliveries_s", json!(got as f64 / wall));
-    put("cpu_us_per_delivery", json!((cpu_s() - cpu_before) * 1e6 / got.max(1) as f64));
+    put("cpu_us_per_delivery", json!((board.cpu_s() - cpu_before) * 1e6 / got.max(1) as f64));
     put("gave_up", json!(gave_up));
     if let (Some(before), Some(after)) = (copies_before, copies().await) {
         put("copies", json!((after - before) as f64 / wanted as f64));

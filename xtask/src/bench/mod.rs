@@ -9,6 +9,8 @@ mod limits;
 #[cfg(feature = "bench")]
 mod measure;
 #[cfg(feature = "bench")]
+mod processes;
+#[cfg(feature = "bench")]
 mod startup;
 #[cfg(feature = "bench")]
 mod stats;
@@ -42,6 +44,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     match what.as_str() {
         "files" => files::run(args)?,
         "gossip" => gossip::run(args)?,
+        "gossip-node" => processes::node(args)?,
         "startup" => startup::run(args)?,
         "startup-probe" => startup::probe(args)?,
         _ => anyhow::bail!("bench what? files, gossip, startup or startup-probe"),
