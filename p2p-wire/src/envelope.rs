@@ -9,7 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    BadSignature, NodeId, SecretKey, domain,
+    BadSignature, NodeId, PublicKey, SecretKey, domain,
     limits::{MAX_BUNDLE_BYTES, MAX_ENVELOPE, MAX_PAYLOAD, MAX_SEALED_PAYLOAD, MAX_TOPIC},
     reader::Reader,
 };
@@ -151,8 +151,8 @@ impl Envelope {
         }
         let id = EnvelopeId::from_bytes(&reader.array().ok_or(EnvelopeError::Truncated)?)?;
         check_len(bytes.len(), id.count)?;
-        for seq in id.seqs() {
-            read_entry(&mut reader, seq)?;
+        for _ in id.seqs() {
+            RawEntry::read(&mut reader)?;
         }
         match reader.remaining() {
             SIGNATURE => Ok(Self { id, bytes }),
@@ -187,8 +187,20 @@ impl Envelope {
     ///
     /// [`BadSignature`] if the author did not make exactly these bytes.
     pub fn verify(&self) -> Result<(), BadSignature> {
+        self.verify_with(&self.id.author.public_key().ok_or(BadSignature)?)
+    }
+
+    /// [`Envelope::verify`] with the author's key made ready before.
+    ///
+    /// # Errors
+    ///
+    /// [`BadSignature`] as there, and if the key is another author's.
+    pub fn verify_with(&self, author: &PublicKey) -> Result<(), BadSignature> {
         let (signed, signature) = self.bytes.split_last_chunk::<SIGNATURE>().ok_or(BadSignature)?;
-        self.id.author.verify(domain::ENVELOPE, &[signed], signature)
+        if author.id() != self.id.author {
+            return Err(BadSignature);
+        }
+        author.verify(domain::ENVELOPE, &[signed], signature)
     }
 
     /// SHA-256 of all bytes, to tell two envelopes with one id apart: of a fork, every log keeps the lower digest.
@@ -218,21 +230,43 @@ impl Iterator for Entries<'_> {
     }
 }
 
+/// An entry as it lies in the envelope.
+struct RawEntry<'a> {
+    time_ms: u64,
+    recipient: Option<NodeId>,
+    topic: &'a str,
+    payload_len: usize,
+}
+
+impl<'a> RawEntry<'a> {
+    /// Reads up to the payload and checks that this is there; the reader then stands behind it.
+    fn read(reader: &mut Reader<'a>) -> Result<Self, EnvelopeError> {
+        let entry = Self::read_head(reader)?;
+        reader.slice(entry.payload_len).ok_or(EnvelopeError::Truncated)?;
+        Ok(entry)
+    }
+
+    fn read_head(reader: &mut Reader<'a>) -> Result<Self, EnvelopeError> {
+        const END: EnvelopeError = EnvelopeError::Truncated;
+        let time_ms = reader.u64().ok_or(END)?;
+        let recipient = match reader.u8().ok_or(END)? {
+            0 => None,
+            HAS_RECIPIENT => Some(NodeId::from_bytes(reader.array().ok_or(END)?)),
+            flags => return Err(EnvelopeError::Flags { flags }),
+        };
+        let topic_len = reader.u8().ok_or(END)?;
+        let topic = reader.slice(topic_len.into()).ok_or(END)?;
+        let topic = std::str::from_utf8(topic).map_err(|_| EnvelopeError::TopicNotUtf8)?;
+        let payload_len = usize::try_from(reader.u32().ok_or(END)?).unwrap_or(usize::MAX);
+        check_payload(payload_len, recipient.is_some())?;
+        Ok(Self { time_ms, recipient, topic, payload_len })
+    }
+}
+
 fn read_entry(reader: &mut Reader<'_>, seq: u64) -> Result<Entry, EnvelopeError> {
-    const END: EnvelopeError = EnvelopeError::Truncated;
-    let time_ms = reader.u64().ok_or(END)?;
-    let recipient = match reader.u8().ok_or(END)? {
-        0 => None,
-        HAS_RECIPIENT => Some(NodeId::from_bytes(reader.array().ok_or(END)?)),
-        flags => return Err(EnvelopeError::Flags { flags }),
-    };
-    let topic_len = reader.u8().ok_or(END)?;
-    let topic = reader.slice(topic_len.into()).ok_or(END)?;
-    let topic = std::str::from_utf8(topic).map_err(|_| EnvelopeError::TopicNotUtf8)?.to_owned();
-    let len = usize::try_from(reader.u32().ok_or(END)?).unwrap_or(usize::MAX);
-    check_payload(len, recipient.is_some())?;
-    let payload = reader.shared(len).ok_or(END)?;
-    Ok(Entry { seq, topic, time_ms, recipient, payload })
+    let RawEntry { time_ms, recipient, topic, payload_len } = RawEntry::read_head(reader)?;
+    let payload = reader.shared(payload_len).ok_or(EnvelopeError::Truncated)?;
+    Ok(Entry { seq, topic: topic.to_owned(), time_ms, recipient, payload })
 }
 
 fn check_payload(len: usize, sealed: bool) -> Result<(), EnvelopeError> {

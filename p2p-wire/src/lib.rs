@@ -22,7 +22,7 @@ pub use codec::FrameCodec;
 pub use envelope::{Entries, Entry, Envelope, EnvelopeError, EnvelopeId, NewEntry};
 pub use frame::{Frame, FrameBody, FrameError, encode_frame};
 pub use hello::{ALPN, FILES_ALPN, Hello, HelloError, LabelError, PROTOCOL_VERSION, check_agent, check_name};
-pub use identity::{BadSignature, NodeId, ParseIdError, SecretKey};
+pub use identity::{BadSignature, NodeId, ParseIdError, PublicKey, SecretKey};
 pub use limits::{
     MAX_AGENT, MAX_BUNDLE_BYTES, MAX_BUNDLE_ENTRIES, MAX_DEPTH, MAX_ENVELOPE, MAX_FILE_NAME,
     MAX_FRAME_CONTROL, MAX_FRAME_PAYLOAD, MAX_HELLO_RECORDS, MAX_KEY, MAX_MAP_ENTRIES, MAX_NAME, MAX_PAYLOAD,

@@ -69,6 +69,31 @@ fn an_r_of_small_order_is_refused() {
 }
 
 #[test]
+fn no_r_of_small_order_passes_for_any_key() {
+    // With the secret of a key that has a torsion part, each point of small order can be made to satisfy the equation.
+    let secret = ExpandedSecretKey::from(&[1; 32]);
+    let id =
+        NodeId::from_bytes((EdwardsPoint::mul_base(&secret.scalar) + EIGHT_TORSION[1]).compress().to_bytes());
+    let key = id.public_key().expect("a mixed key is not of small order");
+    assert_eq!(key.id(), id);
+    for point in EIGHT_TORSION {
+        let r = point.compress().to_bytes();
+        let signed = (0..=u8::MAX).map(|n| {
+            let s = challenge(&r, id.as_bytes(), &[n]) * secret.scalar;
+            (n, join(r, s.to_bytes()))
+        });
+        let valid: Vec<_> = signed.filter(|(n, signature)| lax(&id, &[*n], signature)).collect();
+        assert!(!valid.is_empty(), "one message in eight has such a signature");
+        for (n, signature) in valid {
+            assert_eq!(key.verify(DOMAIN, &[&[n]], &signature), Err(BadSignature), "{point:?}");
+            let strict = VerifyingKey::from_bytes(id.as_bytes()).unwrap();
+            let signed = [DOMAIN, &[n]].concat();
+            assert!(strict.verify_strict(&signed, &Signature::from_bytes(&signature)).is_err());
+        }
+    }
+}
+
+#[test]
 fn an_s_above_the_group_order_is_refused() {
     let key = SecretKey::from_bytes(&[1; 32]);
     let mut signature = key.sign(DOMAIN, &[b"m"]);
