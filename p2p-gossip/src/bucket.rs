@@ -45,6 +45,12 @@ impl Bucket {
         self.parts >= TOKEN
     }
 
+    /// Whether all of the burst is there.
+    pub(crate) fn is_full(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.parts >= i64::from(self.burst) * TOKEN
+    }
+
     /// Takes a token, there or not.
     pub(crate) fn spend(&mut self, now: Instant) {
         self.refill(now);

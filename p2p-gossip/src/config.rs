@@ -54,6 +54,10 @@ pub struct Config {
     /// counted. 3, as gossipsub's retransmissions.
     pub max_answers: u32,
 
+    /// Entries of one author that are pushed on per second, with as many at once; envelopes above are announced only, as
+    /// large ones are, and counted. `None`: no limit, the default.
+    pub author_entries_per_sec: Option<u32>,
+
     /// How long announcements wait for company, on average; each time a random part between a quarter and seven
     /// quarters of it. A lazy link then costs a small frame now and then and, mostly, one announcement per envelope
     /// instead of one each way: who is told meanwhile need not tell. It delays repair by as much. 300 ms: with 10
@@ -127,6 +131,7 @@ impl Default for Config {
             max_pulls: 64,
             pull_timeout: Duration::from_secs(3),
             max_answers: 3,
+            author_entries_per_sec: None,
             ihave_delay: Duration::from_millis(300),
             ihaves_sent_per_sec: 8,
             ihaves_per_sec: 10,

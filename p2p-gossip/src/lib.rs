@@ -48,6 +48,7 @@ mod message;
 mod missing;
 mod neighbor;
 mod order;
+mod pace;
 mod recent;
 mod restore;
 mod seen;

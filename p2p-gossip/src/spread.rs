@@ -26,7 +26,9 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         mut arrival: Arrival<P>,
         envelope: &Bytes,
     ) -> usize {
-        let small = envelope.len() <= self.config.eager_limit;
+        let within = self.pace.admits(now, &id);
+        self.stats.author_too_fast += u64::from(!within);
+        let small = within && envelope.len() <= self.config.eager_limit;
         self.tree.count(id);
         arrival.renew &= small;
         if arrival.renew && self.tree.allows_renewal(&self.config) {

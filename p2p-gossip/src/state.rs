@@ -17,6 +17,7 @@ use crate::message::{
 };
 use crate::missing::Missing;
 use crate::order::{Item, Order};
+use crate::pace::Pace;
 use crate::recent::{Arrival, Recent};
 use crate::seen::{Seen, Status};
 use crate::stats::Stats;
@@ -58,6 +59,7 @@ pub struct Gossip<P, A, R> {
     pub(crate) grafted_at: Option<Instant>,
     /// The rate of our announcements; there from the first one on.
     pub(crate) announcing: Option<Bucket>,
+    pub(crate) pace: Pace<A>,
     pub(crate) seen: Seen<A>,
     pub(crate) checks: Checks<P, A>,
     pub(crate) missing: Missing<P, A>,
@@ -85,6 +87,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             wait: Wait::new(config.graft_min, config.graft_max),
             grafted_at: None,
             announcing: None,
+            pace: Pace::new(config.author_entries_per_sec, config.max_authors),
             seen: Seen::new(me, config.max_authors, config.max_ranges, config.max_ranges_total),
             checks: Checks::new(),
             missing: Missing::new(config.max_announced, config.max_pulls),

@@ -23,6 +23,8 @@ pub struct Stats {
     pub announced_instead: u64,
     /// Envelopes that were forgotten before they were announced, because more came than can be announced.
     pub announcements_lost: u64,
+    /// Not pushed on but announced, because their author sends more than its rate.
+    pub author_too_fast: u64,
     /// GRAFTs sent that change the tree.
     pub grafts_sent: u64,
     /// PRUNEs sent.

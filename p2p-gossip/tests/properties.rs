@@ -101,6 +101,7 @@ fn tight() -> Config {
         max_ids: 4,
         max_announced: 5,
         max_pulls: 2,
+        author_entries_per_sec: Some(20),
         log_age: ms(5_000),
         log_bytes: 1_000,
         log_messages: 6,
@@ -115,7 +116,7 @@ fn tight() -> Config {
 fn any_config() -> impl Strategy<Value = Config> {
     let number = || prop_oneof![Just(0_usize), Just(1), Just(3), Just(usize::MAX / 4)];
     let time = || prop_oneof![Just(ms(0)), Just(ms(100)), Just(Duration::MAX)];
-    let numbers = proptest::collection::vec(number(), 25);
+    let numbers = proptest::collection::vec(number(), 26);
     (numbers, time(), time(), time()).prop_map(|(numbers, pull_timeout, log_age, hold_time)| {
         let mut numbers = numbers.into_iter();
         let mut next = || numbers.next().unwrap_or(1);
@@ -134,6 +135,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             max_ids: next(),
             max_announced: next(),
             max_pulls: next(),
+            author_entries_per_sec: Some(small(next())),
             ihave_delay: pull_timeout,
             ihaves_sent_per_sec: small(next()),
             ihaves_per_sec: small(next()),

@@ -111,6 +111,19 @@ impl Default for Config {
 }
 
 impl Config {
+    /// For a network of strangers: as the default, but with a quarter of its rates per link, and at most 100 messages per
+    /// second of one author.
+    #[must_use]
+    pub fn open() -> Self {
+        let limits = Limits {
+            link_bytes_per_sec: 16 << 20,
+            link_frames_per_sec: 5_000,
+            author_entries_per_sec: Some(100),
+            ..Limits::default()
+        };
+        Self { limits, ..Self::default() }
+    }
+
     /// Checks what a caller may get wrong.
     ///
     /// # Errors
@@ -122,6 +135,12 @@ impl Config {
         p2p_wire::check_agent(&self.agent).map_err(|e| StartError::Config(format!("agent: {e}")))?;
         if let Some(topics) = &self.topics {
             check_topics(topics).map_err(|e| StartError::Config(format!("topics: {e}")))?;
+        }
+        let (total, least) = (self.limits.queue_bytes_total, p2p_wire::MAX_FRAME_PAYLOAD + 4);
+        if total < least {
+            return Err(StartError::Config(format!(
+                "queue_bytes_total is {total} bytes; one message takes up to {least}"
+            )));
         }
         if self.port != 0 && self.port == self.file_port {
             return Err(StartError::Config(format!(
@@ -149,12 +168,28 @@ pub struct Limits {
     pub dial_timeout: Duration,
     /// A frame must be complete this long after its first byte. Default 30 s.
     pub frame_timeout: Duration,
-    /// Bytes queued towards one link. What does not fit of gossip is announced instead of sent; control
-    /// frames that do not fit close the link. Default 2 MiB.
+    /// Bytes of messages queued towards one link, authors served in turn. What does not fit is announced instead of sent
+    /// (counted as `announced_instead`), that of the author who takes most first. Control frames have 512 KiB of their
+    /// own; a link where those do not fit is closed. Default 2 MiB.
     pub queue_bytes: usize,
+    /// Bytes in the queues of all links together, both directions. When they are taken no link is read, and messages are
+    /// announced instead of sent. Default 256 MiB.
+    pub queue_bytes_total: usize,
+    /// Bytes read from one link per second, with a quarter of a second's worth at once; what is above waits unread in the
+    /// socket, so that its sender is slowed down. Default 64 MiB, a good part of what one core decrypts; [`Config::open`]:
+    /// 16 MiB.
+    pub link_bytes_per_sec: u32,
+    /// Frames, of messages and anything else, read from one link per second; the same holds. Default 20,000, as many
+    /// signatures as one core checks in a second; [`Config::open`]: 5,000.
+    pub link_frames_per_sec: u32,
+    /// Messages of one author that are passed on by pushing, per second, with as many at once; what is above is announced
+    /// only and asked for at that rate, so that others behind the same node do not wait. Default: no limit;
+    /// [`Config::open`]: 100.
+    pub author_entries_per_sec: Option<u32>,
     /// A link whose queue makes no progress for this long is closed. Default 10 s.
     pub stalled_link: Duration,
-    /// Bytes read from one link and not yet handled. Default 2 MiB: the link is not read beyond.
+    /// Bytes read from one link and not yet handled; the link is not read beyond. Default 512 KiB: with a frame that
+    /// is still coming in (at most 1.1 MiB) and what is queued towards the peer, it costs at most 4 MiB.
     pub inbox_bytes: usize,
     /// File uploads at once; further ones are told to come back. Default 16.
     pub uploads: usize,
@@ -176,8 +211,12 @@ impl Default for Limits {
             dial_timeout: Duration::from_secs(5),
             frame_timeout: Duration::from_secs(30),
             queue_bytes: 2 << 20,
+            queue_bytes_total: 256 << 20,
+            link_bytes_per_sec: 64 << 20,
+            link_frames_per_sec: 20_000,
+            author_entries_per_sec: None,
             stalled_link: Duration::from_secs(10),
-            inbox_bytes: 2 << 20,
+            inbox_bytes: 512 << 10,
             uploads: 16,
             max_peers: 4096,
             find_timeout: Duration::from_secs(15),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use p2p_peers::{DialFailure, Target};
-use p2p_wire::{FrameCodec, NodeId, READ_STEP, encode_frame};
+use p2p_wire::{FrameCodec, NodeId, encode_frame};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -192,7 +192,7 @@ async fn greet(
 ) -> Result<Connected, Failed> {
     let Secured { mut stream, peer, .. } = secured;
     let mut codec = FrameCodec::<Packet>::default();
-    let mut buffer = BytesMut::with_capacity(READ_STEP);
+    let mut buffer = BytesMut::with_capacity(link::READ_BYTES);
     let not_p2p =
         |detail: String| Failed::new(ConnectError::Protocol { addr, detail }, DialFailure::Protocol);
     let deadline = Instant::now() + shared.config.limits.handshake_timeout;

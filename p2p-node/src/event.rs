@@ -213,6 +213,21 @@ struct Ring {
     waiting: Vec<Waker>,
 }
 
+impl Ring {
+    fn push(&mut self, event: Event) {
+        self.bytes += event.payload_len();
+        if let Event::Message(message) = &event {
+            self.next_pos = message.pos + 1;
+        }
+        self.events.push_back(event);
+        while self.events.len() > MAX_EVENTS || (self.bytes > MAX_EVENT_BYTES && self.events.len() > 1) {
+            let oldest = self.events.pop_front().map_or(0, |e| e.payload_len());
+            self.bytes -= oldest;
+            self.base += 1;
+        }
+    }
+}
+
 /// One writer, any number of readers; a bounded ring that never makes the writer wait.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EventHub {
@@ -221,17 +236,17 @@ pub(crate) struct EventHub {
 
 impl EventHub {
     pub(crate) fn publish(&self, event: Event) {
+        self.publish_all([event]);
+    }
+
+    /// Several at once: readers are woken once, and see them together.
+    pub(crate) fn publish_all(&self, events: impl IntoIterator<Item = Event>) {
+        let mut events = events.into_iter().peekable();
+        if events.peek().is_none() {
+            return;
+        }
         let mut ring = lock(&self.ring);
-        ring.bytes += event.payload_len();
-        if let Event::Message(message) = &event {
-            ring.next_pos = message.pos + 1;
-        }
-        ring.events.push_back(event);
-        while ring.events.len() > MAX_EVENTS || (ring.bytes > MAX_EVENT_BYTES && ring.events.len() > 1) {
-            let oldest = ring.events.pop_front().map_or(0, |e| e.payload_len());
-            ring.bytes -= oldest;
-            ring.base += 1;
-        }
+        events.for_each(|event| ring.push(event));
         wake(ring);
     }
 

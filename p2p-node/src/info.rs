@@ -145,6 +145,8 @@ pub struct Status {
     pub log_messages: u64,
     /// Their bytes.
     pub log_bytes: u64,
+    /// Bytes in the queues of all links, both directions.
+    pub queued_bytes: u64,
     /// The router: `off`, `searching`, `no router`, `mapped …`.
     pub upnp: String,
 }

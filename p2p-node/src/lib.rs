@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod backlog;
+mod budget;
 mod builder;
 mod claims;
 mod command;
@@ -14,6 +16,7 @@ mod fetch;
 mod ihave;
 mod info;
 mod join;
+mod keys;
 mod link;
 mod listen;
 mod log;
@@ -23,6 +26,7 @@ mod own;
 mod packet;
 mod past;
 mod query;
+mod rate;
 mod resume;
 mod sequence;
 mod shared;

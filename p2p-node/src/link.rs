@@ -2,22 +2,33 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use p2p_wire::{Frame, FrameCodec, FrameError, Hello, NodeId, PeerRecord, READ_STEP};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::codec::Decoder;
 
+use crate::budget::Charge;
 use crate::command::Admitted;
+use crate::config::Limits;
 use crate::outbox::Outbox;
 use crate::packet::{ByeReason, Packet};
+use crate::rate::Rate;
 use crate::shared::Shared;
 
 /// Frames handed over at once, in bytes.
 const BATCH_BYTES: usize = 256 * 1024;
+/// Room to read into, one TLS record's worth; a larger frame makes its own as it comes in.
+pub(crate) const READ_BYTES: usize = 16 * 1024;
+/// What a writer keeps of the memory in which it joins frames.
+const KEPT_BYTES: usize = 4 * 1024;
+/// Decoding and checking for one link before others on the same thread have their turn. Whoever makes more work than
+/// that at once is then not read for as long as it took: at most half of a core is spent on one neighbour.
+const WORK: Duration = Duration::from_millis(1);
 /// How long a closing link may take to write what it still holds.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -55,44 +66,33 @@ pub(crate) enum Closed {
 /// What a link task tells the driver.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
-    /// Bytes of the permit are freed when the batch has been handled.
-    Batch {
-        link: LinkId,
-        peer: NodeId,
-        batch: Vec<Inbound>,
-        permit: OwnedSemaphorePermit,
-    },
-    Closed {
-        link: LinkId,
-        peer: NodeId,
-        cause: Closed,
-    },
+    Batch { link: LinkId, peer: NodeId, batch: Vec<Inbound>, taken: Taken },
+    Closed { link: LinkId, peer: NodeId, cause: Closed },
+}
+
+/// What a batch takes of its link's inbox and of the node's queues, until it has been handled.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    _inbox: OwnedSemaphorePermit,
+    _total: Charge,
 }
 
 /// The parts of a link that its two halves share.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct LinkParts {
     pub(crate) id: LinkId,
     pub(crate) peer: NodeId,
     pub(crate) outbox: Arc<Outbox>,
-    pub(crate) events: mpsc::Sender<LinkEvent>,
-    pub(crate) inbox_bytes: usize,
-    pub(crate) frame_timeout: Duration,
-    pub(crate) stalled: Duration,
+    shared: Arc<Shared>,
 }
 
 impl LinkParts {
-    pub(crate) fn new(shared: &Shared, peer: NodeId, admitted: Admitted) -> Self {
-        let limits = &shared.config.limits;
-        Self {
-            id: admitted.link,
-            peer,
-            outbox: admitted.outbox,
-            events: shared.link_events.clone(),
-            inbox_bytes: limits.inbox_bytes,
-            frame_timeout: limits.frame_timeout,
-            stalled: limits.stalled_link,
-        }
+    pub(crate) fn new(shared: &Arc<Shared>, peer: NodeId, admitted: Admitted) -> Self {
+        Self { id: admitted.link, peer, outbox: admitted.outbox, shared: Arc::clone(shared) }
+    }
+
+    fn limits(&self) -> &Limits {
+        &self.shared.config.limits
     }
 }
 
@@ -126,8 +126,8 @@ where
         // Closing a socket with unread bytes resets it, and the reset may overtake our last frames.
         timeout(FLUSH, drain(&mut reader)).await.ok();
     }
-    let LinkParts { id, peer, events, .. } = parts;
-    events.send(LinkEvent::Closed { link: id, peer, cause }).await.ok();
+    let LinkParts { id, peer, shared, .. } = parts;
+    shared.link_events.send(LinkEvent::Closed { link: id, peer, cause }).await.ok();
 }
 
 async fn read_frames<R>(
@@ -139,37 +139,51 @@ async fn read_frames<R>(
 where
     R: AsyncRead + Unpin,
 {
-    let inbox = Arc::new(Semaphore::new(parts.inbox_bytes));
+    let limits = parts.limits();
+    let inbox = Arc::new(Semaphore::new(limits.inbox_bytes));
+    let mut rate = Rate::new(Instant::now(), limits.link_bytes_per_sec, limits.link_frames_per_sec);
     let mut frame_began: Option<Instant> = None;
     loop {
+        let began = Instant::now();
         let (batch, bytes) = match decode_batch(&mut codec, &mut buffer) {
             Ok(decoded) => decoded,
             Err(cause) => return cause,
         };
         if !batch.is_empty() {
             frame_began = None;
+            let now = Instant::now();
+            let mut pause = rate.spend(now, bytes, batch.len());
+            parts.shared.too_fast.fetch_add(u64::from(pause.is_some()), Ordering::Relaxed);
+            let worked = now.duration_since(began);
+            if worked > WORK {
+                pause = pause.max(Some(now + worked));
+            }
             // A batch larger than the whole inbox would wait for ever: it then takes all of it.
-            let weight = u32::try_from(bytes.min(parts.inbox_bytes)).unwrap_or(u32::MAX);
-            let Ok(permit) = Arc::clone(&inbox).acquire_many_owned(weight).await else {
+            let weight = u32::try_from(bytes.min(limits.inbox_bytes)).unwrap_or(u32::MAX);
+            let Ok(inbox) = Arc::clone(&inbox).acquire_many_owned(weight).await else {
                 return Closed::Local;
             };
-            let event = LinkEvent::Batch { link: parts.id, peer: parts.peer, batch, permit };
-            if parts.events.send(event).await.is_err() {
+            let taken = Taken { _inbox: inbox, _total: parts.shared.budget.charge(bytes).await };
+            let event = LinkEvent::Batch { link: parts.id, peer: parts.peer, batch, taken };
+            if parts.shared.link_events.send(event).await.is_err() {
                 return Closed::Local;
+            }
+            if let Some(until) = pause {
+                tokio::time::sleep_until(until).await;
             }
             continue;
         }
-        if buffer.capacity() - buffer.len() < READ_STEP / 4 {
-            buffer.reserve(READ_STEP);
+        if buffer.capacity() - buffer.len() < READ_BYTES / 4 {
+            buffer.reserve(READ_BYTES);
         }
         let read = if buffer.is_empty() {
             reader.read_buf(&mut buffer).await
         } else {
             let began = *frame_began.get_or_insert_with(Instant::now);
-            match timeout_at(began + parts.frame_timeout, reader.read_buf(&mut buffer)).await {
+            match timeout_at(began + limits.frame_timeout, reader.read_buf(&mut buffer)).await {
                 Ok(read) => read,
                 Err(_) => {
-                    let limit = parts.frame_timeout.as_secs();
+                    let limit = limits.frame_timeout.as_secs();
                     return Closed::Protocol(format!("a frame was not complete after {limit} s"));
                 }
             }
@@ -191,8 +205,9 @@ fn decode_batch(
     codec: &mut FrameCodec<Packet>,
     buffer: &mut BytesMut,
 ) -> Result<(Vec<Inbound>, usize), Closed> {
+    let began = Instant::now();
     let (mut batch, mut bytes) = (Vec::new(), 0);
-    while bytes < BATCH_BYTES {
+    while bytes < BATCH_BYTES && began.elapsed() < WORK {
         match codec.decode(buffer) {
             Ok(None) => break,
             Ok(Some(Frame::Unknown { len, .. })) => {
@@ -251,24 +266,48 @@ async fn write_frames<W>(writer: &mut W, parts: &LinkParts) -> Closed
 where
     W: AsyncWrite + Unpin,
 {
-    let mut batch = Vec::new();
+    let stalled = parts.limits().stalled_link;
+    let (mut batch, mut joined) = (Vec::new(), Vec::new());
     while parts.outbox.next_batch(&mut batch).await {
+        // Small frames share TLS records and system calls; a large one is worth its own and is not copied.
         for frame in batch.drain(..) {
-            for chunk in frame.chunks(READ_STEP) {
-                match timeout(parts.stalled, writer.write_all(chunk)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(e)) => return Closed::Io(e.to_string()),
-                    Err(_) => return Closed::Stalled(parts.stalled.as_secs()),
+            if joined.len() + frame.len() <= READ_STEP {
+                joined.extend_from_slice(&frame);
+                continue;
+            }
+            for bytes in [std::mem::take(&mut joined).as_slice(), &frame] {
+                if let Err(cause) = write_bytes(writer, bytes, stalled).await {
+                    return cause;
                 }
             }
         }
-        match timeout(parts.stalled, writer.flush()).await {
+        if let Err(cause) = write_bytes(writer, &joined, stalled).await {
+            return cause;
+        }
+        joined.clear();
+        joined.shrink_to(KEPT_BYTES);
+        match timeout(stalled, writer.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => return Closed::Io(e.to_string()),
-            Err(_) => return Closed::Stalled(parts.stalled.as_secs()),
+            Err(_) => return Closed::Stalled(stalled.as_secs()),
         }
     }
     Closed::Local
+}
+
+/// Writes all, as long as some of it goes within `stalled`.
+async fn write_bytes<W>(writer: &mut W, bytes: &[u8], stalled: Duration) -> Result<(), Closed>
+where
+    W: AsyncWrite + Unpin,
+{
+    for chunk in bytes.chunks(READ_STEP) {
+        match timeout(stalled, writer.write_all(chunk)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => return Err(Closed::Io(e.to_string())),
+            Err(_) => return Err(Closed::Stalled(stalled.as_secs())),
+        }
+    }
+    Ok(())
 }
 
 async fn drain<R: AsyncRead + Unpin>(reader: &mut R) {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use p2p_wire::{FrameCodec, READ_STEP, encode_frame};
+use p2p_wire::{FrameCodec, encode_frame};
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -109,7 +109,7 @@ async fn handshake(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, number
             Protocol::Node => {
                 let Secured { mut stream, peer, protocol } = secured;
                 let mut codec = FrameCodec::<Packet>::default();
-                let mut buffer = BytesMut::with_capacity(READ_STEP);
+                let mut buffer = BytesMut::with_capacity(link::READ_BYTES);
                 let first = link::read_first(&mut stream, &mut codec, &mut buffer)
                     .await
                     .map_err(|e| e.to_string())?;

@@ -1,36 +1,32 @@
-//! What waits to be written to one link: bounded in bytes, control before gossip.
+//! What waits to be written to one link: bounded in bytes, control before messages.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2p_wire::MAX_FRAME_PAYLOAD;
+use p2p_wire::{EnvelopeId, MAX_FRAME_PAYLOAD};
 use tokio::sync::Notify;
+
+use crate::backlog::{Backlog, Item};
+use crate::budget::Budget;
 
 /// Handed to the writer at once: enough to fill four TLS records, little enough that a control frame
 /// never waits long behind gossip.
 const BATCH_BYTES: usize = 64 * 1024;
 /// Bytes of control frames that may wait. A link that lets this much pile up is not read by the other
 /// side and is closed.
-const CONTROL_BYTES: usize = 1 << 20;
+const CONTROL_BYTES: usize = 512 << 10;
 
 /// Bytes of the length in front of a frame.
 const PREFIX: usize = 4;
-
-/// Which queue a frame belongs to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
-    /// Handshake, liveness, announcements, questions.
-    Control,
-    /// Messages.
-    Gossip,
-}
 
 /// The frame does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
 
+/// Frames in the order they came.
 #[derive(Debug, Default)]
 struct Queue {
     frames: VecDeque<Bytes>,
@@ -38,9 +34,8 @@ struct Queue {
 }
 
 impl Queue {
-    fn push(&mut self, frame: Bytes, limit: usize) -> Result<(), Full> {
-        // One frame always fits into an empty queue, however small the limit.
-        if !self.frames.is_empty() && self.bytes + frame.len() > limit {
+    fn push(&mut self, frame: Bytes) -> Result<(), Full> {
+        if self.bytes + frame.len() > CONTROL_BYTES {
             return Err(Full);
         }
         self.bytes += frame.len();
@@ -57,11 +52,12 @@ impl Queue {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Handshake, liveness, announcements, questions.
     control: Queue,
-    gossip: Queue,
+    messages: Backlog,
     /// Somebody waits for room: ring when there is some.
     wanted: bool,
-    /// When the writer took something last while the gossip queue was more than half full.
+    /// When the writer took something last while the queue of messages was more than half full.
     moved: Option<Instant>,
     /// Written after everything else: the other side stops reading at a goodbye.
     last: Option<Bytes>,
@@ -73,54 +69,89 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Outbox {
     state: Mutex<State>,
+    /// Something was queued of which the writer was not told yet.
+    unrung: AtomicBool,
     filled: Notify,
-    /// Rung when the gossip queue falls to half of its limit, and when there is room that was waited for.
+    /// Rung when the queue of messages falls to half of its limit, and when there is room that was waited for.
     drained: Arc<Notify>,
-    gossip_limit: usize,
+    budget: Arc<Budget>,
+    limit: usize,
 }
 
 impl Outbox {
-    pub(crate) fn new(gossip_limit: usize, drained: Arc<Notify>) -> Self {
-        Self { state: Mutex::default(), filled: Notify::new(), drained, gossip_limit }
+    /// `limit`: bytes of messages; what is queued is charged to `budget` as well.
+    pub(crate) fn new(limit: usize, budget: Arc<Budget>, drained: Arc<Notify>) -> Self {
+        let (state, unrung, filled) = (Mutex::default(), AtomicBool::new(false), Notify::new());
+        Self { state, unrung, filled, drained, budget, limit }
     }
 
-    /// Queues a frame. After [`Outbox::close`] frames are taken and go nowhere: the link is on its way out.
-    pub(crate) fn push(&self, class: Class, frame: Bytes) -> Result<(), Full> {
+    /// Queues a frame that must not be lost; the writer is told by [`Outbox::ring`]. After [`Outbox::close`] frames are
+    /// taken and go nowhere: the link is on its way out.
+    pub(crate) fn push_control(&self, frame: Bytes) -> Result<(), Full> {
         let mut state = self.lock();
         if state.closed {
             return Ok(());
         }
-        match class {
-            Class::Control => state.control.push(frame, CONTROL_BYTES)?,
-            Class::Gossip => {
-                state.gossip.push(frame, self.gossip_limit)?;
-                if state.gossip.bytes > self.gossip_limit / 2 {
-                    state.moved.get_or_insert_with(Instant::now);
-                }
-            }
-        }
+        let len = frame.len();
+        state.control.push(frame)?;
+        self.budget.take(len);
         drop(state);
-        self.filled.notify_one();
+        self.unrung.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// More than half of the gossip queue is taken, and the writer has taken something within `stuck`.
+    /// Queues a message. Returns those that are not queued, or no longer: this one, or newer ones of an author that
+    /// takes more of the queue.
+    pub(crate) fn push_message(&self, id: EnvelopeId, hops: u16, frame: Bytes) -> Vec<Item> {
+        let (mut displaced, len) = (Vec::new(), frame.len());
+        let item = Item { id, hops, frame };
+        let mut state = self.lock();
+        if state.closed {
+            return displaced;
+        }
+        if !self.budget.try_take(len) {
+            displaced.push(item);
+            return displaced;
+        }
+        state.messages.push(item, self.limit, &mut displaced);
+        if state.messages.bytes() > self.limit / 2 {
+            state.moved.get_or_insert_with(Instant::now);
+        }
+        drop(state);
+        let given: usize = displaced.iter().map(|item| item.frame.len()).sum();
+        if given > 0 {
+            self.budget.give(given);
+        }
+        self.unrung.store(true, Ordering::Release);
+        displaced
+    }
+
+    /// Tells the writer of what was queued since the last time: once for all of it, so that frames that come together
+    /// leave together.
+    pub(crate) fn ring(&self) {
+        if self.unrung.load(Ordering::Relaxed) && self.unrung.swap(false, Ordering::AcqRel) {
+            self.filled.notify_one();
+        }
+    }
+
+    /// More than half of the queue of messages is taken, and the writer has taken something within `stuck`.
     pub(crate) fn is_full_but_moving(&self, stuck: Duration) -> bool {
         let state = self.lock();
         !state.closed && state.moved.is_some_and(|at| at.elapsed() < stuck)
     }
 
-    /// Whether any gossip frame fits. If not, `drained` is rung once one does.
+    /// Whether any message fits. If not, `drained` is rung once one fits into this queue; who waits for the budget asks
+    /// again when something happens, at the latest when the links that take it all are closed.
     pub(crate) fn has_room(&self) -> bool {
         let mut state = self.lock();
         state.wanted = !self.fits(&state);
-        !state.wanted
+        !state.wanted && (state.closed || self.budget.has(MAX_FRAME_PAYLOAD + PREFIX))
     }
 
     fn fits(&self, state: &State) -> bool {
         state.closed
-            || state.gossip.frames.is_empty()
-            || state.gossip.bytes + MAX_FRAME_PAYLOAD + PREFIX <= self.gossip_limit
+            || state.messages.is_empty()
+            || state.messages.bytes() + MAX_FRAME_PAYLOAD + PREFIX <= self.limit
     }
 
     /// Takes no more frames; what is queued is still written.
@@ -149,7 +180,7 @@ impl Outbox {
                 let mut state = self.lock();
                 let mut taken = 0;
                 while taken < BATCH_BYTES
-                    && let Some(frame) = state.control.pop().or_else(|| state.gossip.pop())
+                    && let Some(frame) = state.control.pop().or_else(|| state.messages.pop())
                 {
                     taken += frame.len();
                     batch.push(frame);
@@ -159,8 +190,9 @@ impl Outbox {
                     self.drained.notify_one();
                 }
                 if taken > 0 {
+                    self.budget.give(taken);
                     if state.moved.is_some() {
-                        state.moved = (state.gossip.bytes > self.gossip_limit / 2).then(Instant::now);
+                        state.moved = (state.messages.bytes() > self.limit / 2).then(Instant::now);
                         if state.moved.is_none() {
                             self.drained.notify_one();
                         }
@@ -184,6 +216,13 @@ impl Outbox {
     }
 }
 
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.budget.give(state.control.bytes + state.messages.bytes());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,29 +231,52 @@ mod tests {
         Bytes::from(vec![byte; len])
     }
 
+    fn outbox(limit: usize) -> Outbox {
+        Outbox::new(limit, Arc::new(Budget::new(1 << 30)), Arc::default())
+    }
+
+    fn push(outbox: &Outbox, byte: u8, len: usize) -> usize {
+        let author = p2p_wire::NodeId::from_bytes([byte; 32]);
+        outbox.push_message(EnvelopeId { author, run: 0, first: 0, count: 1 }, 1, frame(byte, len)).len()
+    }
+
     #[tokio::test]
-    async fn control_goes_before_gossip() {
-        let outbox = Outbox::new(1000, Arc::default());
-        outbox.push(Class::Gossip, frame(1, 10)).unwrap();
-        outbox.push(Class::Control, frame(2, 10)).unwrap();
+    async fn control_goes_before_messages() {
+        let outbox = outbox(1000);
+        assert_eq!(push(&outbox, 1, 10), 0);
+        outbox.push_control(frame(2, 10)).unwrap();
         let mut batch = Vec::new();
         assert!(outbox.next_batch(&mut batch).await);
         assert_eq!(batch.iter().map(|f| f[0]).collect::<Vec<_>>(), [2, 1]);
     }
 
     #[test]
-    fn gossip_that_does_not_fit_is_refused_and_control_is_not() {
-        let outbox = Outbox::new(1000, Arc::default());
-        outbox.push(Class::Gossip, frame(1, 5000)).unwrap();
-        assert_eq!(outbox.push(Class::Gossip, frame(1, 1)), Err(Full));
-        assert_eq!(outbox.push(Class::Control, frame(1, 1)), Ok(()));
+    fn messages_that_do_not_fit_come_back_and_control_fits_still() {
+        let outbox = outbox(1000);
+        assert_eq!(push(&outbox, 1, 5000), 0);
+        assert_eq!(push(&outbox, 1, 1), 1);
+        assert_eq!(outbox.push_control(frame(1, 1)), Ok(()));
+        assert_eq!(outbox.push_control(frame(1, CONTROL_BYTES)), Err(Full));
+    }
+
+    #[tokio::test]
+    async fn all_links_share_a_budget_and_give_back_what_leaves() {
+        let budget = Arc::new(Budget::new(100));
+        let [a, b] = [1, 2].map(|_| Outbox::new(1000, Arc::clone(&budget), Arc::default()));
+        assert_eq!((push(&a, 1, 60), push(&b, 1, 60), budget.used()), (0, 1, 60));
+        b.push_control(frame(2, 60)).unwrap();
+        assert_eq!(budget.used(), 120, "control is not refused");
+        a.next_batch(&mut Vec::new()).await;
+        assert_eq!((push(&b, 1, 40), budget.used()), (0, 100));
+        drop(b);
+        assert_eq!(budget.used(), 0);
     }
 
     #[tokio::test]
     async fn a_goodbye_goes_last() {
-        let outbox = Outbox::new(1000, Arc::default());
-        outbox.push(Class::Gossip, frame(1, 10)).unwrap();
-        outbox.push(Class::Control, frame(2, 10)).unwrap();
+        let outbox = outbox(1000);
+        push(&outbox, 1, 10);
+        outbox.push_control(frame(2, 10)).unwrap();
         outbox.close_with(frame(3, 10));
         let (mut batch, mut order) = (Vec::new(), Vec::new());
         while outbox.next_batch(&mut batch).await {
@@ -226,9 +288,10 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_room_is_told() {
         let drained = Arc::new(Notify::new());
-        let outbox = Outbox::new(MAX_FRAME_PAYLOAD + 1000, Arc::clone(&drained));
+        let budget = Arc::new(Budget::new(1 << 30));
+        let outbox = Outbox::new(MAX_FRAME_PAYLOAD + 1000, budget, Arc::clone(&drained));
         assert!(outbox.has_room());
-        outbox.push(Class::Gossip, frame(1, 1001)).unwrap();
+        push(&outbox, 1, 1001);
         assert!(!outbox.has_room());
         outbox.next_batch(&mut Vec::new()).await;
         drained.notified().await;
@@ -237,8 +300,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_queued_at_close_is_still_written() {
-        let outbox = Outbox::new(1000, Arc::default());
-        outbox.push(Class::Gossip, frame(1, 10)).unwrap();
+        let outbox = outbox(1000);
+        push(&outbox, 1, 10);
         outbox.close();
         let mut batch = Vec::new();
         assert!(outbox.next_batch(&mut batch).await);

@@ -17,6 +17,8 @@ use crate::query::{Answer, Query};
 pub(crate) const MAX_RECORDS: usize = 64;
 /// IWANT: ids in one list; a longer one is refused. As many pulls may be open at one neighbour.
 pub(crate) const MAX_IWANT: usize = 64;
+/// Envelopes up to this size are copied out of the read buffer, whose parts are of 16 KiB at least.
+const COPIED: usize = 16 * 1024;
 /// Of the hops of a push, the bit that says that it makes the tree anew.
 const RENEW: u16 = 1 << 15;
 
@@ -214,7 +216,12 @@ impl FrameBody for Packet {
                 let (hops, renew) = (hops & !RENEW, hops & RENEW != 0);
                 let age = Duration::from_millis(u64::from(body.get_u32()));
                 let envelope = Envelope::decode(body).map_err(|_| DecodeError::Layout("not an envelope"))?;
-                Self::Push { id: envelope.id(), hops, renew, age, envelope: envelope.bytes().clone() }
+                // Kept for hours, so a small one must not keep the whole read buffer with it.
+                let bytes = match envelope.bytes() {
+                    bytes if bytes.len() <= COPIED => Bytes::copy_from_slice(bytes),
+                    bytes => bytes.clone(),
+                };
+                Self::Push { id: envelope.id(), hops, renew, age, envelope: bytes }
             }
             kind::IHAVE => Self::IHave(ihave::decode(body)?),
             kind::IWANT => {

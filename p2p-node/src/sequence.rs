@@ -28,9 +28,14 @@ impl Sequence {
         self.run
     }
 
+    /// Whether [`Sequence::take`] would give one.
+    pub(crate) const fn has_next(&self) -> bool {
+        self.next < self.reserved
+    }
+
     /// The next number, unless it has to be reserved first.
     pub(crate) const fn take(&mut self) -> Option<u64> {
-        if self.next >= self.reserved {
+        if !self.has_next() {
             return None;
         }
         self.next += 1;

@@ -13,6 +13,7 @@ use tokio::task::AbortHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::budget::Budget;
 use crate::command::Command;
 use crate::config::Config;
 use crate::data::DataDir;
@@ -39,6 +40,10 @@ pub(crate) struct Shared {
     /// To the driver.
     pub(crate) commands: mpsc::Sender<Command>,
     pub(crate) link_events: mpsc::Sender<LinkEvent>,
+    /// What the queues of all links take together.
+    pub(crate) budget: Arc<Budget>,
+    /// Times that a link was not read because it brings more than its rate.
+    pub(crate) too_fast: AtomicU64,
     /// Rung when an outbox that was busy has room again.
     pub(crate) drained: Arc<Notify>,
     /// Own messages on their way to the driver.

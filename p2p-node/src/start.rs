@@ -20,6 +20,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::budget::Budget;
 use crate::command::Command;
 use crate::config::{Config, LogMode};
 use crate::convert;
@@ -82,6 +83,8 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
         events,
         commands,
         link_events,
+        budget: Arc::new(Budget::new(config.limits.queue_bytes_total)),
+        too_fast: AtomicU64::new(0),
         drained: Arc::new(Notify::new()),
         submissions: Submissions::new(sequence),
         listen: vec![listen],
@@ -147,8 +150,11 @@ fn stack(id: NodeId, config: &Config, first_seq: u64) -> Stack<StdRng> {
         ..p2p_peers::Config::default()
     };
     let table = PeerTable::new(id, table_config, StdRng::from_rng(&mut rand::rng()));
-    let gossip_config =
-        p2p_gossip::Config { log_in_memory: config.log == LogMode::Memory, ..p2p_gossip::Config::default() };
+    let gossip_config = p2p_gossip::Config {
+        log_in_memory: config.log == LogMode::Memory,
+        author_entries_per_sec: limits.author_entries_per_sec,
+        ..p2p_gossip::Config::default()
+    };
     let mut gossip = Gossip::new(id, gossip_config, StdRng::from_rng(&mut rand::rng()));
     gossip.resume_at(first_seq);
     Stack::new(table, gossip, LivenessConfig::default(), config.discover)

@@ -184,6 +184,12 @@ impl Submissions {
         !self.lock().waiting.is_empty()
     }
 
+    /// Whether [`Submissions::take`] would give something.
+    pub(crate) fn is_ready(&self) -> bool {
+        let state = self.lock();
+        state.waiting.front().is_some_and(|next| next.seq.is_some() || state.sequence.has_next())
+    }
+
     /// Whoever waits or comes is told that the node has stopped.
     pub(crate) fn close(&self) {
         self.lock().closed = true;

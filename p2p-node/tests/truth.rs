@@ -148,3 +148,21 @@ async fn the_largest_private_message_is_as_large_as_any() {
     assert_eq!(message(&mut nodes[1].events()).await.payload, large);
     awaited.wait().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_message_sent_just_before_its_author_goes_arrives() {
+    for stops in [false, true] {
+        let nodes = line(vec![local(), local(), local()]).await;
+        let [author, _, far] = &nodes[..] else { unreachable!() };
+        let mut at_far = far.events();
+        // Announced and asked for, not pushed: each hop needs the one before for a moment longer.
+        let large = vec![7; 500_000];
+        author.send(large.clone()).await.unwrap();
+        if stops {
+            author.shutdown().await;
+        } else {
+            author.leave().await;
+        }
+        assert!(message(&mut at_far).await.payload == large, "stops: {stops}");
+    }
+}

@@ -14,7 +14,7 @@ use crate::convert;
 use crate::event::{Direction, Event};
 use crate::info::Connected;
 use crate::link::LinkId;
-use crate::outbox::{Class, Outbox};
+use crate::outbox::Outbox;
 use crate::own::is_private;
 use crate::packet::{ByeReason, Packet};
 use crate::stack::{Input, LinkUp};
@@ -105,13 +105,16 @@ impl Driver {
         let Offer { peer, addr, direction, target, hello, records, .. } = offer;
         self.next_link += 1;
         let link = LinkId(self.next_link);
-        let outbox =
-            Arc::new(Outbox::new(self.shared.config.limits.queue_bytes, Arc::clone(&self.shared.drained)));
+        let outbox = Arc::new(Outbox::new(
+            self.shared.config.limits.queue_bytes,
+            Arc::clone(&self.shared.budget),
+            Arc::clone(&self.shared.drained),
+        ));
         if direction == Direction::In
             && let Ok(frame) = encode_frame(&Packet::Hello(Box::new(self.hello(addr))))
         {
             // The answer to its hello goes first; an empty queue takes it.
-            outbox.push(Class::Control, frame).ok();
+            outbox.push_control(frame).ok();
         }
         if let Some(observed) = hello.observed
             && self.own.on_observed(observed.ip(), addr.ip())
@@ -126,6 +129,7 @@ impl Driver {
             agent: hello.agent,
             bye: None,
             pulls: std::collections::VecDeque::new(),
+            waiting: super::hear::Waiting::default(),
         };
         self.links.insert(peer, handle);
         self.shared.submissions.set_links(self.links.len());

@@ -64,13 +64,11 @@ impl Driver {
         for (seq, payload) in receipts {
             self.give_receipt(author, seq, &payload);
         }
-        for (wanted, mut message) in messages {
-            message.pos = self.next_pos;
-            self.next_pos += 1;
-            if wanted {
-                self.shared.events.publish(Event::Message(message));
-            }
-        }
+        let first = self.next_pos;
+        self.next_pos += messages.len() as u64;
+        let wanted = (first..).zip(messages).filter(|(_, (wanted, _))| *wanted);
+        let events = wanted.map(|(pos, (_, message))| Event::Message(Message { pos, ..message }));
+        self.shared.events.publish_all(events);
     }
 
     /// Whether the application wants this message: of a topic that it subscribed to, or private.

@@ -2,17 +2,21 @@
 
 mod admit;
 mod deliver;
+mod hear;
+mod linger;
 mod perform;
 mod publish;
 mod pulls;
 mod receipts;
+mod report;
 
 pub(crate) use receipts::MAX_AWAITED;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use p2p_peers::{DialFailure, DownCause, HangupCause, Target};
 use p2p_wire::{NodeId, encode_frame};
@@ -21,10 +25,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::claims::Claims;
 use crate::command::{Command, Provider, Topics};
-use crate::error::ConnectError;
 use crate::event::{Direction, Event};
-use crate::info::{Connected, PeerInfo, PeerState, Status};
-use crate::link::{Closed, Inbound, LinkEvent, LinkId};
+use crate::info::Connected;
+use crate::keys::AuthorKeys;
+use crate::link::{Closed, LinkEvent, LinkId};
 use crate::log::{LogQueue, Undelivered};
 use crate::outbox::Outbox;
 use crate::own::OwnAddrs;
@@ -42,6 +46,9 @@ const MAX_WAITERS: usize = 1024;
 /// Questions of this node that are open at once; the oldest is forgotten when there are more.
 const MAX_FINDERS: usize = 1024;
 
+/// How long the driver sleeps when nothing is due.
+const IDLE: Duration = Duration::from_secs(3600);
+
 /// A link as the driver knows it.
 #[derive(Debug)]
 struct LinkHandle {
@@ -54,6 +61,8 @@ struct LinkHandle {
     bye: Option<ByeReason>,
     /// What it asks for while its queue is full.
     pulls: VecDeque<Pull>,
+    /// What it brought and was not heard yet.
+    waiting: hear::Waiting,
 }
 
 /// What was counted here; what the cores count they keep themselves.
@@ -83,6 +92,7 @@ pub(crate) struct Driver {
     commands: mpsc::Receiver<Command>,
     link_events: mpsc::Receiver<LinkEvent>,
     links: BTreeMap<NodeId, LinkHandle>,
+    turns: hear::Turns,
     next_link: u64,
     claims: Claims,
     waiters: Vec<(NodeId, oneshot::Sender<Connected>)>,
@@ -90,6 +100,7 @@ pub(crate) struct Driver {
     finder_order: VecDeque<QueryId>,
     publisher: Publisher,
     push_cache: PushCache,
+    keys: AuthorKeys,
     own: OwnAddrs,
     counters: Counters,
     receipts: receipts::Receipts,
@@ -104,7 +115,7 @@ pub(crate) struct Driver {
     /// The peer table changed since it was last written.
     unsaved: bool,
     saving: bool,
-    stopped: Option<oneshot::Sender<()>>,
+    linger: linger::Linger,
 }
 
 /// What [`Driver::new`] needs besides what is shared.
@@ -130,12 +141,14 @@ impl Driver {
             commands,
             link_events,
             links: BTreeMap::new(),
+            turns: hear::Turns::default(),
             next_link: 0,
             waiters: Vec::new(),
             finders: BTreeMap::new(),
             finder_order: VecDeque::new(),
             publisher: Publisher::default(),
             push_cache: PushCache::default(),
+            keys: AuthorKeys::default(),
             own,
             counters: Counters::default(),
             receipts: receipts::Receipts::default(),
@@ -146,7 +159,7 @@ impl Driver {
             next_pos: 1,
             unsaved: false,
             saving: false,
-            stopped: None,
+            linger: linger::Linger::default(),
         }
     }
 
@@ -155,90 +168,78 @@ impl Driver {
         self.reserve_numbers();
         let undelivered = std::mem::take(&mut self.undelivered);
         self.deliver_left_over(undelivered);
-        while self.stopped.is_none() {
-            self.perform_all();
-            self.answer_pulls();
-            self.flush_messages();
-            if self.unsaved && !self.saving {
-                (self.unsaved, self.saving) = (false, true);
-                self.save_in_background();
+        // Armed anew only when something is due earlier: most deadlines move back before they come.
+        let mut alarm = pin!(tokio::time::sleep(IDLE));
+        loop {
+            self.do_what_waits();
+            if self.depart(Instant::now()) {
+                break;
             }
-            let stack_due = self.stack.poll_timeout();
-            let due =
-                [stack_due, self.publisher.retry_at(), self.receipts.deadline()].into_iter().flatten().min();
-            let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let due = self.due();
+            if due < alarm.deadline().into_std() || alarm.is_elapsed() {
+                alarm.as_mut().reset(due.into());
+            }
             let shared = Arc::clone(&self.shared);
             let room = self.log_has_room();
             self.counters.log_behind += u64::from(!room);
+            let busy = (room && !self.turns.is_empty()) || self.may_publish();
             tokio::select! {
                 () = self.shared.stop.cancelled() => break,
-                Some(event) = self.link_events.recv(), if room => self.on_link_event(event),
+                Some(event) = self.link_events.recv(), if room => self.take_in(event),
                 Some(command) = self.commands.recv() => {
                     // What was accepted before a command goes before it.
-                    self.flush_messages();
+                    self.flush_messages(Duration::MAX);
                     self.on_command(command);
                 }
                 () = shared.submissions.ready.notified() => {}
                 () = shared.drained.notified(), if self.publisher.is_blocked() || self.has_pulls() => {}
                 () = deliver::log_room(self.log.as_ref()), if !room => {}
-                () = tokio::time::sleep_until(due.into()) => {}
+                // Others on this thread, the links' writers among them, have their turn.
+                () = tokio::task::yield_now(), if busy => {}
+                () = &mut alarm => {}
             }
-            self.on_clock(Instant::now());
+            if self.log_has_room() {
+                self.hear_links();
+            }
+            // What is due since this turn is seen in the next one.
+            let now = Instant::now();
+            if due <= now {
+                self.on_clock(now);
+            }
         }
         self.say_goodbye().await;
+    }
+
+    fn do_what_waits(&mut self) {
+        self.perform_all();
+        self.answer_pulls();
+        self.flush_messages(hear::TURN);
+        if self.unsaved && !self.saving {
+            (self.unsaved, self.saving) = (false, true);
+            self.save_in_background();
+        }
+        self.ring_links();
+    }
+
+    fn due(&self) -> Instant {
+        let due = [
+            self.stack.poll_timeout(),
+            self.publisher.retry_at(),
+            self.receipts.deadline(),
+            self.linger.deadline(),
+        ];
+        due.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + IDLE)
+    }
+
+    /// The writers of links learn of what was queued for them.
+    fn ring_links(&self) {
+        self.links.values().for_each(|link| link.outbox.ring());
     }
 
     fn on_clock(&mut self, now: Instant) {
         self.expire_receipts(now);
         if self.stack.poll_timeout().is_some_and(|due| due <= now) {
             self.stack.handle(now, Input::Timeout);
-        }
-    }
-
-    fn on_link_event(&mut self, event: LinkEvent) {
-        let now = Instant::now();
-        match event {
-            LinkEvent::Batch { link, peer, batch, permit } => {
-                for inbound in batch {
-                    // A link that was replaced or closed meanwhile has nothing more to say.
-                    if self.links.get(&peer).is_none_or(|l| l.id != link) {
-                        break;
-                    }
-                    self.on_inbound(now, peer, inbound);
-                    self.perform_all();
-                }
-                drop(permit);
-            }
-            LinkEvent::Closed { link, peer, cause } => {
-                if self.links.get(&peer).is_some_and(|l| l.id == link) {
-                    self.link_is_down(peer, &cause);
-                }
-            }
-        }
-    }
-
-    fn on_inbound(&mut self, now: Instant, from: NodeId, inbound: Inbound) {
-        match inbound {
-            Inbound::Unknown => self.counters.unknown_frames += 1,
-            Inbound::Records(records) => self.stack.handle(now, Input::Records { from, records }),
-            Inbound::Packet(Packet::Bye(reason)) => {
-                if let Some(link) = self.links.get_mut(&from) {
-                    link.bye = Some(reason);
-                    link.outbox.close();
-                }
-                if matches!(reason, ByeReason::Disconnected | ByeReason::Banned) {
-                    // It was asked to go: coming back by itself would undo that. It may come back, or be asked for.
-                    self.stack.with_table(now, |table, now| table.disconnect(now, from));
-                }
-            }
-            Inbound::Packet(Packet::Graft(Some(id))) => self.on_pull(now, from, Pull::Graft(id)),
-            Inbound::Packet(Packet::IWant(ids)) => {
-                for id in ids {
-                    self.on_pull(now, from, Pull::IWant(id));
-                    self.perform_all();
-                }
-            }
-            Inbound::Packet(packet) => self.stack.handle(now, Input::Packet { from, packet }),
         }
     }
 
@@ -264,6 +265,7 @@ impl Driver {
     }
 
     fn after_down(&mut self, peer: NodeId, cause: DownCause, reason: String) {
+        self.turns.remove(peer);
         self.shared.submissions.set_links(self.links.len());
         tracing::debug!(peer = %peer.short(), %reason, "link down");
         self.stack.handle(Instant::now(), Input::LinkDown { peer, cause });
@@ -319,12 +321,7 @@ impl Driver {
                 reply.send(self.addrs_of(peer)).ok();
             }
             Command::Join => self.stack.with_table(now, |table, now| table.resume(now)),
-            Command::Leave { reply } => {
-                self.flush_all_messages();
-                self.stack.with_table(now, |table, now| table.stop(now));
-                self.perform_all();
-                reply.send(()).ok();
-            }
+            Command::Leave { reply } => self.on_leave(now, reply),
             Command::Disconnect { peer, reply } => {
                 let ended = self.stack.with_table(now, |table, now| table.disconnect(now, peer));
                 self.perform_all();
@@ -358,7 +355,7 @@ impl Driver {
                 let restored = self.stack.with_table(now, |table, now| table.restore(now, *snapshot));
                 reply.send(restored).ok();
             }
-            Command::Shutdown { reply } => self.stopped = Some(reply),
+            Command::Shutdown { reply } => self.on_shutdown(now, reply),
         }
     }
 
@@ -369,67 +366,6 @@ impl Driver {
         self.stack.with_table(now, |table, now| table.ban(now, peer, None));
         self.perform_all();
         true
-    }
-
-    fn addrs_of(&self, peer: NodeId) -> Result<Vec<SocketAddr>, ConnectError> {
-        let view = self.stack.table().peer(peer).ok_or(ConnectError::NoAddress(peer))?;
-        if view.banned {
-            return Err(ConnectError::Banned(peer));
-        }
-        let addrs: Vec<_> = view.addrs.iter().map(|a| SocketAddr::new(a.ip, a.port)).collect();
-        if addrs.is_empty() { Err(ConnectError::NoAddress(peer)) } else { Ok(addrs) }
-    }
-
-    fn peers(&self, now: Instant) -> Vec<PeerInfo> {
-        let wall = SystemTime::now();
-        let links: BTreeMap<NodeId, _> = self.stack.links().map(|l| (l.peer, l)).collect();
-        let known = self.stack.table().peers().map(|view| {
-            let link = links.get(&view.id);
-            let handle = self.links.get(&view.id);
-            let state = match (link, view.banned) {
-                (_, true) => PeerState::Banned,
-                (Some(_), _) => PeerState::Connected,
-                (None, _) => match view.state {
-                    p2p_peers::State::Dialing => PeerState::Dialing,
-                    p2p_peers::State::Backoff { .. } => PeerState::Backoff,
-                    _ => PeerState::Known,
-                },
-            };
-            PeerInfo {
-                id: view.id,
-                name: handle.and_then(|h| h.name.clone()),
-                addr: link
-                    .map(|l| l.addr)
-                    .or_else(|| view.addrs.first().map(|a| SocketAddr::new(a.ip, a.port))),
-                state,
-                direction: link.map(|l| l.direction),
-                rtt: link.and_then(|l| l.rtt),
-                last_heard: match link {
-                    Some(link) => wall.checked_sub(now.saturating_duration_since(link.heard_at)),
-                    None => view.last_connected,
-                },
-                path: link.map(|_| "direct"),
-                agent: handle.map(|h| h.agent.clone()),
-            }
-        });
-        known.collect()
-    }
-
-    fn status(&self, now: Instant) -> Status {
-        let gossip = self.stack.gossip().stats();
-        let in_memory = (gossip.log_messages as u64, gossip.log_bytes as u64);
-        let (log_messages, log_bytes) = self.log.as_ref().map_or(in_memory, LogQueue::size);
-        Status {
-            uptime: now.saturating_duration_since(self.started),
-            links: self.links.len(),
-            known_peers: self.stack.table().len(),
-            messages_in: self.counters.messages_in,
-            messages_out: self.counters.messages_out,
-            refused: self.refused(),
-            log_messages,
-            log_bytes,
-            upnp: self.upnp.clone(),
-        }
     }
 
     fn on_await_link(&mut self, peer: NodeId, reply: oneshot::Sender<Connected>) {
@@ -474,9 +410,7 @@ impl Driver {
             Ok(Err(e)) => tracing::error!(error = %e, "the peer table could not be saved"),
             Err(e) => tracing::error!(error = %e, "the peer table could not be saved"),
         }
-        if let Some(reply) = self.stopped.take() {
-            reply.send(()).ok();
-        }
+        self.tell_stopped();
     }
 }
 

@@ -1,9 +1,7 @@
 //! Carries out what the [`Stack`](crate::Stack) wants. Nothing here waits.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -13,10 +11,9 @@ use p2p_peers::{DialFailure, PeerStore, Target};
 use p2p_wire::{Envelope, EnvelopeId, MAX_FILE_NAME, NodeId, PeerRecord, encode_frame};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::backlog::Item;
 use crate::command::{Command, Provider};
 use crate::event::Event;
-use crate::log::LogQueue;
-use crate::outbox::Class;
 use crate::packet::Packet;
 use crate::query::{Answer, Query, QueryId, TTL};
 use crate::stack::{Hangup, Input, Output};
@@ -95,15 +92,17 @@ impl Driver {
     fn send(&mut self, to: NodeId, packet: &Packet) {
         let Some(link) = self.links.get(&to) else { return };
         let Some(frame) = self.push_cache.frame(packet) else { return };
-        let class = if matches!(packet, Packet::Push { .. }) { Class::Gossip } else { Class::Control };
-        if link.outbox.push(class, frame).is_ok() {
-            return;
-        }
         if let Packet::Push { id, hops, .. } = packet {
-            // Too much for this link just now: it is told of the message and asks for it when it can.
-            self.counters.announced_instead += 1;
-            self.stack.announce_instead(Instant::now(), to, *id, *hops);
-        } else {
+            // Too much for this link just now: it is told of what has no room, and asks for it when it can.
+            let displaced = link.outbox.push_message(*id, *hops, frame);
+            if displaced.iter().all(|item| item.id != *id) {
+                self.linger.sent(id);
+            }
+            for Item { id, hops, .. } in displaced {
+                self.counters.announced_instead += 1;
+                self.stack.announce_instead(Instant::now(), to, id, hops);
+            }
+        } else if link.outbox.push_control(frame).is_err() {
             self.counters.control_queue_full += 1;
             self.hang_up(to, Hangup::Silent);
         }
@@ -134,7 +133,7 @@ impl Driver {
     }
 
     fn verify(&mut self, ticket: Ticket, id: EnvelopeId, envelope: Bytes) {
-        let ok = Envelope::decode(envelope).is_ok_and(|e| e.id() == id && e.verify().is_ok());
+        let ok = Envelope::decode(envelope).is_ok_and(|e| e.id() == id && self.keys.verify(&e).is_ok());
         self.stack.handle(Instant::now(), Input::Verified { ticket, ok });
     }
 
@@ -221,42 +220,6 @@ impl Driver {
                 self.shared.events.publish(Event::Warning(text));
             }
         }
-    }
-
-    /// Everything that was refused or dropped, by kind.
-    pub(super) fn refused(&self) -> BTreeMap<&'static str, u64> {
-        let gossip = self.stack.gossip().stats();
-        let table = self.stack.table().counters();
-        let connections = self.shared.refused_connections.load(Ordering::Relaxed);
-        let counts = [
-            ("malformed", gossip.refused_malformed),
-            ("too_large", gossip.refused_too_large),
-            ("replayed", gossip.refused_old),
-            ("new_authors", gossip.refused_new_authors + gossip.refused_authors_full),
-            ("busy", gossip.refused_busy),
-            ("announcements", gossip.refused_ihaves + gossip.refused_announced),
-            ("pulls", gossip.pulls_refused + gossip.pulls_unknown + self.counters.pulls_full),
-            ("pulls_abandoned", gossip.pulls_abandoned),
-            ("duplicates", gossip.duplicates),
-            ("addresses", table.refused_addrs),
-            ("records", table.refused_records),
-            ("peers", table.refused_full + table.refused_source + table.refused_group),
-            ("connections", connections),
-            ("unknown_frames", self.counters.unknown_frames),
-            ("announced_instead", self.counters.announced_instead),
-            ("unreadable_private", self.counters.unreadable_private),
-            ("receipts_unknown", self.counters.receipts_unknown),
-            ("receipts_refused", self.counters.receipts_refused),
-            ("other_topics", self.counters.other_topics),
-            ("control_queue_full", self.counters.control_queue_full),
-            ("log_behind", self.counters.log_behind),
-            ("unlogged", self.log.as_ref().map_or(0, LogQueue::unlogged)),
-            ("misbehaved", self.counters.misbehaved),
-            ("unpublished", self.counters.unpublished),
-            ("questions", self.stack.queries_limited() + self.counters.finders_full),
-        ];
-        let counts = counts.into_iter().filter(|(_, n)| *n > 0);
-        counts.chain([("forged", gossip.forged)]).collect()
     }
 
     pub(super) fn now_ms() -> u64 {

@@ -55,16 +55,24 @@ impl Publisher {
 }
 
 impl Driver {
-    /// Sends what waits, as far as numbers and room go.
-    pub(super) fn flush_messages(&mut self) {
+    /// Sends what waits, as far as numbers and room go, for `limit`: whoever sends as fast as it can must not keep the
+    /// node from hearing others.
+    pub(super) fn flush_messages(&mut self, limit: Duration) {
+        let began = Instant::now();
         self.publisher.blocked = false;
-        while self.shared.submissions.is_waiting() {
+        while self.shared.submissions.is_waiting() && began.elapsed() < limit {
             self.publisher.blocked = self.links.values().any(|l| l.outbox.is_full_but_moving(STUCK));
             if self.publisher.blocked || !self.publish_next() {
                 break;
             }
+            self.ring_links();
         }
         self.reserve_numbers();
+    }
+
+    /// Whether something waits that may be sent at once.
+    pub(super) fn may_publish(&self) -> bool {
+        !self.publisher.blocked && self.shared.submissions.is_ready()
     }
 
     /// Sends what waits, room or not: what was accepted goes before a goodbye. What does not fit into a queue is
@@ -119,7 +127,11 @@ impl Driver {
             bundle.messages.iter().zip(payloads.iter().map(AsRef::as_ref)).map(entry).collect();
         let envelope = Envelope::sign(&shared.key, bundle.run, bundle.first, &entries)
             .expect("topics, sizes and number were checked when they were accepted");
-        self.stack.publish(Instant::now(), &envelope).map(drop)
+        self.stack.publish(Instant::now(), &envelope)?;
+        if !self.links.is_empty() {
+            self.linger.published(envelope.id());
+        }
+        Ok(())
     }
 
     /// Reserves numbers ahead, on a blocking thread.

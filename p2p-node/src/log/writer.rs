@@ -141,7 +141,7 @@ impl LogQueue {
                                 owe(envelope.id().author, seq, payload);
                             }
                             let wanted = messages.into_iter().filter(|(wanted, _)| *wanted);
-                            wanted.for_each(|(_, message)| events.publish(Event::Message(message)));
+                            events.publish_all(wanted.map(|(_, message)| Event::Message(message)));
                         }
                         Op::Barrier(passed) => drop(passed.send(())),
                         Op::Append { .. } => {}

@@ -17,7 +17,7 @@ use crate::packet::{ByeReason, Packet};
 use crate::stack::{Hangup, Input, Output, Stack};
 
 /// Bytes of control frames that may wait, as in `outbox.rs`.
-const CONTROL_BYTES: u64 = 1 << 20;
+const CONTROL_BYTES: u64 = 512 << 10;
 const SIGNATURE: usize = 64;
 
 impl Sim {

@@ -14,5 +14,6 @@ mod greeting;
 mod lifecycle;
 mod line;
 mod lists;
+mod rates;
 mod tls;
 mod util;

@@ -1,0 +1,199 @@
+//! Messages that wait for one link: each author has a queue of its own, and they are served in turn.
+//!
+//! So whoever floods fills its own queue only. When the link's limit is reached, it is the author that takes most of it
+//! who gives way.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use bytes::Bytes;
+use p2p_wire::{EnvelopeId, NodeId};
+
+/// A push, encoded.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) id: EnvelopeId,
+    /// As in the frame.
+    pub(crate) hops: u16,
+    pub(crate) frame: Bytes,
+}
+
+#[derive(Debug, Default)]
+struct Author {
+    items: VecDeque<Item>,
+    bytes: usize,
+}
+
+/// The queues of one link, in bytes no more than their limit together; but one message always fits into empty ones.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    /// Authors of whom something waits.
+    authors: BTreeMap<NodeId, Author>,
+    /// The same ones, the next to be served first.
+    turns: VecDeque<NodeId>,
+    /// The same ones by what they take.
+    by_bytes: BTreeSet<(usize, NodeId)>,
+    bytes: usize,
+}
+
+impl Backlog {
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.bytes == 0
+    }
+
+    /// Queues a message; what had to go for it, or the message itself, goes into `displaced`. The newest of the author
+    /// that takes most goes first: what it said before is nearer to its turn.
+    pub(crate) fn push(&mut self, item: Item, limit: usize, displaced: &mut Vec<Item>) {
+        let (author, len) = (item.id.author, item.frame.len());
+        while self.bytes > 0 && self.bytes + len > limit {
+            let own = self.authors.get(&author).map_or(0, |a| a.bytes) + len;
+            let largest =
+                self.by_bytes.last().copied().filter(|(bytes, other)| *other != author && *bytes > own);
+            let Some(victim) = largest.and_then(|(_, other)| self.take_newest(other)) else {
+                displaced.push(item);
+                return;
+            };
+            displaced.push(victim);
+        }
+        if !self.authors.contains_key(&author) {
+            self.turns.push_back(author);
+        }
+        self.change(author, |queue| {
+            queue.bytes += len;
+            queue.items.push_back(item);
+        });
+    }
+
+    /// Takes the next message, of the author whose turn it is.
+    pub(crate) fn pop(&mut self) -> Option<Bytes> {
+        let author = self.turns.pop_front()?;
+        let item = self.change(author, |queue| queue.take(VecDeque::pop_front));
+        if self.authors.contains_key(&author) {
+            self.turns.push_back(author);
+        }
+        item.map(|item| item.frame)
+    }
+
+    fn take_newest(&mut self, author: NodeId) -> Option<Item> {
+        let item = self.change(author, |queue| queue.take(VecDeque::pop_back));
+        if !self.authors.contains_key(&author) {
+            self.turns.retain(|waiting| *waiting != author);
+        }
+        item
+    }
+
+    /// Changes one author's queue and keeps the sums; an empty queue is forgotten.
+    fn change<T>(&mut self, author: NodeId, change: impl FnOnce(&mut Author) -> T) -> T {
+        let queue = self.authors.entry(author).or_default();
+        let before = queue.bytes;
+        let result = change(queue);
+        let after = queue.bytes;
+        self.bytes = self.bytes - before + after;
+        self.by_bytes.remove(&(before, author));
+        if queue.items.is_empty() {
+            self.authors.remove(&author);
+        } else {
+            self.by_bytes.insert((after, author));
+        }
+        result
+    }
+}
+
+impl Author {
+    fn take(&mut self, from: impl FnOnce(&mut VecDeque<Item>) -> Option<Item>) -> Option<Item> {
+        let item = from(&mut self.items)?;
+        self.bytes -= item.frame.len();
+        Some(item)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn item(author: u8, first: u64, len: usize) -> Item {
+        let id = EnvelopeId { author: NodeId::from_bytes([author; 32]), run: 0, first, count: 1 };
+        Item { id, hops: 1, frame: Bytes::from(vec![author; len.max(1)]) }
+    }
+
+    fn push(backlog: &mut Backlog, item: Item, limit: usize) -> Vec<(u8, u64)> {
+        let mut displaced = Vec::new();
+        backlog.push(item, limit, &mut displaced);
+        displaced.iter().map(|item| (item.id.author.as_bytes()[0], item.id.first)).collect()
+    }
+
+    #[test]
+    fn authors_are_served_in_turn() {
+        let mut backlog = Backlog::default();
+        for first in 0..5 {
+            assert_eq!(push(&mut backlog, item(1, first, 10), 1000), []);
+        }
+        assert_eq!(push(&mut backlog, item(2, 0, 10), 1000), []);
+        assert_eq!(push(&mut backlog, item(3, 0, 10), 1000), []);
+        let order: Vec<u8> = std::iter::from_fn(|| backlog.pop()).map(|frame| frame[0]).collect();
+        assert_eq!(order, [1, 2, 3, 1, 1, 1, 1]);
+        assert!(backlog.is_empty());
+    }
+
+    #[test]
+    fn whoever_takes_most_gives_way_and_loses_its_newest() {
+        let mut backlog = Backlog::default();
+        for first in 0..10 {
+            assert_eq!(push(&mut backlog, item(1, first, 100), 1000), []);
+        }
+        assert_eq!(push(&mut backlog, item(1, 10, 100), 1000), [(1, 10)], "its own");
+        assert_eq!(push(&mut backlog, item(2, 0, 150), 1000), [(1, 9), (1, 8)]);
+        assert_eq!(backlog.bytes(), 950);
+        assert_eq!(push(&mut backlog, item(3, 0, 900), 1000), [(3, 0)], "it would take most itself");
+    }
+
+    #[test]
+    fn one_always_fits_into_empty_queues() {
+        let mut backlog = Backlog::default();
+        assert_eq!(push(&mut backlog, item(1, 0, 5000), 1000), []);
+        assert_eq!(push(&mut backlog, item(2, 0, 1), 1000), [(1, 0)]);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_lost_and_an_author_keeps_its_order(
+            pushes in prop::collection::vec((0u8..4, 1usize..200, any::<bool>()), 1..200),
+            limit in 1usize..2000,
+        ) {
+            let (mut backlog, mut gone, mut out) = (Backlog::default(), Vec::new(), Vec::new());
+            let mut firsts = [0; 4];
+            let total = pushes.len();
+            for (author, len, pop) in pushes {
+                let first = firsts[usize::from(author)];
+                firsts[usize::from(author)] += 1;
+                // The number is in the length's place too, so that it comes out again.
+                let id = item(author, first, 0).id;
+                let mut frame = vec![author; len + 9];
+                frame[1..9].copy_from_slice(&first.to_be_bytes());
+                let mut displaced = Vec::new();
+                backlog.push(Item { id, hops: 1, frame: frame.into() }, limit, &mut displaced);
+                gone.extend(displaced.iter().map(|i| (i.id.author.as_bytes()[0], i.id.first)));
+                prop_assert!(backlog.bytes() <= limit || backlog.authors.len() == 1);
+                prop_assert_eq!(backlog.turns.len(), backlog.authors.len());
+                prop_assert_eq!(backlog.by_bytes.len(), backlog.authors.len());
+                if pop {
+                    out.extend(backlog.pop());
+                }
+            }
+            out.extend(std::iter::from_fn(|| backlog.pop()));
+            prop_assert!(backlog.is_empty() && backlog.authors.is_empty());
+            let out: Vec<_> = out.iter().map(|f| (f[0], u64::from_be_bytes(*f[1..].first_chunk().unwrap()))).collect();
+            for author in 0..4 {
+                prop_assert!(out.iter().filter(|o| o.0 == author).is_sorted());
+            }
+            let mut all = [out, gone].concat();
+            all.sort_unstable();
+            all.dedup();
+            prop_assert_eq!(all.len(), total);
+        }
+    }
+}

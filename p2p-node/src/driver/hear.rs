@@ -1,0 +1,149 @@
+//! What links bring, heard in turn: a busy link waits for the others, and all of them for the rest of the node.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use p2p_wire::NodeId;
+
+use crate::link::{Closed, Inbound, LinkEvent, Taken};
+use crate::packet::{ByeReason, Packet};
+use crate::stack::Input;
+
+use super::Driver;
+use super::pulls::Pull;
+
+/// One link is heard for this long before the next one is: about five checks of signatures. So a neighbour has at
+/// most half of the driver's time while another one waits.
+const SLICE: Duration = Duration::from_micros(250);
+/// Links are heard for this long before commands, deadlines and own messages have their turn.
+pub(super) const TURN: Duration = Duration::from_millis(1);
+
+/// What came over one link and waits for its turn, in order. Bounded by the link's inbox.
+#[derive(Debug, Default)]
+pub(super) struct Waiting(VecDeque<Heard>);
+
+#[derive(Debug)]
+enum Heard {
+    Batch { rest: std::vec::IntoIter<Inbound>, _taken: Taken },
+    Closed(Closed),
+}
+
+impl Waiting {
+    fn next(&mut self) -> Option<Next> {
+        loop {
+            match self.0.front_mut()? {
+                Heard::Closed(_) => {
+                    let Some(Heard::Closed(cause)) = self.0.pop_front() else { return None };
+                    return Some(Next::Closed(cause));
+                }
+                Heard::Batch { rest, .. } => {
+                    let next = rest.next();
+                    if rest.as_slice().is_empty() {
+                        self.0.pop_front();
+                    }
+                    if let Some(inbound) = next {
+                        return Some(Next::Frame(inbound));
+                    }
+                }
+            }
+        }
+    }
+}
+
+enum Next {
+    Frame(Inbound),
+    Closed(Closed),
+}
+
+/// Links of which something waits, the next one first; each once.
+#[derive(Debug, Default)]
+pub(super) struct Turns(VecDeque<NodeId>);
+
+impl Turns {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A link is gone, with all that it brought.
+    pub(super) fn remove(&mut self, peer: NodeId) {
+        self.0.retain(|waiting| *waiting != peer);
+    }
+}
+
+impl Driver {
+    /// Puts what a link task says behind what the same link said before. A link that was replaced or closed
+    /// meanwhile has nothing more to say.
+    pub(super) fn take_in(&mut self, event: LinkEvent) {
+        let (link, peer, heard) = match event {
+            LinkEvent::Batch { link, peer, batch, taken } => {
+                (link, peer, Heard::Batch { rest: batch.into_iter(), _taken: taken })
+            }
+            LinkEvent::Closed { link, peer, cause } => (link, peer, Heard::Closed(cause)),
+        };
+        let Some(handle) = self.links.get_mut(&peer).filter(|handle| handle.id == link) else { return };
+        if handle.waiting.0.is_empty() {
+            self.turns.0.push_back(peer);
+        }
+        handle.waiting.0.push_back(heard);
+    }
+
+    /// Hears the links that have something to say, for a [`TURN`] in all.
+    pub(super) fn hear_links(&mut self) {
+        while let Ok(event) = self.link_events.try_recv() {
+            self.take_in(event);
+        }
+        let began = Instant::now();
+        let mut now = began;
+        while now.duration_since(began) < TURN
+            && let Some(peer) = self.turns.0.pop_front()
+        {
+            now = self.hear(now, peer);
+            if self.links.get(&peer).is_some_and(|link| !link.waiting.0.is_empty()) {
+                self.turns.0.push_back(peer);
+            }
+            // What is to be passed on goes out while the next link is heard.
+            self.ring_links();
+        }
+    }
+
+    /// Hears one link for a [`SLICE`]. Returns the time.
+    fn hear(&mut self, began: Instant, peer: NodeId) -> Instant {
+        let mut now = began;
+        while now.duration_since(began) < SLICE
+            && let Some(next) = self.links.get_mut(&peer).and_then(|link| link.waiting.next())
+        {
+            match next {
+                Next::Frame(inbound) => self.on_inbound(now, peer, inbound),
+                Next::Closed(cause) => self.link_is_down(peer, &cause),
+            }
+            self.perform_all();
+            now = Instant::now();
+        }
+        now
+    }
+
+    fn on_inbound(&mut self, now: Instant, from: NodeId, inbound: Inbound) {
+        match inbound {
+            Inbound::Unknown => self.counters.unknown_frames += 1,
+            Inbound::Records(records) => self.stack.handle(now, Input::Records { from, records }),
+            Inbound::Packet(Packet::Bye(reason)) => {
+                if let Some(link) = self.links.get_mut(&from) {
+                    link.bye = Some(reason);
+                    link.outbox.close();
+                }
+                if matches!(reason, ByeReason::Disconnected | ByeReason::Banned) {
+                    // It was asked to go: coming back by itself would undo that. It may come back, or be asked for.
+                    self.stack.with_table(now, |table, now| table.disconnect(now, from));
+                }
+            }
+            Inbound::Packet(Packet::Graft(Some(id))) => self.on_pull(now, from, Pull::Graft(id)),
+            Inbound::Packet(Packet::IWant(ids)) => {
+                for id in ids {
+                    self.on_pull(now, from, Pull::IWant(id));
+                    self.perform_all();
+                }
+            }
+            Inbound::Packet(packet) => self.stack.handle(now, Input::Packet { from, packet }),
+        }
+    }
+}
