@@ -164,6 +164,12 @@ impl Stamp {
         Self { size: word(0), mtime: long(8), ctime: long(24), inode: word(40), device: word(48) }
     }
 
+    /// Whether nothing was written to it for so long. A time in the future says nothing and counts as long ago.
+    pub(crate) fn rests(&self, now: SystemTime, long: Duration) -> bool {
+        let age = nanos_since_epoch(now) - self.mtime.max(self.ctime);
+        age < 0 || age >= i128::try_from(long.as_nanos()).unwrap_or(i128::MAX)
+    }
+
     /// How long to wait until a later write is sure to give another stamp: file systems take their times from a clock
     /// that ticks every few milliseconds, so a write in the tick of the last one is invisible.
     pub(crate) fn settles_in(&self, now: SystemTime) -> Duration {
@@ -195,6 +201,19 @@ mod tests {
         let mut bytes = Vec::new();
         stamp.encode(&mut bytes);
         assert_eq!(Stamp::decode(bytes.as_slice().try_into().unwrap()), stamp);
+    }
+
+    #[test]
+    fn a_file_rests_when_neither_contents_nor_name_changed_lately() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(100);
+        let stamp = |mtime: i128, ctime: i128| {
+            let (mtime, ctime) = (mtime * 1_000_000_000, ctime * 1_000_000_000);
+            Stamp { size: 0, mtime, ctime, inode: 0, device: 0 }
+        };
+        let rests = |mtime, ctime| stamp(mtime, ctime).rests(now, Duration::from_secs(2));
+        assert!(rests(97, 98) && rests(-5, 0) && rests(101, 0));
+        // Copied with the times of the original: the second one tells.
+        assert!(!rests(99, 50) && !rests(50, 99));
     }
 
     #[test]

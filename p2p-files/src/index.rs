@@ -28,6 +28,8 @@ pub(crate) struct Record {
     pub(crate) stamp: Stamp,
     /// The file changed or vanished behind our back; it is not served until it is added again.
     pub(crate) gone: bool,
+    /// The user took it back and the file stays: it is shared no more, and a refresh leaves it alone until it is added again.
+    pub(crate) withheld: bool,
 }
 
 impl Record {
@@ -36,7 +38,8 @@ impl Record {
 
     fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(Self::LEN);
-        out.extend([Self::VERSION, u8::from(self.gone), self.info.kind.to_byte()]);
+        let flags = u8::from(self.gone) | u8::from(self.withheld) << 1;
+        out.extend([Self::VERSION, flags, self.info.kind.to_byte()]);
         out.extend(self.info.length.to_be_bytes());
         out.extend(self.info.root);
         out.extend(self.hash.as_bytes());
@@ -45,16 +48,17 @@ impl Record {
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&[version, gone, kind], rest) = bytes.split_first_chunk()?;
+        let (&[version, flags, kind], rest) = bytes.split_first_chunk()?;
         let (length, rest) = rest.split_first_chunk()?;
         let (root, rest) = rest.split_first_chunk()?;
         let (hash, rest) = rest.split_first_chunk()?;
         let stamp = Stamp::decode(rest.try_into().ok()?);
-        if version != Self::VERSION {
+        if version != Self::VERSION || flags > 3 {
             return None;
         }
         let info = Info { kind: Kind::from_byte(kind)?, length: u64::from_be_bytes(*length), root: *root };
-        Some(Self { hash: FileHash::from_bytes(*hash), info, stamp, gone: gone != 0 })
+        let (gone, withheld) = (flags & 1 != 0, flags & 2 != 0);
+        Some(Self { hash: FileHash::from_bytes(*hash), info, stamp, gone, withheld })
     }
 }
 
@@ -115,7 +119,7 @@ impl Index {
         Ok(index)
     }
 
-    /// The records of one hash, by path; those that are not gone first.
+    /// The records of one hash, by path; those that are not gone first, and none that is withheld.
     pub(crate) fn of_hash(&self, hash: &FileHash) -> Result<Vec<(PathBuf, Record)>, IndexError> {
         let Some(db) = self.existing() else { return Ok(Vec::new()) };
         let mut found = self.guard(|| {
@@ -126,7 +130,7 @@ impl Index {
                 let (key, _) = entry?;
                 let Some(path) = key.value().strip_prefix(hash.as_bytes()) else { break };
                 let record = files.get(path)?.and_then(|value| Record::decode(value.value()));
-                found.extend(path_from_bytes(path).zip(record));
+                found.extend(path_from_bytes(path).zip(record.filter(|record| !record.withheld)));
             }
             Ok(found)
         })?;
@@ -157,6 +161,22 @@ impl Index {
                 }
             }
             Ok(())
+        })
+    }
+
+    /// The records of all paths below the folder `dir`.
+    pub(crate) fn below(&self, dir: &Path) -> Result<Vec<(PathBuf, Record)>, IndexError> {
+        let (Some(db), Some(key)) = (self.existing(), path_bytes(dir)) else { return Ok(Vec::new()) };
+        let separator = u8::try_from(std::path::MAIN_SEPARATOR).expect("it is `/` or `\\`");
+        let (from, to) = ([key, &[separator]].concat(), [key, &[separator + 1]].concat());
+        self.guard(|| {
+            let files = db.begin_read()?.open_table(FILES)?;
+            let mut found = Vec::new();
+            for entry in files.range(from.as_slice()..to.as_slice())? {
+                let (key, value) = entry?;
+                found.extend(path_from_bytes(key.value()).zip(Record::decode(value.value())));
+            }
+            Ok(found)
         })
     }
 
@@ -289,7 +309,32 @@ mod tests {
     fn record(byte: u8) -> Record {
         let info = Info { kind: Kind::File, length: u64::from(byte), root: [byte; 32] };
         let stamp = Stamp { size: 9, mtime: 1, ctime: 2, inode: 3, device: 4 };
-        Record { hash: info.hash(), info, stamp, gone: false }
+        Record { hash: info.hash(), info, stamp, gone: false, withheld: false }
+    }
+
+    #[test]
+    fn what_lies_below_a_folder_is_found_and_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path().join("i")).unwrap();
+        let paths = ["/a", "/a!/x", "/a/b", "/a/b/c", "/a0", "/ab/c"].map(PathBuf::from);
+        let puts: Vec<_> = paths.iter().map(|path| Change::Put(path.clone(), record(1))).collect();
+        index.apply(&puts).unwrap();
+        let below = |dir: &str| -> Vec<PathBuf> {
+            index.below(Path::new(dir)).unwrap().into_iter().map(|(path, _)| path).collect()
+        };
+        assert_eq!(below("/a"), [paths[2].clone(), paths[3].clone()]);
+        assert_eq!(below("/a/b"), [paths[3].clone()]);
+        assert_eq!(below("/c"), [PathBuf::new(); 0]);
+    }
+
+    #[test]
+    fn what_is_withheld_is_kept_and_not_found_by_its_hash() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open(dir.path().join("i")).unwrap();
+        let withheld = Record { withheld: true, ..record(1) };
+        index.apply(&[Change::Put("/a".into(), withheld.clone())]).unwrap();
+        assert_eq!(index.of_hash(&withheld.hash).unwrap(), []);
+        assert_eq!(index.of_path(Path::new("/a")).unwrap(), Some(withheld));
     }
 
     #[test]

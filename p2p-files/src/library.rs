@@ -117,6 +117,25 @@ impl Library {
         Ok(share(path, &record))
     }
 
+    /// The share with this hash, if its file is there and is what it was when it was shared, as far as its size and times
+    /// tell. A file that is not is marked [`ShareState::Gone`].
+    ///
+    /// An index that cannot be read is logged and counts as empty.
+    #[must_use]
+    pub fn on_offer(&self, hash: &FileHash) -> Option<Share> {
+        let found = self.index.of_hash(hash).unwrap_or_else(|error| {
+            tracing::error!(%error, "looking up a share");
+            Vec::new()
+        });
+        found.into_iter().filter(|(_, record)| !record.gone).find_map(|(path, record)| {
+            if std::fs::symlink_metadata(&path).is_ok_and(|now| Stamp::of(&now) == record.stamp) {
+                return Some(share(path, &record));
+            }
+            self.mark_gone(&path, &record);
+            None
+        })
+    }
+
     /// The share with this hash. Reads the index only; whether the file is still there shows when it is served.
     ///
     /// An index that cannot be read is logged and counts as empty.
@@ -134,7 +153,9 @@ impl Library {
     pub fn list(&self) -> Vec<Share> {
         let mut all: Vec<Share> = Vec::new();
         let result = self.index.for_each(|path, record| {
-            all.push(share(path, &record));
+            if !record.withheld {
+                all.push(share(path, &record));
+            }
             true
         });
         if let Err(error) = result {
@@ -148,14 +169,19 @@ impl Library {
         all
     }
 
-    /// Stops sharing this hash, at all its paths; false if it was not shared. The files stay.
+    /// Stops sharing this hash, at all its paths; false if it was not shared. The files stay, and a refresh does not share
+    /// these paths again, whatever is in them; adding them does.
     ///
     /// # Errors
     ///
     /// [`LibraryError`] when the index cannot be written.
     pub fn remove(&self, hash: &FileHash) -> Result<bool, LibraryError> {
         let found = self.index.of_hash(hash)?;
-        let changes: Vec<Change> = found.into_iter().map(|(path, _)| Change::Remove(path)).collect();
+        let withhold = |(path, record): (PathBuf, Record)| match path.symlink_metadata() {
+            Ok(_) => Change::Put(path, Record { withheld: true, ..record }),
+            Err(_) => Change::Remove(path),
+        };
+        let changes: Vec<Change> = found.into_iter().map(withhold).collect();
         self.index.apply(&changes)?;
         self.drop_tree(hash);
         Ok(!changes.is_empty())
@@ -208,7 +234,7 @@ impl Library {
             let name = self.tree_path(&hash);
             tree.commit(&name).map_err(|source| LibraryError::io(&name, source))?;
         }
-        let record = Record { hash, info, stamp, gone: stamp.size != info.length };
+        let record = Record { hash, info, stamp, gone: stamp.size != info.length, withheld: false };
         self.index.apply(&[Change::Put(path.clone(), record.clone())])?;
         Ok(share(path, &record))
     }
@@ -223,11 +249,14 @@ impl Library {
     }
 
     /// The record of a path whose file is as it was when it was hashed.
-    pub(crate) fn unchanged(&self, path: &Path) -> Result<Option<Record>, AddError> {
+    fn unchanged(&self, path: &Path) -> Result<Option<Record>, AddError> {
         let metadata = std::fs::metadata(path).map_err(|source| AddError::io(path, source))?;
-        let Some(record) = self.index.of_path(path)? else { return Ok(None) };
-        let stays = !record.gone && record.stamp == Stamp::of(&metadata) && self.has_tree(&record);
-        Ok(stays.then_some(record))
+        Ok(self.index.of_path(path)?.filter(|record| self.is_unchanged(record, &metadata)))
+    }
+
+    /// Whether a path is shared, and as it was when it was hashed.
+    pub(crate) fn is_unchanged(&self, record: &Record, now: &Metadata) -> bool {
+        !record.gone && !record.withheld && record.stamp == Stamp::of(now) && self.has_tree(record)
     }
 
     /// Reads and hashes a file; the tree is in place, the index not written yet.
@@ -261,7 +290,7 @@ impl Library {
             let name = self.tree_path(&hash);
             tree.commit(&name).map_err(|source| AddError::io(&name, source))?;
         }
-        Ok(Record { hash, info, stamp, gone: false })
+        Ok(Record { hash, info, stamp, gone: false, withheld: false })
     }
 
     /// Removes the tree of a hash that no path has any more.

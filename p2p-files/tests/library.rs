@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use std::path::Path;
+use std::time::Duration;
 
 use p2p_files::{AddError, Library, LibraryError, LibraryWarning, ShareState};
 
@@ -156,4 +157,121 @@ fn a_second_process_is_told_that_the_index_is_in_use() {
     assert!(matches!(Library::open(&dir.path().join("data")), Err(LibraryError::Index(_))));
     drop(first);
     assert_eq!(library(dir.path()).list().len(), 1);
+}
+
+/// So long that nothing that a test writes rests.
+const LONG: Duration = Duration::from_secs(3600);
+
+#[test]
+fn a_file_that_is_being_written_to_is_waited_for_and_not_served_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = library(dir.path());
+    let content = dir.path().join("content");
+    std::fs::create_dir(&content).unwrap();
+    let content = std::fs::canonicalize(content).unwrap();
+    let old = content.join("old");
+    std::fs::write(&old, "old").unwrap();
+    let shared = library.add(&old, |_, _| ()).unwrap();
+    assert_eq!(library.on_offer(&shared.hash), Some(shared.clone()));
+    std::fs::write(&old, "older").unwrap();
+    std::fs::write(content.join("new"), "new").unwrap();
+    let waits = library.refresh_at_rest(&content, None, LONG, || false).unwrap();
+    assert_eq!(waits.unsettled, [old.clone(), content.join("new")]);
+    assert!(waits.added.is_empty() && waits.removed.is_empty() && waits.failed.is_empty());
+    assert_eq!(library.get(&shared.hash).unwrap().state, ShareState::Gone);
+    let one =
+        library.refresh_at_rest(&content, Some(&waits.unsettled[..1]), Duration::ZERO, || false).unwrap();
+    assert_eq!((one.added.len(), one.removed), (1, vec![shared.hash]));
+    assert_eq!(library.list().len(), 1, "the other was not asked for");
+}
+
+#[test]
+fn a_file_that_changed_is_not_offered_though_nobody_looked() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = library(dir.path());
+    let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+    std::fs::write(&a, "same").unwrap();
+    std::fs::write(&b, "same").unwrap();
+    let share = library.add(&a, |_, _| ()).unwrap();
+    library.add(&b, |_, _| ()).unwrap();
+    std::fs::remove_file(&a).unwrap();
+    assert!(library.on_offer(&share.hash).unwrap().path.ends_with("b"), "an equal file is there");
+    std::fs::write(&b, "Same").unwrap();
+    assert_eq!(library.on_offer(&share.hash), None);
+    assert_eq!(library.get(&share.hash).unwrap().state, ShareState::Gone);
+}
+
+#[test]
+fn only_what_is_named_is_looked_at_and_what_is_neither_shared_nor_content_is_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = library(dir.path());
+    let root = std::fs::canonicalize(dir.path()).unwrap();
+    let content = root.join("content");
+    std::fs::create_dir_all(content.join("sub/.dot")).unwrap();
+    for name in ["content/a", "content/sub/b", "content/sub/c", "content/sub/.dot/d", "content/.e", "outside"]
+    {
+        std::fs::write(root.join(name), name).unwrap();
+    }
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(root.join("outside"), content.join("link")).unwrap();
+    let look = |names: &[&str]| {
+        let paths: Vec<_> = names.iter().map(|name| root.join(name)).collect();
+        let found = library.refresh_at_rest(&content, Some(&paths), Duration::ZERO, || false).unwrap();
+        assert!(found.failed.is_empty() || names.contains(&"content/link"), "{:?}", found.failed);
+        found
+    };
+    let not_ours = [
+        "outside",
+        "content/.e",
+        "content/sub/.dot/d",
+        "content/sub/.dot",
+        "content/none",
+        "content/../outside",
+    ];
+    assert_eq!(look(&not_ours).added, []);
+    #[cfg(unix)]
+    assert_eq!(look(&["content/link"]).added, []);
+    assert_eq!(look(&["content/sub"]).added.len(), 2);
+    assert_eq!(look(&["content/sub", "content/a"]).added.len(), 1);
+    std::fs::rename(content.join("sub"), root.join("moved away")).unwrap();
+    assert_eq!(look(&["content/sub"]).removed.len(), 2);
+    // A link takes the place of a shared file: what it leads to was not asked for.
+    #[cfg(unix)]
+    {
+        std::fs::remove_file(content.join("a")).unwrap();
+        std::os::unix::fs::symlink(root.join("outside"), content.join("a")).unwrap();
+        let paths = [content.join("a")];
+        let found = library.refresh_at_rest(&content, Some(&paths), Duration::ZERO, || false).unwrap();
+        assert_eq!((found.added.len(), found.removed.len(), found.failed.len()), (0, 1, 1));
+    }
+    assert!(
+        library.refresh_at_rest(&content, None, Duration::ZERO, || true).unwrap().added.is_empty(),
+        "stopped"
+    );
+}
+
+#[test]
+fn what_was_taken_back_is_shared_again_only_by_adding_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = library(dir.path());
+    let content = dir.path().join("content");
+    std::fs::create_dir(&content).unwrap();
+    let (inside, outside) = (content.join("inside"), dir.path().join("outside"));
+    std::fs::write(&inside, vec![1; 2 << 20]).unwrap();
+    std::fs::write(&outside, "outside").unwrap();
+    let outside = library.add(&outside, |_, _| ()).unwrap();
+    let added = library.refresh(&content).unwrap().added;
+    for share in added.iter().chain([&outside]) {
+        assert!(library.remove(&share.hash).unwrap());
+        assert!(!library.remove(&share.hash).unwrap());
+        assert_eq!((library.get(&share.hash), library.on_offer(&share.hash)), (None, None));
+    }
+    for text in ["as it was", "changed"] {
+        let found = library.refresh(&content).unwrap();
+        assert!(found.added.is_empty() && found.removed.is_empty() && found.failed.is_empty(), "{text}");
+        assert_eq!(library.list(), []);
+        std::fs::write(&inside, text).unwrap();
+    }
+    library.add(&inside, |_, _| ()).unwrap();
+    assert_eq!(library.list().len(), 1);
 }
