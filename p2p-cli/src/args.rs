@@ -74,6 +74,10 @@ pub(crate) struct Options {
     #[arg(long, global = true, env = "P2P_NO_UPNP", hide_env_values = true, value_name = "BOOL",
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
     pub(crate) no_upnp: Option<bool>,
+    /// Do not look by itself for what changes in `content/` and in shared files; `refresh` does
+    #[arg(long, global = true, env = "P2P_NO_WATCH", hide_env_values = true, value_name = "BOOL",
+        num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
+    pub(crate) no_watch: Option<bool>,
     /// Do not look for nodes on the local network (it does not yet)
     #[arg(long, global = true, env = "P2P_NO_LAN", hide_env_values = true, value_name = "BOOL",
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
@@ -139,6 +143,12 @@ pub(crate) enum Command {
         /// The files; they are served where they lie
         #[arg(required = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
         paths: Vec<PathBuf>,
+    },
+    /// Share a file no longer; the file stays. No node may run on the data directory (its console has `unshare` too)
+    Unshare {
+        /// The file's hash, or the unique start of it
+        #[arg(value_name = "HASH")]
+        hash: String,
     },
     /// Fetch a file; ends when the verified file stands on disk
     Get {
@@ -207,6 +217,7 @@ impl Command {
         match self {
             Self::Daemon => "daemon",
             Self::Share { .. } => "share",
+            Self::Unshare { .. } => "unshare",
             Self::Get { .. } => "get",
             Self::Send { .. } => "send",
             Self::Listen { .. } => "listen",

@@ -51,6 +51,7 @@ impl Settings {
         node.discover = !on(options.no_discover);
         node.allow_private = on(options.allow_private);
         node.upnp = !on(options.no_upnp);
+        node.watch = !on(options.no_watch);
         node.connect = connect;
         node.log = p2p_node::LogMode::Disk;
         let verbosity = i16::from(options.verbose) - i16::from(options.quiet);
@@ -65,9 +66,10 @@ impl Settings {
     }
 
     /// A command that only fetches or asks needs no fixed port: it runs beside a node that has them.
-    /// Nor does it go on with what other commands began to fetch.
+    /// Nor does it go on with what other commands began to fetch, or look for what changed on disk.
     pub(crate) const fn take_free_ports(&mut self) {
         self.node.resume = false;
+        self.node.watch = false;
         if !self.ports_given {
             self.node.port = 0;
             self.node.file_port = 0;
@@ -101,6 +103,7 @@ fn merge(typed: Options, file: Options) -> Options {
         no_discover: typed.no_discover.or(file.no_discover),
         allow_private: typed.allow_private.or(file.allow_private),
         no_upnp: typed.no_upnp.or(file.no_upnp),
+        no_watch: typed.no_watch.or(file.no_watch),
         no_lan: typed.no_lan.or(file.no_lan),
         dht: typed.dht.or(file.dht),
         secret_file: typed.secret_file.or(file.secret_file),

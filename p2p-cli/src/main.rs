@@ -93,6 +93,7 @@ async fn dispatch(
         None => console::run(settings, screen, logging, stop).await,
         Some(Command::Daemon) => commands::daemon(settings, screen, stop).await,
         Some(Command::Share { paths }) => commands::share(settings, screen, stop, paths).await,
+        Some(Command::Unshare { hash }) => commands::unshare(settings, screen, stop, &hash).await,
         Some(Command::Get { what, output, timeout }) => {
             commands::get(settings, screen, stop, &what, output, timeout).await
         }

@@ -52,6 +52,8 @@ impl NodeBuilder {
         upnp: bool => upnp;
         /// [`Config::content_dir`].
         content_dir: impl Into<PathBuf> => Some(content_dir.into());
+        /// [`Config::watch`].
+        watch: bool => watch;
         /// [`Config::topics`].
         topics: BTreeSet<String> => Some(topics);
         /// [`Config::receipts`].

@@ -74,6 +74,10 @@ pub struct Config {
     /// Go on by itself with fetches that an earlier run did not bring to their end. Default true; a program that starts
     /// a node for one thing only turns it off.
     pub resume: bool,
+    /// Keep what is shared up to date with the disk: files that are put into the content folder are shared, those that
+    /// change are shared as what they are then, those that go are forgotten. The folder is made if it is missing. Off, only
+    /// [`Node::refresh`](crate::Node::refresh) looks; a file that changed is not served in any case. Default false.
+    pub watch: bool,
     /// Messages of these topics alone are delivered, private ones aside; `None`: of all. What is relayed and
     /// kept for others does not depend on it. See [`Node::subscribe`](crate::Node::subscribe).
     pub topics: Option<BTreeSet<String>>,
@@ -102,6 +106,7 @@ impl Default for Config {
             connect: Vec::new(),
             content_dir: None,
             resume: true,
+            watch: false,
             topics: None,
             receipts: true,
             log: LogMode::default(),

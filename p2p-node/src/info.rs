@@ -147,6 +147,8 @@ pub struct Status {
     pub log_bytes: u64,
     /// Bytes in the queues of all links, both directions.
     pub queued_bytes: u64,
+    /// Bytes of file content sent to others since the start, those included that were lost on the way.
+    pub files_sent: u64,
     /// The router: `off`, `searching`, `no router`, `mapped …`.
     pub upnp: String,
 }

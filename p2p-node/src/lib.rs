@@ -37,6 +37,7 @@ mod submit;
 mod target;
 mod tls;
 mod transfer;
+mod watch;
 
 pub use builder::NodeBuilder;
 pub use config::{Config, DEFAULT_FILE_PORT, DEFAULT_PORT, Limits, LogMode};

@@ -28,6 +28,7 @@ use crate::resume;
 use crate::shared::Shared;
 use crate::start;
 use crate::target::Target;
+use crate::watch;
 
 /// A running node. Clones are handles of the same node; when the last one is dropped it stops, though
 /// only [`Node::shutdown`] waits for the end.
@@ -88,6 +89,9 @@ impl Node {
         let shared = start::start(config, events)?;
         if shared.config.resume {
             shared.tasks.spawn(resume::go_on(Arc::clone(&shared)));
+        }
+        if shared.config.watch {
+            shared.tasks.spawn(watch::run(Arc::clone(&shared)));
         }
         let mapper = Mutex::new(join::begin(&shared));
         Ok(Self { handle: Arc::new(Handle { shared, mapper, first_events }) })
@@ -362,10 +366,16 @@ impl Node {
     /// [`ShareError`].
     pub async fn share(&self, path: impl Into<PathBuf>) -> Result<Share, ShareError> {
         let path = path.into();
-        self.blocking(move |shared| Ok(shared.library.add(&path, |_, _| {})?)).await
+        self.blocking(move |shared| {
+            let share = shared.library.add(&path, |_, _| {})?;
+            shared.watch.also(&share.path);
+            Ok(share)
+        })
+        .await
     }
 
-    /// Ends the sharing of a file; the file stays. Returns whether it was shared.
+    /// Ends the sharing of a file; the file stays, and neither [`Node::refresh`] nor [`Config::watch`] shares it again:
+    /// only [`Node::share`] does. Returns whether it was shared.
     ///
     /// # Errors
     /// [`ShareError`].

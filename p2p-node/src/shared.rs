@@ -23,6 +23,7 @@ use crate::link::LinkEvent;
 use crate::log::LogReader;
 use crate::submit::Submissions;
 use crate::tls::Tls;
+use crate::watch::Watch;
 
 /// One per node; tasks hold it in an [`Arc`].
 #[derive(Debug)]
@@ -56,6 +57,8 @@ pub(crate) struct Shared {
     /// File connections at once; further ones are closed.
     pub(crate) file_connections: Arc<Semaphore>,
     pub(crate) served: Arc<ServeStats>,
+    /// What happens to shared files on disk.
+    pub(crate) watch: Watch,
     /// Fetches under way, by their number.
     pub(crate) fetches: Mutex<BTreeMap<u64, FetchEntry>>,
     /// Connections closed before they became links or transfers.

@@ -37,6 +37,7 @@ use crate::stack::Stack;
 use crate::submit::Submissions;
 use crate::tls::Tls;
 use crate::transfer::MAX_FILE_CONNECTIONS;
+use crate::watch::Watch;
 
 /// Commands and batches of frames that wait for the driver; senders wait beyond.
 const COMMANDS: usize = 1024;
@@ -93,6 +94,7 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
         handshakes: Handshakes::new(config.limits.handshakes),
         file_connections: Arc::new(Semaphore::new(MAX_FILE_CONNECTIONS)),
         served: Arc::new(ServeStats::default()),
+        watch: Watch::default(),
         fetches: Mutex::new(BTreeMap::new()),
         refused_connections: AtomicU64::new(0),
         tasks: TaskTracker::new(),

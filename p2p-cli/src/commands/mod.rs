@@ -5,10 +5,10 @@ mod message;
 mod node;
 mod paper;
 pub(crate) mod resolve;
-mod share;
+pub(crate) mod share;
 
 pub(crate) use fetch::get;
 pub(crate) use message::{Sending, listen, log, send};
 pub(crate) use node::{daemon, id, import};
 pub(crate) use paper::{completions, man};
-pub(crate) use share::share;
+pub(crate) use share::{share, unshare};

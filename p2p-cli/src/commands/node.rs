@@ -47,8 +47,10 @@ pub(crate) async fn import(
 }
 
 /// A node that is up for a moment dials nobody and asks no router.
-fn keep_to_itself(settings: &mut Settings) {
+pub(super) fn keep_to_itself(settings: &mut Settings) {
     settings.node.upnp = false;
     settings.node.discover = false;
+    settings.node.resume = false;
+    settings.node.watch = false;
     settings.node.connect.clear();
 }

@@ -1,12 +1,15 @@
-//! `p2p share`.
+//! `p2p share` and `p2p unshare`.
 
 use std::io::Read as _;
 use std::path::PathBuf;
 
+use p2p_node::Node;
 use tokio::sync::oneshot;
 
+use super::node::keep_to_itself;
+use super::resolve;
 use crate::config::Settings;
-use crate::failure::{Failure, PORT_IN_USE};
+use crate::failure::{Exit, Failure, PORT_IN_USE};
 use crate::output::{Line, Screen};
 use crate::session::{Session, Show};
 use crate::signals::Stop;
@@ -29,7 +32,9 @@ pub(crate) async fn share(
     let session = match start(&settings).await {
         // A node may run on the usual ports; a ticket names whatever ports there are.
         Err(failure) if failure.word == PORT_IN_USE && !settings.ports_given => {
+            let watch = settings.node.watch;
             settings.take_free_ports();
+            settings.node.watch = watch;
             start(&settings).await?
         }
         started => started?,
@@ -42,6 +47,31 @@ pub(crate) async fn share(
         () = asked.wait() => Ok(()),
     };
     session.end_with(outcome).await
+}
+
+/// Ends the sharing of a file, without a network.
+pub(crate) async fn unshare(
+    mut settings: Settings,
+    screen: Screen,
+    stop: Stop,
+    typed: &str,
+) -> Result<(), Failure> {
+    keep_to_itself(&mut settings);
+    settings.take_free_ports();
+    let session = Session::start(settings.node, screen.clone(), stop, Show::Trouble).await?;
+    let outcome = session.unless_stopped(unshare_from(&session.node, typed)).await;
+    let line = session.end_with(outcome).await?;
+    screen.show(&line).await;
+    Ok(())
+}
+
+/// Ends the sharing of the file whose hash was typed, whole or its start.
+pub(crate) async fn unshare_from(node: &Node, typed: &str) -> Result<Line, Failure> {
+    let hash = resolve::hash(typed, &node.files().await)?;
+    if node.unshare(hash).await? {
+        return Ok(Line::Ok { command: "unshare", id: None, hash: Some(hash.to_string()) });
+    }
+    Err(Failure::new(Exit::NotFound, "not_shared", format!("{} is not shared", hash.short())))
 }
 
 async fn serve(session: &Session, paths: Vec<PathBuf>, until_pipe_ends: bool) -> Result<(), Failure> {

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use p2p_node::{FetchOptions, FileHash, NodeId, Target};
+use p2p_node::{FetchOptions, NodeId, Target};
 
 use super::Console;
 use super::parse::{COMMANDS, Command};
-use crate::commands::{fetch, resolve};
-use crate::failure::{Exit, Failure};
+use crate::commands::{fetch, resolve, share};
+use crate::failure::Failure;
 use crate::output::{Entry, Line, Peer};
 
 impl Console {
@@ -51,7 +51,7 @@ impl Console {
                 Line::Ok { command: name, id: None, hash: None }
             }
             Command::Add(path) => Line::file_added(name, node, &node.share(path).await?),
-            Command::Unshare(hash) => self.unshare(&hash).await?,
+            Command::Unshare(hash) => share::unshare_from(node, &hash).await?,
             Command::Req(what, path) => self.request(&what, path).await?,
             Command::Files => Line::Files {
                 command: name,
@@ -98,15 +98,6 @@ impl Console {
             _ => node.unban(id).await?,
         }
         Ok(Line::Ok { command, id: Some(id.to_string()), hash: None })
-    }
-
-    async fn unshare(&self, typed: &str) -> Result<Line, Failure> {
-        let node = &self.session.node;
-        let hash: FileHash = resolve::hash(typed, &node.files().await)?;
-        if node.unshare(hash).await? {
-            return Ok(Line::Ok { command: "unshare", id: None, hash: Some(hash.to_string()) });
-        }
-        Err(Failure::new(Exit::NotFound, "not_shared", format!("{} is not shared", hash.short())))
     }
 
     async fn refresh(&self) -> Result<Line, Failure> {

@@ -229,8 +229,18 @@ fn listed_peers(peers: &[Peer]) -> String {
 }
 
 fn status(line: &Line) -> String {
-    let Line::Status { uptime_ms, links, known_peers, messages_in, messages_out, refused, log, upnp, .. } =
-        line
+    let Line::Status {
+        uptime_ms,
+        links,
+        known_peers,
+        messages_in,
+        messages_out,
+        refused,
+        log,
+        files_sent,
+        upnp,
+        ..
+    } = line
     else {
         return String::new();
     };
@@ -239,10 +249,11 @@ fn status(line: &Line) -> String {
     let refused = if refused.is_empty() { "nothing".to_owned() } else { refused.join(", ") };
     format!(
         "up        {}\nlinks     {links}, {known_peers} peers known\nmessages  {messages_in} in, {messages_out} out\n\
-         log       {} messages, {}\nrefused   {refused}\nrouter    {}",
+         log       {} messages, {}\nfiles     {} sent\nrefused   {refused}\nrouter    {}",
         duration(Duration::from_millis(*uptime_ms)),
         log.messages,
         size(log.bytes),
+        size(*files_sent),
         visible(upnp)
     )
 }

@@ -164,6 +164,7 @@ pub(crate) enum Line {
         messages_out: u64,
         refused: BTreeMap<&'static str, u64>,
         log: Log,
+        files_sent: u64,
         upnp: String,
     },
     Saved {
@@ -275,6 +276,7 @@ impl Line {
             messages_out: status.messages_out,
             refused: status.refused,
             log: Log { messages: status.log_messages, bytes: status.log_bytes },
+            files_sent: status.files_sent,
             upnp: status.upnp,
         }
     }

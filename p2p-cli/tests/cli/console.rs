@@ -29,6 +29,7 @@ fn commands_that_need_nobody_answer_as_specified() {
             "messages_out",
             "refused",
             "log",
+            "files_sent",
             "upnp",
         ],
     );
@@ -133,7 +134,7 @@ fn state_is_saved_where_told_and_loaded_again() {
 #[test]
 fn files_are_added_listed_refreshed_and_forgotten() {
     let scratch = Scratch::new();
-    let mut node = Node::start(&scratch.path("d"));
+    let mut node = Node::start_with(&scratch.path("d"), &["--no-watch"]);
     let path = scratch.file("my file", 100_000);
     let added = node.ask(&format!("add '{}'", path.display()));
     keys(&added, &["event", "command", "hash", "length", "kind", "path", "ticket"]);

@@ -41,7 +41,10 @@ fn fetched_files_go_where_the_content_folder_is_told_to_be() {
     let scratch = Scratch::new();
     let mut a = Node::start(&scratch.path("a"));
     let content = scratch.path("downloads");
-    let mut b = Node::start_with(&scratch.path("b"), &["--content".as_ref(), content.as_os_str()]);
+    let mut b = Node::start_with(
+        &scratch.path("b"),
+        &["--no-watch".as_ref(), "--content".as_ref(), content.as_os_str()],
+    );
     b.connect(&a);
     let file = scratch.file("film.bin", 100_000);
     let added = a.ask(&format!("add {}", file.display()));
@@ -49,6 +52,35 @@ fn fetched_files_go_where_the_content_folder_is_told_to_be() {
     same(&file, &content.join("film.bin"));
     fs::write(content.join("notes.txt"), "new").unwrap();
     assert_eq!(b.ask("refresh")["added"], 1);
+}
+
+#[test]
+fn what_is_put_into_content_is_shared_by_itself_until_it_is_unshared() {
+    let scratch = Scratch::new();
+    let data = scratch.path("d");
+    let mut node = Node::start(&data);
+    fs::create_dir_all(data.join("content")).unwrap();
+    fs::write(data.join("content/notes.txt"), "notes").unwrap();
+    let told = node.event("notice", |e| e["text"].as_str().unwrap().starts_with("notes.txt is shared as "));
+    let hash = told["text"].as_str().unwrap().rsplit_once(' ').unwrap().1.to_owned();
+    let unshare = |hash: &str| run(p2p(&data).args(["--json", "unshare", hash]));
+    let output = unshare(&hash);
+    assert_eq!(code(&output), 2, "a node runs there: {}", stdout(&output));
+    node.ask("exit");
+    assert_eq!(node.process.exit_code(), 0);
+    let output = unshare(&hash[..8]);
+    assert_eq!(lines(&output), [json!({"event": "ok", "command": "unshare", "hash": hash})]);
+    let output = unshare(&hash);
+    assert_eq!(
+        (code(&output), &lines(&output)[0]["error"]),
+        (3, &json!("not_shared")),
+        "{}",
+        stderr(&output)
+    );
+    let mut node = Node::start_with(&data, &["--no-watch"]);
+    assert_eq!(node.ask("refresh")["added"], 0);
+    assert_eq!(node.ask("files")["files"], json!([]));
+    assert!(data.join("content/notes.txt").exists());
 }
 
 /// A running `p2p share`, and what it said of the file.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use p2p_files::{FileHash, ShareState};
+use p2p_files::FileHash;
 use p2p_gossip::Ticket;
 use p2p_peers::{DialFailure, PeerStore, Target};
 use p2p_wire::{Envelope, EnvelopeId, MAX_FILE_NAME, NodeId, PeerRecord, encode_frame};
@@ -142,7 +142,7 @@ impl Driver {
         let shared = Arc::clone(&self.shared);
         self.shared.tasks.spawn(async move {
             let library = Arc::clone(&shared.library);
-            let look = move || library.get(&hash).filter(|s| s.state == ShareState::Shared);
+            let look = move || library.on_offer(&hash);
             if let Ok(Some(share)) = tokio::task::spawn_blocking(look).await {
                 let name = Some(share.name).filter(|n| n.len() <= MAX_FILE_NAME);
                 shared.commands.send(Command::Holding { id, to: from, name }).await.ok();

@@ -71,6 +71,7 @@ impl Driver {
             refused: self.refused(),
             log_messages,
             log_bytes,
+            files_sent: self.shared.served.counts().bytes,
             queued_bytes: self.shared.budget.used() as u64,
             upnp: self.upnp.clone(),
         }
