@@ -61,6 +61,12 @@ impl Args {
         }
     }
 
+    /// A number of bytes: `1GiB`, `32MiB`, `64KiB` or a bare number.
+    pub(crate) fn size(&mut self, name: &str, default: u64) -> Result<u64> {
+        let text = self.value(name)?;
+        text.map_or(Ok(default), |text| parse_size(&text).with_context(|| format!("{name} {text}")))
+    }
+
     pub(crate) fn finish(self) -> Result<()> {
         if self.rest.is_empty() {
             return Ok(());
@@ -69,9 +75,30 @@ impl Args {
     }
 }
 
+fn parse_size(text: &str) -> Result<u64> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let unit: u64 = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => bail!("bytes, KiB, MiB or GiB"),
+    };
+    number.parse::<u64>()?.checked_mul(unit).context("too large")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(parse_size("1GiB").unwrap(), 1 << 30);
+        assert_eq!(parse_size("5").unwrap(), 5);
+        assert!(parse_size("1GB").is_err(), "what would that be?");
+        assert!(parse_size("MiB").is_err());
+        assert!(parse_size("99999999999GiB").is_err());
+    }
 
     fn args(text: &str) -> Args {
         Args { rest: text.split_whitespace().map(String::from).collect() }

@@ -6,6 +6,7 @@ mod bench;
 mod ci;
 mod digest;
 mod fuzz;
+mod kills;
 #[cfg(feature = "bench")]
 mod process;
 mod program;
@@ -30,8 +31,11 @@ cargo xtask TASK
                                        a network of real `p2p` processes on loopback, driven through --json
   bench files [--size 1GiB] [--sources 1] [--runs 5] [--json]
   bench gossip [--nodes 50 | --processes 20] [--burst 5000] [--window 128] [--copies 1] [--runs 1] [--json]
+  bench shares [--files 200000] [--runs 5] [--json]
   bench startup [--runs 20] [--json]
   bench startup-probe                  one start, one JSON line, then waits for the end of standard input
+  kills [--kills 100] [--size 1GiB] [--seed 1] [--json]
+                                       a download by real processes, killed at random points; what a kill costs
   sim SCENARIO [--nodes N] [--seed S] [--seeds 1] [--messages M] [--size B] [--json] and more: docs/sim.md
                                        whole nodes in a virtual network: one-sender, random-senders, mass-death, churn,
                                        partition, absence, covert-flash
@@ -61,6 +65,7 @@ fn run(task: &str, args: Args) -> Result<ExitCode> {
         "bench" => bench::run(args),
         "sim" => sim::run(args),
         "fuzz" => fuzz::run(args),
+        "kills" => kills::run(args),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)

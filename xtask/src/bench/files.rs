@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::args::Args;
@@ -34,7 +34,7 @@ const LOOK: Duration = Duration::from_millis(10);
 const TLS_BYTES: u64 = 2 << 30;
 
 pub(crate) fn run(mut args: Args) -> Result<()> {
-    let size = parse_size(&args.value("--size")?.unwrap_or_else(|| "1GiB".into()))?;
+    let size = args.size("--size", 1 << 30)?;
     let sources: usize = args.parsed("--sources", 1)?;
     let runs: usize = args.parsed("--runs", 5)?;
     let as_json = args.flag("--json");
@@ -297,33 +297,5 @@ fn print_table(out: &Value) {
             _ => "not known on this system".into(),
         };
         println!("  {name:<36} {text}");
-    }
-}
-
-/// `1GiB`, `32MiB`, `64KiB` or bytes.
-fn parse_size(text: &str) -> Result<u64> {
-    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
-    let unit: u64 = match unit {
-        "" | "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => bail!("--size {text}: bytes, KiB, MiB or GiB"),
-    };
-    let number: u64 = number.parse().with_context(|| format!("--size {text}"))?;
-    number.checked_mul(unit).with_context(|| format!("--size {text} is too large"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(parse_size("1GiB").unwrap(), 1 << 30);
-        assert_eq!(parse_size("5").unwrap(), 5);
-        assert!(parse_size("1GB").is_err(), "what would that be?");
-        assert!(parse_size("MiB").is_err());
-        assert!(parse_size("99999999999GiB").is_err());
     }
 }

@@ -11,6 +11,8 @@ mod measure;
 #[cfg(feature = "bench")]
 mod processes;
 #[cfg(feature = "bench")]
+mod shares;
+#[cfg(feature = "bench")]
 mod startup;
 #[cfg(feature = "bench")]
 mod stats;
@@ -45,9 +47,10 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         "files" => files::run(args)?,
         "gossip" => gossip::run(args)?,
         "gossip-node" => processes::node(args)?,
+        "shares" => shares::run(args)?,
         "startup" => startup::run(args)?,
         "startup-probe" => startup::probe(args)?,
-        _ => anyhow::bail!("bench what? files, gossip, startup or startup-probe"),
+        _ => anyhow::bail!("bench what? files, gossip, shares, startup or startup-probe"),
     }
     Ok(ExitCode::SUCCESS)
 }
