@@ -1,5 +1,6 @@
 //! The task that carries a download from start to end.
 
+use std::fs::{File, Metadata};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
@@ -7,31 +8,50 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
+use crate::disk;
 use crate::event::{DownloadError, DownloadEvent, Finished};
-use crate::geometry::CHUNK;
+use crate::geometry::{CHUNK, Geometry};
 use crate::hash::{HASH_LEN, Info};
+use crate::journal::JournalRecord;
 use crate::merkle;
 use crate::open::{OpenShare, ReadError};
 use crate::part::PartFile;
-use crate::shared::Shared;
-use crate::tree::TreeWriter;
+use crate::shared::{Plan, Shared};
+use crate::tree::{TreeWriter, file_len};
 
 /// How often progress is told while it changes, and the rate brought up to date.
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// While the disk is full, it is looked this often whether there is room.
+const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(1);
 
 /// Carries one download to its end.
 pub(crate) async fn conduct(shared: Arc<Shared>) {
     let outcome = run(&shared).await;
     stop_sources(&shared).await;
     if let (Err(error), Some(plan)) = (&outcome, shared.plan.get().cloned()) {
-        let stays = matches!(error, DownloadError::Suspended | DownloadError::Interrupted { .. })
-            && shared.state().has_some();
-        let _ = spawn_blocking(move || if stays { plan.leave() } else { plan.discard() }).await;
+        // The error itself goes to the user.
+        let (stays, has_some) = (stays(error), shared.state().has_some());
+        let _ = spawn_blocking(move || let_go(&plan, stays && has_some)).await;
     }
     shared.buffers.lock().unwrap_or_else(PoisonError::into_inner).clear();
     shared.tell_progress();
     shared.state().push(outcome.map_or_else(DownloadEvent::Failed, DownloadEvent::Finished));
     shared.happened.notify_waiters();
+}
+
+/// Whether what is verified stays for another time.
+pub(crate) const fn stays(error: &DownloadError) -> bool {
+    // One that only could not be entered in the index is known by its journal.
+    matches!(
+        error,
+        DownloadError::Suspended | DownloadError::Interrupted { .. } | DownloadError::Register { .. }
+    )
+}
+
+/// Leaves the part-file and its journal to another download, or removes them.
+pub(crate) fn let_go(plan: &Plan, stays: bool) {
+    if stays { plan.leave() } else { plan.discard() }
 }
 
 async fn run(shared: &Arc<Shared>) -> Result<Finished, DownloadError> {
@@ -40,8 +60,40 @@ async fn run(shared: &Arc<Shared>) -> Result<Finished, DownloadError> {
     }
     fetch(shared).await?;
     stop_sources(shared).await;
-    let (path, length) = blocking(shared, finish).await?;
-    Ok(shared.finished(path, length))
+    blocking(shared, sync).await?;
+    loop {
+        match blocking(shared, finish).await {
+            Err(DownloadError::Io { source, .. }) if disk::is_full(&source) => {
+                wait_for_room(shared, source).await?
+            }
+            Err(error) => return Err(error.interrupted()),
+            Ok((path, length)) => return Ok(shared.finished(path, length)),
+        }
+    }
+}
+
+/// Waits until there is room on the disk, and says so before and after.
+pub(crate) async fn wait_for_room(shared: &Arc<Shared>, source: io::Error) -> Result<(), DownloadError> {
+    let path = shared.shown.clone();
+    tracing::warn!(path = %path.display(), %source, "no room; the download waits");
+    let tell = |event| {
+        shared.state().push(event);
+        shared.happened.notify_waiters();
+    };
+    tell(DownloadEvent::Paused { path, source });
+    let mut tick = tokio::time::interval(LOOK_FOR_ROOM_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    tick.reset();
+    loop {
+        tokio::select! {
+            () = shared.cancel.cancelled() => return Err(ended(shared)),
+            _ = tick.tick() => shared.tell_progress(),
+        }
+        if blocking(shared, |shared| Ok(shared.has_room())).await? {
+            tell(DownloadEvent::Resumed);
+            return Ok(());
+        }
+    }
 }
 
 async fn blocking<T: Send + 'static>(
@@ -54,12 +106,12 @@ async fn blocking<T: Send + 'static>(
 }
 
 /// Looks whether the file is here already: its path and length.
-fn local(shared: &Shared) -> Result<Option<(PathBuf, u64)>, DownloadError> {
+pub(crate) fn local(shared: &Shared) -> Result<Option<(PathBuf, u64)>, DownloadError> {
     let opened = shared.library.open_share(&shared.hash).unwrap_or_else(|error| {
         tracing::warn!(%error, "looking for the file in the library");
         None
     });
-    let Some(share) = opened else { return Ok(None) };
+    let Some(share) = opened else { return Ok(finished_before(shared)) };
     let length = share.record.info.length;
     if shared.reuse {
         return Ok(Some((share.path, length)));
@@ -67,11 +119,42 @@ fn local(shared: &Shared) -> Result<Option<(PathBuf, u64)>, DownloadError> {
     Ok(copy(shared, &share)?.map(|path| (path, length)))
 }
 
+/// A file that an earlier try gave its name, and was killed before it was in the index.
+fn finished_before(shared: &Shared) -> Option<(PathBuf, u64)> {
+    let (library, hash) = (&shared.library, &shared.hash);
+    let part = shared.place.part_path(hash);
+    let journal = library.journal_path(hash, &part);
+    let record = File::open(&journal).ok().and_then(|file| JournalRecord::read(&file).ok()?);
+    // The journal becomes the tree file: it is cut, and then gets that name.
+    let tree = std::fs::metadata(library.tree_path(hash)).or_else(|_| std::fs::metadata(&journal)).ok();
+    let is_it = |there: &Metadata| {
+        let fits =
+            |tree: &Metadata| Geometry::new(there.len()).is_some_and(|g| tree.len() == file_len(g.chunks()));
+        there.is_file()
+            && (record.as_ref().is_some_and(|r| r.is_part(there)) || tree.as_ref().is_some_and(fits))
+    };
+    if record.is_none() && tree.is_none() {
+        return None;
+    }
+    for candidate in shared.place.candidates() {
+        let there = std::fs::symlink_metadata(&candidate).ok()?;
+        if !is_it(&there) {
+            continue;
+        }
+        if let Ok(Some(share)) = library.adopt(&candidate, hash, &part) {
+            let _ = disk::remove_file(&journal);
+            return Some((share.path, share.info.length));
+        }
+    }
+    None
+}
+
 /// A verified copy of a shared file; `None` when it turns out to have changed.
 fn copy(shared: &Shared, share: &OpenShare) -> Result<Option<PathBuf>, DownloadError> {
     let io = |source| DownloadError::io(&shared.shown, source);
-    let part = PartFile::create(shared.place.clone(), &shared.hash).map_err(io)?;
     let info = share.record.info;
+    shared.check_room(info.length)?;
+    let part = PartFile::create(shared.place.clone(), &shared.hash).map_err(io)?;
     let mut buf = vec![0; CHUNK];
     for run in (0..share.geometry.chunks()).map_while(|index| share.geometry.chunk(index)) {
         if shared.cancel.is_cancelled() {
@@ -93,6 +176,7 @@ fn copy(shared: &Shared, share: &OpenShare) -> Result<Option<PathBuf>, DownloadE
             }
         }
     }
+    part.sync().map_err(io)?;
     let path = part.finish().map_err(io)?;
     register(shared, path, info, None).map(Some)
 }
@@ -107,6 +191,12 @@ async fn fetch(shared: &Arc<Shared>) -> Result<(), DownloadError> {
             () = shared.cancel.cancelled() => return Err(ended(shared)),
             () = shared.moved.notified() => {}
             _ = tick.tick() => shared.tell_progress(),
+        }
+        let full = shared.state().full.as_ref().map(|source| io::Error::from(source.kind()));
+        if let Some(source) = full {
+            wait_for_room(shared, source).await?;
+            shared.state().full = None;
+            shared.work.notify_waiters();
         }
         let mut state = shared.state();
         if let Some(error) = state.failure.take() {
@@ -137,8 +227,8 @@ async fn stop_sources(shared: &Shared) {
     let _ = shared.checks.acquire_many(all).await;
 }
 
-/// Syncs the file, gives it its name and takes it into the library: its path and length.
-fn finish(shared: &Shared) -> Result<(PathBuf, u64), DownloadError> {
+/// Makes what was written durable, once.
+pub(crate) fn sync(shared: &Shared) -> Result<(), DownloadError> {
     let plan = shared.plan.get().expect("a download without a plan is not complete");
     let io = |source| DownloadError::io(&shared.shown, source);
     // Every chunk was checked against the root; this checks that the chunks were recorded as they were checked.
@@ -150,7 +240,13 @@ fn finish(shared: &Shared) -> Result<(PathBuf, u64), DownloadError> {
             "the tree file does not fold to the root",
         )));
     }
-    let path = plan.part.finish().map_err(io)?;
+    plan.part.sync().map_err(io)
+}
+
+/// Gives the file its name and takes it into the library: its path and length. May be tried again.
+pub(crate) fn finish(shared: &Shared) -> Result<(PathBuf, u64), DownloadError> {
+    let plan = shared.plan.get().expect("a download without a plan is not complete");
+    let path = plan.part.finish().map_err(|source| DownloadError::io(&shared.shown, source))?;
     let path = register(shared, path, plan.info, plan.journal.as_ref().map(|journal| &journal.tree))?;
     Ok((path, plan.info.length))
 }

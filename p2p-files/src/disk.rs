@@ -1,6 +1,6 @@
 //! Positional file access, and what tells a changed file from an unchanged one.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -29,7 +29,16 @@ pub(crate) fn read_exact_at(file: &File, buf: &mut [u8], offset: u64) -> io::Res
 
 /// Writes all of `buf` at `offset`.
 pub(crate) fn write_all_at(file: &File, buf: &[u8], offset: u64) -> io::Result<()> {
+    #[cfg(test)]
+    if let Some(half) = faults::torn(buf) {
+        write_at(file, half, offset)?;
+        return Err(faults::crashed());
+    }
     step("write")?;
+    write_at(file, buf, offset)
+}
+
+fn write_at(file: &File, buf: &[u8], offset: u64) -> io::Result<()> {
     #[cfg(unix)]
     return std::os::unix::fs::FileExt::write_all_at(file, buf, offset);
     #[cfg(windows)]
@@ -50,10 +59,55 @@ pub(crate) fn write_all_at(file: &File, buf: &[u8], offset: u64) -> io::Result<(
     }
 }
 
+/// Makes a file that must not exist, for reading and writing.
+pub(crate) fn create_new(path: &Path) -> io::Result<File> {
+    step("create")?;
+    OpenOptions::new().read(true).write(true).create_new(true).open(path)
+}
+
+/// Makes a file for reading and writing; what lies there is replaced.
+pub(crate) fn create(path: &Path) -> io::Result<File> {
+    step("create")?;
+    OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)
+}
+
+/// Cuts a file, or makes it longer by a hole.
+pub(crate) fn set_len(file: &File, len: u64) -> io::Result<()> {
+    step("set length")?;
+    file.set_len(len)
+}
+
+/// Removes a name.
+pub(crate) fn remove_file(path: &Path) -> io::Result<()> {
+    step("remove")?;
+    std::fs::remove_file(path)
+}
+
+/// Gives a file another name; what has it is replaced.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    step("rename")?;
+    std::fs::rename(from, to)
+}
+
+/// Bytes that may be written to the disk of a folder.
+pub(crate) fn free_space(dir: &Path) -> io::Result<u64> {
+    #[cfg(test)]
+    if let Some(free) = faults::free() {
+        return Ok(free);
+    }
+    fs4::available_space(dir)
+}
+
+/// Whether there is no room: on the disk, or within the user's quota.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// Makes a file's contents and length durable.
 pub(crate) fn sync_file(file: &File) -> io::Result<()> {
     step("sync file")?;
-    file.sync_all()
+    // There is no power failure in a test, and a sync takes longer than all the rest of it.
+    if cfg!(test) { Ok(()) } else { file.sync_all() }
 }
 
 /// Gives a file a second name, which must not exist.
@@ -72,7 +126,7 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// In unit tests every step is noted and can be made to fail.
+/// In unit tests every step is noted, and can be made to fail or to be the last one.
 #[cfg_attr(not(test), expect(clippy::unnecessary_wraps, reason = "steps fail in tests only"))]
 fn step(name: &'static str) -> io::Result<()> {
     #[cfg(test)]
@@ -81,34 +135,8 @@ fn step(name: &'static str) -> io::Result<()> {
     Ok(())
 }
 
-/// A disk that fails, for the thread that asks for it.
 #[cfg(test)]
-pub(crate) mod faults {
-    use std::cell::RefCell;
-    use std::io;
-
-    thread_local! {
-        static STEPS: RefCell<(Vec<&'static str>, Option<usize>)> = const { RefCell::new((Vec::new(), None)) };
-    }
-
-    /// Forgets the steps so far; the step with this number fails, as on a full disk.
-    pub(crate) fn fail_at(number: Option<usize>) {
-        STEPS.set((Vec::new(), number));
-    }
-
-    /// The steps since then.
-    pub(crate) fn steps() -> Vec<&'static str> {
-        STEPS.with_borrow(|(steps, _)| steps.clone())
-    }
-
-    pub(super) fn step(name: &'static str) -> io::Result<()> {
-        STEPS.with_borrow_mut(|(steps, fail)| {
-            let fails = *fail == Some(steps.len());
-            steps.push(name);
-            if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
-        })
-    }
-}
+pub(crate) mod faults;
 
 /// What must stay equal for a file to count as unchanged: size, mtime, ctime and inode (on Windows: size, last write
 /// and creation time).

@@ -32,6 +32,15 @@ pub enum DownloadEvent {
     },
     /// The last source failed; add one, or cancel. Not told at the start, before any source was added.
     NeedSource,
+    /// There is no room on the disk: nothing more is asked for until there is. What is verified stays.
+    Paused {
+        /// The destination.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// There is room again, and the download goes on.
+    Resumed,
     /// The end: the file is complete, checked, synced, in its place, and shared.
     Finished(Finished),
     /// The end: no file.
@@ -121,10 +130,20 @@ pub enum DownloadError {
         /// The limit.
         max: u64,
     },
+    /// The disk has too little room for the file; nothing was written.
+    #[error("no room for {}: {needed} bytes are needed, {free} are free", path.display())]
+    NoRoom {
+        /// The destination.
+        path: PathBuf,
+        /// Bytes that the file needs, with some to spare for what is kept beside it.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// The hash names a folder.
     #[error("the hash names a folder; folders come later")]
     Directory,
-    /// The disk failed or is full while runs were written. What is verified stays; starting again goes on from there.
+    /// The disk failed while runs were written (one that is full is waited for). What is verified stays; starting again goes on from there.
     #[error("cannot write {}; what is verified stays", path.display())]
     Interrupted {
         /// The destination.

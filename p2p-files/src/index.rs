@@ -113,15 +113,14 @@ impl Index {
     pub(crate) fn open(path: PathBuf) -> Result<Self, IndexError> {
         let index = Self { path, db: Mutex::new(None) };
         if index.path.exists() {
-            let opened = index.guard(|| Ok(builder().open(&index.path)?))?;
-            *index.db.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(opened));
+            index.existing()?;
         }
         Ok(index)
     }
 
     /// The records of one hash, by path; those that are not gone first, and none that is withheld.
     pub(crate) fn of_hash(&self, hash: &FileHash) -> Result<Vec<(PathBuf, Record)>, IndexError> {
-        let Some(db) = self.existing() else { return Ok(Vec::new()) };
+        let Some(db) = self.existing()? else { return Ok(Vec::new()) };
         let mut found = self.guard(|| {
             let read = db.begin_read()?;
             let (files, hashes) = (read.open_table(FILES)?, read.open_table(HASHES)?);
@@ -140,7 +139,7 @@ impl Index {
 
     /// The record of one path.
     pub(crate) fn of_path(&self, path: &Path) -> Result<Option<Record>, IndexError> {
-        let (Some(db), Some(key)) = (self.existing(), path_bytes(path)) else { return Ok(None) };
+        let (Some(db), Some(key)) = (self.existing()?, path_bytes(path)) else { return Ok(None) };
         self.guard(|| {
             let files = db.begin_read()?.open_table(FILES)?;
             Ok(files.get(key)?.and_then(|value| Record::decode(value.value())))
@@ -149,7 +148,7 @@ impl Index {
 
     /// Calls `with` for every record, in the order of the paths, until it returns false.
     pub(crate) fn for_each(&self, mut with: impl FnMut(PathBuf, Record) -> bool) -> Result<(), IndexError> {
-        let Some(db) = self.existing() else { return Ok(()) };
+        let Some(db) = self.existing()? else { return Ok(()) };
         self.guard(|| {
             let files = db.begin_read()?.open_table(FILES)?;
             for entry in files.iter()? {
@@ -166,7 +165,7 @@ impl Index {
 
     /// The records of all paths below the folder `dir`.
     pub(crate) fn below(&self, dir: &Path) -> Result<Vec<(PathBuf, Record)>, IndexError> {
-        let (Some(db), Some(key)) = (self.existing(), path_bytes(dir)) else { return Ok(Vec::new()) };
+        let (Some(db), Some(key)) = (self.existing()?, path_bytes(dir)) else { return Ok(Vec::new()) };
         let separator = u8::try_from(std::path::MAIN_SEPARATOR).expect("it is `/` or `\\`");
         let (from, to) = ([key, &[separator]].concat(), [key, &[separator + 1]].concat());
         self.guard(|| {
@@ -195,7 +194,7 @@ impl Index {
             keyed.insert(key, record);
         }
         let db = self.create()?;
-        self.guard(|| {
+        let applied = self.guard(|| {
             let mut write = db.begin_write()?;
             // Recovery after a kill is then instant, whatever the size of the index.
             write.set_quick_repair(true);
@@ -216,11 +215,21 @@ impl Index {
             }
             write.commit()?;
             Ok(())
-        })
+        });
+        if applied.is_err() {
+            // A database that met a full disk takes nothing more until it is opened again.
+            *self.db.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
+        applied
     }
 
-    fn existing(&self) -> Option<Arc<Database>> {
-        self.db.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The database, if there is one.
+    fn existing(&self) -> Result<Option<Arc<Database>>, IndexError> {
+        let mut slot = self.db.lock().unwrap_or_else(PoisonError::into_inner);
+        if slot.is_none() && self.path.exists() {
+            *slot = Some(Arc::new(self.guard(|| open(&self.path))?));
+        }
+        Ok(slot.clone())
     }
 
     /// The database with both tables, made if it does not exist.
@@ -230,7 +239,7 @@ impl Index {
             return Ok(Arc::clone(db));
         }
         let db = self.guard(|| {
-            let db = builder().create(&self.path)?;
+            let db = open(&self.path)?;
             let write = db.begin_write()?;
             write.open_table(FILES)?;
             write.open_table(HASHES)?;
@@ -253,10 +262,19 @@ impl Index {
     }
 }
 
-fn builder() -> redb::Builder {
+/// Opens the database, which is made if it does not exist.
+fn open(path: &Path) -> Result<Database, redb::Error> {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE);
-    builder
+    #[cfg(test)]
+    if crate::disk::faults::counts() {
+        use crate::disk::faults::{Backend, step};
+        step("index: open")?;
+        let file =
+            std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        return Ok(builder.create_with_backend(Backend(redb::backends::FileBackend::new(file)?))?);
+    }
+    Ok(builder.create(path)?)
 }
 
 fn is_damage(error: &redb::Error) -> bool {

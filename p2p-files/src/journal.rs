@@ -16,12 +16,12 @@
 //! journal and lost the data), or when the times differ, every recorded chunk is hashed and folded to the root again.
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::bitfield::Bitfield;
-use crate::disk::{Stamp, read_exact_at, write_all_at};
+use crate::disk::{self, Stamp, read_exact_at, write_all_at};
 use crate::geometry::{CHUNK, Geometry, Run};
 use crate::hash::{HASH_LEN, Info, Kind};
 use crate::index::{path_bytes, path_from_bytes};
@@ -62,7 +62,7 @@ impl Journal {
     /// A journal without entries for a part-file that was just made.
     pub(crate) fn create(path: &Path, info: Info, part: &PartFile) -> io::Result<Self> {
         let geometry = Geometry::new(info.length).ok_or(io::ErrorKind::FileTooLarge)?;
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path)?;
+        let file = disk::create(path)?;
         let held_at = file_len(geometry.chunks());
         JournalRecord::of(info, part)?.write(&file, held_at + geometry.chunks())?;
         let tree = TreeWriter::over(file.try_clone()?, path.to_path_buf(), geometry);
@@ -171,9 +171,21 @@ impl JournalRecord {
         Place::of_parts(self.exact, self.dir.clone(), self.name.clone()).part_path(&self.info.hash())
     }
 
-    /// Whether its part-file was taken away. A folder that is not there may come back with its disk.
+    /// Whether its part-file was taken away, and did not become the file. A folder that is not there may come back with its
+    /// disk.
     pub(crate) fn is_lost(&self) -> bool {
-        self.dir.is_dir() && !self.part_path().exists()
+        let place = Place::of_parts(self.exact, self.dir.clone(), self.name.clone());
+        let is_here = |name: PathBuf| std::fs::symlink_metadata(name).ok().map(|there| self.is_part(&there));
+        self.dir.is_dir()
+            && !self.part_path().exists()
+            && !place.candidates().map_while(is_here).any(|is_part| is_part)
+    }
+
+    /// Whether this is its part-file, under whatever name.
+    pub(crate) fn is_part(&self, there: &Metadata) -> bool {
+        let stamp = Stamp::of(there);
+        stamp.inode != 0
+            && (stamp.device, stamp.inode, stamp.size) == (self.device, self.inode, self.info.length)
     }
 
     fn write(&self, file: &File, at: u64) -> io::Result<()> {
@@ -260,6 +272,11 @@ fn boot() -> [u8; 16] {
         .decode(digits.as_bytes())
         .ok()
         .and_then(|bytes| bytes.try_into().ok())
+        .map(|boot: [u8; 16]| {
+            #[cfg(test)]
+            let boot = boot.map(|byte| byte ^ disk::faults::boots());
+            boot
+        })
         .unwrap_or_default()
 }
 

@@ -3,6 +3,8 @@
 mod add;
 mod bitfield;
 mod conduct;
+#[cfg(test)]
+mod crash_tests;
 mod disk;
 mod download;
 mod event;

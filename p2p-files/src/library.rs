@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::add::hash_file;
-use crate::disk::Stamp;
+use crate::disk::{self, Stamp};
 use crate::geometry::{Geometry, LENGTH_MAX};
 use crate::hash::{FileHash, Info, Kind};
 use crate::index::{Change, Index, IndexError, Record};
@@ -239,6 +239,24 @@ impl Library {
         Ok(share(path, &record))
     }
 
+    /// Shares the file at `path` if it has this hash; `part` is a name of it that goes then, if it still has that.
+    pub(crate) fn adopt(&self, path: &Path, hash: &FileHash, part: &Path) -> Result<Option<Share>, AddError> {
+        let path = std::fs::canonicalize(path).map_err(|source| AddError::io(path, source))?;
+        let mut record = self.hash(&path, |_, _| ())?;
+        if record.hash != *hash {
+            self.drop_tree(&record.hash);
+            return Ok(None);
+        }
+        let stamp = |path: &Path| std::fs::symlink_metadata(path).map(|there| Stamp::of(&there));
+        if stamp(part).is_ok_and(|part| part == record.stamp) && disk::remove_file(part).is_ok() {
+            // To lose a name changes nothing but the ctime.
+            let now = stamp(&path).map_err(|source| AddError::io(&path, source))?;
+            record.stamp.ctime = now.ctime;
+        }
+        self.index.apply(&[Change::Put(path.clone(), record.clone())])?;
+        Ok(Some(share(path, &record)))
+    }
+
     /// A tree file in the making; `None` for a content of at most one chunk.
     pub(crate) fn new_tree(&self, geometry: Geometry) -> io::Result<Option<TreeWriter>> {
         if geometry.chunks() <= 1 {
@@ -296,7 +314,7 @@ impl Library {
     /// Removes the tree of a hash that no path has any more.
     pub(crate) fn drop_tree(&self, hash: &FileHash) {
         if matches!(self.index.of_hash(hash), Ok(found) if found.is_empty()) {
-            let _ = std::fs::remove_file(self.tree_path(hash));
+            let _ = disk::remove_file(&self.tree_path(hash));
         }
     }
 
@@ -305,7 +323,7 @@ impl Library {
             || self.tree_path(&record.hash).exists()
     }
 
-    fn tree_path(&self, hash: &FileHash) -> PathBuf {
+    pub(crate) fn tree_path(&self, hash: &FileHash) -> PathBuf {
         self.trees.join(hash.to_string())
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::disk::{Stamp, hard_link, sync_dir, sync_file, write_all_at};
+use crate::disk::{self, Stamp, hard_link, sync_dir, sync_file, write_all_at};
 use crate::hash::FileHash;
 use crate::names::{FileName, NAME_MAX, cut};
 
@@ -26,7 +26,7 @@ pub enum Destination {
 /// A destination whose folder exists and whose name is safe.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     name: Name,
 }
 
@@ -88,7 +88,7 @@ impl Place {
     }
 
     /// The names to try, best first.
-    fn candidates(&self) -> impl Iterator<Item = PathBuf> + '_ {
+    pub(crate) fn candidates(&self) -> impl Iterator<Item = PathBuf> + '_ {
         let numbers = if matches!(self.name, Name::Hint(_)) { NUMBERS_MAX } else { 1 };
         (0..numbers).map(|number| match &self.name {
             Name::Hint(name) => self.dir.join(name.numbered(number)),
@@ -117,7 +117,7 @@ impl PartFile {
     /// `WouldBlock` when another download writes the same file to the same place.
     pub(crate) fn create(place: Place, hash: &FileHash) -> io::Result<Self> {
         let path = place.part_path(hash);
-        let create = || OpenOptions::new().read(true).write(true).create_new(true).open(&path);
+        let create = || disk::create_new(&path);
         let file = match create() {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 remove_if_stale(&path)?;
@@ -152,7 +152,7 @@ impl PartFile {
 
     /// Makes it as long as the file will be, as one hole, and lets it outlive an interrupted download.
     pub(crate) fn stay(&self, length: u64) -> io::Result<()> {
-        self.file.set_len(length)?;
+        disk::set_len(&self.file, length)?;
         self.stays.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -180,9 +180,14 @@ impl PartFile {
         write_all_at(&self.file, data, offset)
     }
 
-    /// Makes the contents durable, then gives them their name; `AlreadyExists` when it is taken.
+    /// Makes the contents durable. When that fails the part-file is worth nothing: what could not be written may be
+    /// forgotten, and a second sync would not tell.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        sync_file(&self.file)
+    }
+
+    /// Gives the contents, which are durable, their name; `AlreadyExists` when it is taken. May be tried again.
     pub(crate) fn finish(&self) -> io::Result<PathBuf> {
-        sync_file(&self.file)?;
         let path = self.place.candidates().find_map(|candidate| match link(&self.path, &candidate) {
             // A kill between link and removal: the name is there already, and it is this file.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -192,7 +197,7 @@ impl PartFile {
         });
         let path = path.ok_or(io::ErrorKind::AlreadyExists)??;
         // The other name of the same contents goes before the stamp of the finished file is taken.
-        if let Err(error) = std::fs::remove_file(&self.path)
+        if let Err(error) = disk::remove_file(&self.path)
             && error.kind() != io::ErrorKind::NotFound
         {
             return Err(error);
@@ -212,7 +217,7 @@ impl PartFile {
     /// Removes it now; nothing may be written after that.
     pub(crate) fn discard(&self) {
         if !self.done.swap(true, Ordering::Relaxed) {
-            let _ = std::fs::remove_file(&self.path);
+            let _ = disk::remove_file(&self.path);
         }
     }
 }
@@ -232,7 +237,7 @@ fn remove_if_stale(path: &Path) -> io::Result<()> {
     }
     // Only its lock is of interest: a running download holds it.
     File::open(path)?.try_lock()?;
-    std::fs::remove_file(path)
+    disk::remove_file(path)
 }
 
 /// Gives the part-file a second name, which must not exist. Where there are no links, an empty file takes the name
@@ -241,10 +246,11 @@ fn link(part: &Path, name: &Path) -> io::Result<()> {
     match hard_link(part, name) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        Err(error) if disk::is_full(&error) => Err(error),
         Err(_unsupported) => {
-            OpenOptions::new().write(true).create_new(true).open(name)?;
-            std::fs::rename(part, name).inspect_err(|_| {
-                let _ = std::fs::remove_file(name);
+            disk::create_new(name)?;
+            disk::rename(part, name).inspect_err(|_| {
+                let _ = disk::remove_file(name);
             })
         }
     }
@@ -253,13 +259,13 @@ fn link(part: &Path, name: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::faults;
 
     const HASH: FileHash = FileHash::from_bytes([7; 32]);
 
     fn write(destination: &Destination, text: &str) -> io::Result<PathBuf> {
         let part = PartFile::create(Place::new(destination, &HASH)?, &HASH)?;
         part.write_at(text.as_bytes(), 0)?;
+        part.sync()?;
         part.finish()
     }
 
@@ -343,31 +349,5 @@ mod tests {
         assert!(path.ends_with(long));
         let path = write(&Destination::Dir(dir.path().into(), Some("../../evil".into())), "x").unwrap();
         assert_eq!(path, std::fs::canonicalize(dir.path()).unwrap().join(HASH.to_string()));
-    }
-
-    #[test]
-    fn a_file_gets_its_name_only_when_it_is_durable_and_no_failure_leaves_half_a_file() {
-        let steps = ["write", "sync file", "link", "sync folder"];
-        for (fail, step) in
-            [None, Some(0), Some(1), Some(2), Some(3)].into_iter().zip(["none"].iter().chain(&steps))
-        {
-            let dir = tempfile::tempdir().unwrap();
-            faults::fail_at(fail);
-            let result = write(&Destination::Dir(dir.path().into(), Some("a".into())), "whole");
-            let done = faults::steps();
-            faults::fail_at(None);
-            let found = std::fs::read_to_string(dir.path().join("a")).ok();
-            match fail {
-                None => assert_eq!(done, steps),
-                // Where there are no links, the name is taken another way.
-                Some(2) => assert!(result.is_ok()),
-                Some(_) => {
-                    assert_eq!(result.as_ref().unwrap_err().kind(), io::ErrorKind::StorageFull, "{step}")
-                }
-            }
-            let whole = matches!(fail, None | Some(2 | 3));
-            assert_eq!(found.as_deref(), whole.then_some("whole"), "{step} fails");
-            assert_eq!(names(dir.path()).len(), usize::from(whole), "{step} fails: no part-file is left");
-        }
     }
 }

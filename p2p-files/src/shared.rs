@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -13,9 +13,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bitfield::Bitfield;
+use crate::disk;
 use crate::download::DownloadConfig;
 use crate::event::{DownloadError, DownloadEvent, Finished, Progress, SourceFault};
-use crate::geometry::{Geometry, Run};
+use crate::geometry::{CHUNK, Geometry, Run};
 use crate::hash::{FileHash, HASH_LEN, Info};
 use crate::journal::Journal;
 use crate::library::Library;
@@ -25,6 +26,9 @@ use crate::picker::{Picker, SourceId};
 
 /// Events that wait to be read; beyond that the oldest is dropped and logged.
 const EVENTS_MAX: usize = 256;
+
+/// Room that is left beside a file, or the twentieth part of it if that is less: for its tree, the index, other files.
+const SPARE: u64 = 64 << 20;
 
 /// The time over which the rate is an average.
 const RATE_OVER: Duration = Duration::from_secs(3);
@@ -85,6 +89,8 @@ pub(crate) struct State {
     samples: VecDeque<(Instant, u64)>,
     events: VecDeque<DownloadEvent>,
     pub(crate) failure: Option<DownloadError>,
+    /// There is no room on the disk: what it said. Nothing is asked for until the conductor has found room.
+    pub(crate) full: Option<io::Error>,
     /// No source is taken, no event follows but the last.
     pub(crate) over: bool,
     /// The last event was taken.
@@ -246,7 +252,8 @@ impl Shared {
         let made = self.plan.get_or_try_init(async || {
             let shared = Arc::clone(self);
             let plan = spawn_blocking(move || shared.make_plan(info)).await.map_err(io::Error::other);
-            let (plan, held) = plan.flatten().map_err(|source| DownloadError::io(&self.shown, source))?;
+            let plan = plan.map_err(|source| DownloadError::io(&self.shown, source));
+            let (plan, held) = plan.flatten()?;
             let plan = Arc::new(plan);
             {
                 let mut state = self.state();
@@ -270,14 +277,49 @@ impl Shared {
     }
 
     /// What an earlier try left, or a new part-file; and which chunks are in it.
-    fn make_plan(&self, info: Info) -> io::Result<(Plan, Bitfield)> {
+    pub(crate) fn make_plan(&self, info: Info) -> Result<(Plan, Bitfield), DownloadError> {
+        let io = |source| DownloadError::io(&self.shown, source);
+        if let Some(left) = self.plan_of_left(info).map_err(io)? {
+            return Ok(left);
+        }
+        self.check_room(info.length)?;
+        self.new_plan(info).map_err(io)
+    }
+
+    /// Whether there is room for a file that was not begun yet.
+    pub(crate) fn check_room(&self, length: u64) -> Result<(), DownloadError> {
+        let needed = length.saturating_add(SPARE.min(length / 20));
+        match disk::free_space(&self.place.dir) {
+            Ok(free) if free < needed => {
+                Err(DownloadError::NoRoom { path: self.shown.clone(), needed, free })
+            }
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::debug!(%error, "how much room there is cannot be said");
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether there is room to go on after the disk was full.
+    pub(crate) fn has_room(&self) -> bool {
+        let missing = self.plan.get().map_or(0, |plan| plan.info.length).saturating_sub(self.state().done);
+        let free = |dir: &Path| disk::free_space(dir).unwrap_or(u64::MAX);
+        free(&self.place.dir) >= missing.clamp(CHUNK as u64, SPARE)
+            && free(&self.library.trees) >= CHUNK as u64
+    }
+
+    fn plan_of_left(&self, info: Info) -> io::Result<Option<(Plan, Bitfield)>> {
         let geometry = Geometry::new(info.length).ok_or(io::ErrorKind::FileTooLarge)?;
         let path = self.library.journal_path(&self.hash, &self.place.part_path(&self.hash));
-        if let Some(part) = PartFile::left(self.place.clone(), &self.hash)?
-            && let Some((journal, held)) = Journal::resume(&path, info, &part, || self.cancel.is_cancelled())?
-        {
-            return Ok((Plan { info, geometry, part, journal: Some(journal) }, held));
-        }
+        let Some(part) = PartFile::left(self.place.clone(), &self.hash)? else { return Ok(None) };
+        let resumed = Journal::resume(&path, info, &part, || self.cancel.is_cancelled())?;
+        Ok(resumed.map(|(journal, held)| (Plan { info, geometry, part, journal: Some(journal) }, held)))
+    }
+
+    fn new_plan(&self, info: Info) -> io::Result<(Plan, Bitfield)> {
+        let geometry = Geometry::new(info.length).ok_or(io::ErrorKind::FileTooLarge)?;
+        let path = self.library.journal_path(&self.hash, &self.place.part_path(&self.hash));
         let part = PartFile::create(self.place.clone(), &self.hash)?;
         let mut journal = None;
         if geometry.chunks() > 1 {
@@ -296,7 +338,7 @@ impl Shared {
     pub(crate) fn take(&self, id: SourceId, waiting: usize) -> Option<u64> {
         let mut state = self.state();
         let live = state.live() as u64;
-        let usable = state.sources.get(&id).is_some_and(|source| !source.failed);
+        let usable = state.full.is_none() && state.sources.get(&id).is_some_and(|source| !source.failed);
         let picker = state.picker.as_mut().filter(|_| usable)?;
         // Near the end nobody takes more than a fair part of what is left, and only who is idle doubles.
         let fair = if live > 1 { (picker.missing() / live).max(1) } else { u64::MAX };
@@ -324,19 +366,41 @@ impl Shared {
 
     /// Checks a run that a source sent (proof, then data) and writes it. Blocks.
     pub(crate) fn check(&self, plan: &Plan, id: SourceId, run: Run, received: &[u8]) {
-        if self.state().picker.as_ref().is_none_or(|picker| picker.has(run.chunk())) {
-            return;
+        {
+            let mut state = self.state();
+            if state.picker.as_ref().is_none_or(|picker| picker.has(run.chunk())) {
+                return;
+            }
+            if state.full.is_some() {
+                // It has to come again.
+                if let Some(picker) = &mut state.picker {
+                    picker.release(id);
+                }
+                return;
+            }
         }
         let (proof, data) = received.split_at(run.proof_len() * HASH_LEN);
         match merkle::verify_run(run, data, proof, &plan.info.root) {
             Ok(node) => match plan.write(run, data, &node, proof) {
                 Ok(()) => self.completed(id, run),
+                Err(source) if disk::is_full(&source) => self.pause(id, source),
                 Err(source) => self.fail(DownloadError::io(&self.shown, source)),
             },
             Err(merkle::Mismatch) => {
                 self.lose(id, SourceFault::Corrupt { first_block: run.first(), blocks: run.blocks() });
             }
         }
+    }
+
+    /// There was no room for a run of this source: it is missing again, and nothing is asked for until there is room.
+    fn pause(&self, id: SourceId, source: io::Error) {
+        let mut state = self.state();
+        if let Some(picker) = &mut state.picker {
+            picker.release(id);
+        }
+        state.full.get_or_insert(source);
+        drop(state);
+        self.moved.notify_one();
     }
 
     fn completed(&self, id: SourceId, run: Run) {
@@ -379,7 +443,7 @@ impl Shared {
 }
 
 impl Plan {
-    fn write(&self, run: Run, data: &[u8], node: &merkle::Digest, proof: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&self, run: Run, data: &[u8], node: &merkle::Digest, proof: &[u8]) -> io::Result<()> {
         self.part.write_at(data, run.offset())?;
         let (proof, _) = proof.as_chunks();
         self.journal.as_ref().map_or(Ok(()), |journal| journal.put(run, node, proof))

@@ -7,12 +7,12 @@
 //! A download keeps its tree at the start of its journal (`journal.rs`): each verified chunk brings its own node and the
 //! siblings of its proof.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::disk::{read_exact_at, write_all_at};
+use crate::disk::{self, read_exact_at, sync_file, write_all_at};
 use crate::geometry::{CHUNK_HEIGHT, Geometry, Run};
 use crate::hash::HASH_LEN;
 use crate::merkle::{self, ChunkFolder, Digest};
@@ -90,7 +90,7 @@ pub(crate) struct TreeWriter {
 impl TreeWriter {
     /// `path` is a temporary name in the folder of the trees that nobody else uses; what lies there is replaced.
     pub(crate) fn create(path: PathBuf, geometry: Geometry) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path)?;
+        let file = disk::create(&path)?;
         Ok(Self { file, path, geometry, done: AtomicBool::new(false), stays: false })
     }
 
@@ -130,8 +130,11 @@ impl TreeWriter {
         Ok(folder.root())
     }
 
-    /// Writes the parents, syncs and gives the file its name.
+    /// Writes the parents, syncs and gives the file its name. Once it has it, nothing more.
     pub(crate) fn commit(&self, name: &Path) -> io::Result<()> {
+        if self.done.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let mut start = 0;
         let mut nodes = self.geometry.chunks();
         let mut level = CHUNK_HEIGHT;
@@ -153,9 +156,9 @@ impl TreeWriter {
             level += 1;
         }
         // A journal has more behind its tree.
-        self.file.set_len(file_len(self.geometry.chunks()))?;
-        self.file.sync_all()?;
-        std::fs::rename(&self.path, name)?;
+        disk::set_len(&self.file, file_len(self.geometry.chunks()))?;
+        sync_file(&self.file)?;
+        disk::rename(&self.path, name)?;
         self.done.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -163,7 +166,7 @@ impl TreeWriter {
     /// Removes the temporary file now; nothing may be recorded after that.
     pub(crate) fn discard(&self) {
         if !self.done.swap(true, Ordering::Relaxed) {
-            let _ = std::fs::remove_file(&self.path);
+            let _ = disk::remove_file(&self.path);
         }
     }
 

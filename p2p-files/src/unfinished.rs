@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::disk;
 use crate::hash::FileHash;
 use crate::journal::JournalRecord;
 use crate::library::Library;
@@ -43,7 +44,7 @@ impl Library {
             // One that is not whole may be in the making.
             let Ok(Some(record)) = record else { continue };
             if record.is_lost() {
-                let _ = std::fs::remove_file(&path);
+                let _ = disk::remove_file(&path);
                 continue;
             }
             let destination = record.destination();

@@ -136,6 +136,22 @@ async fn another_file_under_the_part_files_name_is_not_taken_for_it() {
 }
 
 #[tokio::test]
+async fn a_part_file_of_another_size_is_not_believed() {
+    let (from, to) = (Peer::new(), Peer::new());
+    let data = content(SIZE);
+    let hash = from.add("file", &data).hash;
+    for size in [SIZE as u64 - 1, SIZE as u64 + 1, 0] {
+        suspend(partly(&from, &to, hash, 2).await).await;
+        let part = OpenOptions::new().write(true).open(part_file(&to)).unwrap();
+        part.set_len(size).unwrap();
+        drop(part);
+        assert_eq!(finish(&to, hash, &data).await, SIZE as u64);
+        assert!(to.library.remove(&hash).unwrap());
+        std::fs::remove_dir_all(to.content_dir()).unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_kill_between_the_name_and_the_end_gives_one_file() {
     let (from, to) = (Peer::new(), Peer::new());
     let data = content(SIZE);

@@ -170,7 +170,7 @@ impl Kills {
             node.program.type_line(&format!("req {}", self.ticket))?;
         }
         let begin = Instant::now();
-        let early = self.random.next() % EARLY == 0;
+        let early = self.random.next().is_multiple_of(EARLY);
         let part = Duration::from_nanos(self.random.next() % u64::try_from(self.span.as_nanos())?.max(1));
         if !to_the_end {
             if !early {

@@ -53,9 +53,7 @@ impl Peer {
 
     /// A connection to this peer over loopback.
     pub async fn connect_tcp(&self) -> TcpStream {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (theirs, _) = listener.accept().await.unwrap();
+        let (ours, theirs) = sockets().await;
         tokio::spawn(serve(theirs, Arc::clone(&self.library), self.limits.clone(), Arc::clone(&self.stats)));
         ours
     }
@@ -73,6 +71,14 @@ impl Peer {
             }
         }
     }
+}
+
+/// Both ends of a connection over loopback.
+pub async fn sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (theirs, _) = listener.accept().await.unwrap();
+    (ours, theirs)
 }
 
 /// Bytes that differ from block to block.
