@@ -289,6 +289,16 @@ pub enum FetchError {
         /// The destination.
         path: PathBuf,
     },
+    /// The disk has too little room for the file; nothing was written.
+    #[error("no room for {}: {needed} bytes are needed, {free} are free", .path.display())]
+    NoRoom {
+        /// The destination.
+        path: PathBuf,
+        /// Bytes that are needed.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
     /// The file could not be written.
     #[error("{detail}")]
     Disk {
@@ -312,6 +322,7 @@ impl FetchError {
             Self::Providers { lied: true, .. } => "bad_content",
             Self::Providers { lied: false, .. } => "providers_failed",
             Self::Exists { .. } => "exists",
+            Self::NoRoom { .. } => "no_room",
             Self::Disk { .. } => "disk",
             Self::Cancelled => "cancelled",
             Self::Stopped => "stopped",

@@ -225,6 +225,8 @@ struct Job<'a> {
     /// Since when nobody delivers and nobody is being dialled.
     idle_since: Option<Instant>,
     timeout: Duration,
+    /// There is no room on the disk: the download waits, and nobody is looked for.
+    paused: bool,
 }
 
 impl<'a> Job<'a> {
@@ -247,6 +249,7 @@ impl<'a> Job<'a> {
             idle_since: Some(Instant::now()),
             timeout: options.timeout.unwrap_or(shared.config.limits.find_timeout),
             to: options.to,
+            paused: false,
         };
         let (library, folder) =
             (Arc::clone(&shared.library), job.to.clone().unwrap_or_else(|| shared.content_dir.clone()));
@@ -308,7 +311,7 @@ impl<'a> Job<'a> {
             if let (None, Some(download)) = (&progress, &self.download) {
                 progress = Some(download.progress());
             }
-            let idle = self.live == 0 && self.dials.is_empty();
+            let idle = self.live == 0 && self.dials.is_empty() && !self.paused;
             if !idle {
                 self.idle_since = None;
             }
@@ -331,7 +334,7 @@ impl<'a> Job<'a> {
                 Some(p) = next_progress(progress.as_mut()) => {
                     told.send_replace(FetchProgress { done: p.done, length: p.length, sources: p.sources, rate: p.rate });
                 }
-                () = sleep_until(ask_at), if self.live == 0 => {
+                () = sleep_until(ask_at), if self.live == 0 && !self.paused => {
                     self.ask(everybody, found.clone()).await;
                     ask_at = Instant::now() + if everybody { again } else { NEIGHBOURS_FIRST };
                     if everybody && self.timeout > PATIENT {
@@ -360,6 +363,23 @@ impl<'a> Job<'a> {
             Some(DownloadEvent::Failed(error)) => Some(Err(failed(error))),
             Some(DownloadEvent::SourceFailed { label, fault }) => {
                 self.on_source_failed(&label, &fault);
+                None
+            }
+            Some(DownloadEvent::Paused { path, source }) => {
+                self.paused = true;
+                self.idle_since = None;
+                let (path, short) = (path.display(), self.hash.short());
+                let text =
+                    format!("no room at {path} ({source}): {short} waits, and goes on when there is some");
+                self.shared.events.publish(Event::Warning(text));
+                None
+            }
+            Some(DownloadEvent::Resumed) => {
+                self.paused = false;
+                // Whoever hung up meanwhile is not to blame.
+                self.providers.values_mut().filter(|record| !record.lied).for_each(|record| record.tries = 0);
+                let text = format!("there is room again: {} goes on", self.hash.short());
+                self.shared.events.publish(Event::Notice(text));
                 None
             }
             Some(_) => None,
@@ -492,6 +512,7 @@ fn is_dir(path: &Path) -> bool {
 fn failed(error: DownloadError) -> FetchError {
     match error {
         DownloadError::Exists { path } => FetchError::Exists { path },
+        DownloadError::NoRoom { path, needed, free } => FetchError::NoRoom { path, needed, free },
         DownloadError::Cancelled | DownloadError::Suspended => FetchError::Cancelled,
         DownloadError::Io { path, source } | DownloadError::Interrupted { path, source } => {
             FetchError::Disk { detail: format!("{}: {source}", path.display()) }

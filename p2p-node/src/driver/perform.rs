@@ -203,7 +203,7 @@ impl Driver {
             let path = shared.data.state_path();
             let write = tokio::task::spawn_blocking(move || {
                 let peers = snapshot.peers.len();
-                PeerStore::new(path).save(&snapshot).map(|()| peers).map_err(|e| e.to_string())
+                PeerStore::new(path).save(&snapshot).map(|()| peers).map_err(|e| crate::start::causes(&e))
             });
             let result = write.await.unwrap_or_else(|e| Err(e.to_string()));
             shared.commands.send(Command::Saved(result)).await.ok();

@@ -158,10 +158,14 @@ impl Disk for RealDisk {
     }
 
     fn append(&mut self, file: &mut File, bytes: &[u8]) -> io::Result<()> {
+        #[cfg(test)]
+        super::driver_tests::before_append(&self.dir)?;
         file.write_all(bytes)
     }
 
     fn sync(&mut self, file: &mut File) -> io::Result<()> {
+        #[cfg(test)]
+        super::driver_tests::before_sync(&self.dir);
         file.sync_data()
     }
 
@@ -200,7 +204,7 @@ impl Disk for RealDisk {
 
     fn merge(&mut self, more: &Base) -> io::Result<()> {
         let db = self.database()?;
-        guard(|| {
+        let merged = guard(|| {
             let write = db.begin_write()?;
             {
                 let mut authors = write.open_table(AUTHORS)?;
@@ -217,6 +221,11 @@ impl Disk for RealDisk {
                 next.insert("n", more.next_n)?;
             }
             Ok(write.commit()?)
-        })
+        });
+        if merged.is_err() {
+            // A database that met a full disk takes nothing more until it is opened again.
+            self.seen = None;
+        }
+        merged
     }
 }

@@ -5,6 +5,8 @@
 //! groups, `read` what the application sees of it.
 
 mod disk;
+#[cfg(test)]
+mod driver_tests;
 mod index;
 mod ranges;
 mod read;
