@@ -5,6 +5,7 @@ mod args;
 mod bench;
 mod ci;
 mod digest;
+mod full_disk;
 mod fuzz;
 mod kills;
 #[cfg(feature = "bench")]
@@ -31,11 +32,13 @@ cargo xtask TASK
                                        a network of real `p2p` processes on loopback, driven through --json
   bench files [--size 1GiB] [--sources 1] [--runs 5] [--json]
   bench gossip [--nodes 50 | --processes 20] [--burst 5000] [--window 128] [--copies 1] [--runs 1] [--json]
+  bench log [--messages 50000] [--runs 5] [--json]
   bench shares [--files 200000] [--runs 5] [--json]
   bench startup [--runs 20] [--json]
   bench startup-probe                  one start, one JSON line, then waits for the end of standard input
   kills [--kills 100] [--size 1GiB] [--seed 1] [--json]
                                        a download by real processes, killed at random points; what a kill costs
+  full-disk                            a node on a disk that is too small or becomes full (Linux, `unshare -Urm`)
   sim SCENARIO [--nodes N] [--seed S] [--seeds 1] [--messages M] [--size B] [--json] and more: docs/sim.md
                                        whole nodes in a virtual network: one-sender, random-senders, mass-death, churn,
                                        partition, absence, covert-flash
@@ -65,6 +68,7 @@ fn run(task: &str, args: Args) -> Result<ExitCode> {
         "bench" => bench::run(args),
         "sim" => sim::run(args),
         "fuzz" => fuzz::run(args),
+        "full-disk" => full_disk::run(args),
         "kills" => kills::run(args),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

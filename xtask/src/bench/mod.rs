@@ -7,6 +7,8 @@ mod gossip;
 #[cfg(feature = "bench")]
 mod limits;
 #[cfg(feature = "bench")]
+mod log;
+#[cfg(feature = "bench")]
 mod measure;
 #[cfg(feature = "bench")]
 mod processes;
@@ -47,10 +49,11 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         "files" => files::run(args)?,
         "gossip" => gossip::run(args)?,
         "gossip-node" => processes::node(args)?,
+        "log" => log::run(args)?,
         "shares" => shares::run(args)?,
         "startup" => startup::run(args)?,
         "startup-probe" => startup::probe(args)?,
-        _ => anyhow::bail!("bench what? files, gossip, shares, startup or startup-probe"),
+        _ => anyhow::bail!("bench what? files, gossip, log, shares, startup or startup-probe"),
     }
     Ok(ExitCode::SUCCESS)
 }
