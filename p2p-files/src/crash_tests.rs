@@ -29,7 +29,7 @@ struct Content {
 
 impl Content {
     fn new() -> Self {
-        let data: Vec<u8> = (0..SIZE).map(|i| (i % 251 ^ i / CHUNK).to_le_bytes()[0]).collect();
+        let data: Vec<u8> = (0..SIZE).map(|i| ((i % 251) ^ (i / CHUNK)).to_le_bytes()[0]).collect();
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("file"), &data).unwrap();
         let library = Library::open(&dir.path().join("data")).unwrap();

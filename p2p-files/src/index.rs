@@ -342,7 +342,7 @@ mod tests {
         };
         assert_eq!(below("/a"), [paths[2].clone(), paths[3].clone()]);
         assert_eq!(below("/a/b"), [paths[3].clone()]);
-        assert_eq!(below("/c"), [PathBuf::new(); 0]);
+        assert!(below("/c").is_empty());
     }
 
     #[test]
