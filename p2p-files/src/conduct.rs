@@ -66,6 +66,10 @@ async fn run(shared: &Arc<Shared>) -> Result<Finished, DownloadError> {
             Err(DownloadError::Io { source, .. }) if disk::is_full(&source) => {
                 wait_for_room(shared, source).await?
             }
+            // Where the folder is gone there is nothing left.
+            Err(DownloadError::Io { path, source }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(DownloadError::Io { path, source });
+            }
             Err(error) => return Err(error.interrupted()),
             Ok((path, length)) => return Ok(shared.finished(path, length)),
         }

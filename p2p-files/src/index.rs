@@ -227,7 +227,7 @@ impl Index {
     fn existing(&self) -> Result<Option<Arc<Database>>, IndexError> {
         let mut slot = self.db.lock().unwrap_or_else(PoisonError::into_inner);
         if slot.is_none() && self.path.exists() {
-            *slot = Some(Arc::new(self.guard(|| open(&self.path))?));
+            *slot = Some(Arc::new(self.guard(|| open(&self.path, false))?));
         }
         Ok(slot.clone())
     }
@@ -239,7 +239,7 @@ impl Index {
             return Ok(Arc::clone(db));
         }
         let db = self.guard(|| {
-            let db = open(&self.path)?;
+            let db = open(&self.path, true)?;
             let write = db.begin_write()?;
             write.open_table(FILES)?;
             write.open_table(HASHES)?;
@@ -262,8 +262,8 @@ impl Index {
     }
 }
 
-/// Opens the database, which is made if it does not exist.
-fn open(path: &Path) -> Result<Database, redb::Error> {
+/// Opens the database, or makes it.
+fn open(path: &Path, new: bool) -> Result<Database, redb::Error> {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE);
     #[cfg(test)]
@@ -274,7 +274,7 @@ fn open(path: &Path) -> Result<Database, redb::Error> {
             std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         return Ok(builder.create_with_backend(Backend(redb::backends::FileBackend::new(file)?))?);
     }
-    Ok(builder.create(path)?)
+    Ok(if new { builder.create(path)? } else { builder.open(path)? })
 }
 
 fn is_damage(error: &redb::Error) -> bool {
