@@ -31,6 +31,68 @@ impl Bitfield {
         true
     }
 
+    /// Clears a bit; true if it was set.
+    pub fn clear(&mut self, index: u64) -> bool {
+        if !self.get(index) {
+            return false;
+        }
+        let (word, mask) = Self::place(index);
+        self.words[word] &= !mask;
+        self.ones -= 1;
+        true
+    }
+
+    /// The first bit from `index` on that is set here and, if that is given, in `with`.
+    pub(crate) fn next_one(&self, index: u64, with: Option<&Self>) -> Option<u64> {
+        let (first, _) = Self::place(index);
+        let mut below = (1 << (index % 64)) - 1;
+        for (at, word) in self.words.iter().enumerate().skip(first) {
+            let also = with.map_or(u64::MAX, |with| with.words.get(at).copied().unwrap_or(0));
+            let found = word & also & !below;
+            if found != 0 {
+                return Some(at as u64 * 64 + u64::from(found.trailing_zeros()));
+            }
+            below = 0;
+        }
+        None
+    }
+
+    /// The bits from `first` (a multiple of 8) on, `count` of them or as many as there are, most significant first.
+    pub(crate) fn to_bytes(&self, first: u64, count: u64) -> Vec<u8> {
+        let end = self.len.min(first.saturating_add(count));
+        let byte = |at: u64| (0..8).fold(0, |byte, bit| byte | (u8::from(self.get(at + bit)) << (7 - bit)));
+        (first..end).step_by(8).map(byte).collect()
+    }
+
+    /// Number of bits set from `first` on, `count` of them or as many as there are.
+    pub(crate) fn ones_in(&self, first: u64, count: u64) -> u64 {
+        let end = self.len.min(first.saturating_add(count));
+        if first == 0 && end == self.len {
+            return self.ones;
+        }
+        let mut ones = 0;
+        let mut at = first;
+        while at < end {
+            let (word, _) = Self::place(at);
+            let take = (64 - at % 64).min(end - at);
+            let bits = self.words[word] >> (at % 64);
+            let bits = if take < 64 { bits & ((1 << take) - 1) } else { bits };
+            ones += u64::from(bits.count_ones());
+            at += take;
+        }
+        ones
+    }
+
+    /// Sets the bits that are set in `bytes`, whose first bit is number `first`; what lies beyond the end is left out.
+    pub(crate) fn set_bytes(&mut self, first: u64, bytes: &[u8]) {
+        for (at, byte) in (0u64..).zip(bytes).filter(|(_, byte)| **byte != 0) {
+            let ones = (0..8).filter(|bit| byte >> (7 - bit) & 1 == 1);
+            ones.for_each(|bit| {
+                self.set(first.saturating_add(8 * at + bit));
+            });
+        }
+    }
+
     /// Whether a bit is set; false beyond the end.
     #[must_use]
     pub fn get(&self, index: u64) -> bool {
@@ -88,7 +150,27 @@ mod tests {
             }
             for index in (0..320).chain([u64::MAX]) {
                 prop_assert_eq!(bits.get(index), model.contains(&index));
+                prop_assert_eq!(bits.next_one(index, None), model.range(index..).next().copied());
             }
+        }
+
+        #[test]
+        fn it_travels_as_bytes(len in 1..300u64, indices in prop::collection::vec(0..300u64, 0..200), first in 0..40u64, count in 1..400u64) {
+            let mut bits = Bitfield::new(len);
+            indices.iter().for_each(|index| { bits.set(*index); });
+            let first = first * 8;
+            let bytes = bits.to_bytes(first, count.next_multiple_of(8));
+            let mut copy = Bitfield::new(len);
+            copy.set_bytes(first, &bytes);
+            let inside = |index: &u64| (first..first + count.next_multiple_of(8)).contains(index);
+            prop_assert_eq!(copy.ones(), bits.ones_in(first, count.next_multiple_of(8)));
+            for index in 0..len {
+                prop_assert_eq!(copy.get(index), inside(&index) && bits.get(index));
+                prop_assert_eq!(bits.next_one(index, Some(&copy)), copy.next_one(index, None));
+            }
+            copy.set_bytes(u64::MAX - 7, &[255; 3]);
+            let gone = indices.iter().filter(|index| bits.clear(**index)).count() as u64;
+            prop_assert_eq!((bits.ones(), gone <= len), (0, true));
         }
     }
 }

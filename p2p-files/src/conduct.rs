@@ -29,6 +29,10 @@ const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(1);
 pub(crate) async fn conduct(shared: Arc<Shared>) {
     let outcome = run(&shared).await;
     stop_sources(&shared).await;
+    if let Some(running) = shared.plan.get().and_then(|plan| plan.running.as_ref()) {
+        // A finished file is in the index by now.
+        shared.library.running.remove(running);
+    }
     if let (Err(error), Some(plan)) = (&outcome, shared.plan.get().cloned()) {
         // The error itself goes to the user.
         let (stays, has_some) = (stays(error), shared.state().has_some());
@@ -170,7 +174,7 @@ fn copy(shared: &Shared, share: &OpenShare) -> Result<Option<PathBuf>, DownloadE
             Ok(()) if merkle::verify_run(run, data, &proof, &info.root).is_ok() => {
                 part.write_at(data, run.offset()).map_err(io)?;
             }
-            Ok(()) | Err(ReadError::Changed) => {
+            Ok(()) | Err(ReadError::Changed | ReadError::NotHeld) => {
                 shared.library.mark_gone(&share.path, &share.record);
                 return Ok(None);
             }

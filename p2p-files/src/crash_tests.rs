@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::buffer::RunBuffer;
 use crate::conduct;
 use crate::disk::faults::{self, Fault};
 use crate::download::DownloadConfig;
@@ -234,7 +235,9 @@ async fn a_full_disk_stops_the_asking_and_room_starts_it_again() {
     };
     let give = |id: SourceId, chunk: u64| {
         let (run, bytes) = received(chunk);
-        shared.check(&plan, id, run, &bytes);
+        let mut buffer = RunBuffer::new();
+        buffer.receive(run).copy_from_slice(&bytes);
+        shared.check(&plan, id, run, &buffer);
     };
     let asked: Vec<u64> = std::iter::from_fn(|| shared.take(id, 0)).take(2).collect();
     faults::set(Some(Fault::Fails(0)));

@@ -17,6 +17,7 @@ use crate::library::Library;
 use crate::part::Destination;
 use crate::picker::SourceId;
 use crate::protocol::GETS_MAX;
+use crate::rate::{RateLimit, Throttle};
 use crate::shared::Shared;
 use crate::source;
 
@@ -35,6 +36,11 @@ pub struct DownloadConfig {
     pub window: usize,
     /// Runs that are checked and written at the same time, on blocking threads, with a buffer of 1 MiB each. Default 4, a guess.
     pub checks: usize,
+    /// The chunk (1 MiB) that is asked for first; they go on from there, round the end. Default `None`, anywhere: many that
+    /// fetch the same file from one source then have different parts, which they can give each other.
+    pub start: Option<u64>,
+    /// Rates that what is received is held to, by not reading. Default none.
+    pub throttle: Throttle,
 }
 
 impl Default for DownloadConfig {
@@ -46,9 +52,12 @@ impl Default for DownloadConfig {
             max_sources: 16,
             window: GETS_MAX,
             checks: 4,
+            start: None,
+            throttle: Throttle::default(),
         }
     }
 }
+
 /// Starts downloads.
 ///
 /// ```no_run
@@ -115,9 +124,23 @@ impl DownloadHandle {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.add_limited_source(label, stream, None)
+    }
+
+    /// The same, of a source with a limit of its own beside those of the download.
+    pub fn add_limited_source<S>(
+        &self,
+        label: impl Into<String>,
+        stream: S,
+        limit: Option<Arc<RateLimit>>,
+    ) -> SourceId
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (id, token) = self.shared.admit(label.into());
         if let Some(token) = token {
-            tokio::spawn(source::run(Arc::clone(&self.shared), id, token, stream));
+            let throttle = self.shared.config.throttle.and(limit);
+            tokio::spawn(source::run(Arc::clone(&self.shared), id, token, throttle, stream));
         }
         id
     }

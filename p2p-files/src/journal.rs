@@ -98,6 +98,11 @@ impl Journal {
         Ok(Some((journal, held)))
     }
 
+    /// The nodes that are recorded, for making proofs.
+    pub(crate) fn reader(&self, geometry: Geometry) -> io::Result<Tree> {
+        Ok(Tree::over(self.file.try_clone()?, geometry))
+    }
+
     /// Records a chunk that is verified and written: its hash and its proof, nearest first, then that it is held.
     pub(crate) fn put(&self, run: Run, node: &Digest, proof: &[Digest]) -> io::Result<()> {
         self.tree.put_path(run, node, proof)?;

@@ -1,10 +1,13 @@
 #![doc = include_str!("../README.md")]
 
 mod add;
+mod answer;
 mod bitfield;
+mod buffer;
 mod conduct;
 #[cfg(test)]
 mod crash_tests;
+mod direct;
 mod disk;
 mod download;
 mod event;
@@ -19,7 +22,9 @@ mod open;
 mod part;
 mod picker;
 pub mod protocol;
+mod rate;
 mod refresh;
+mod running;
 mod serve;
 mod shared;
 mod source;
@@ -39,6 +44,7 @@ pub use merkle::{
 pub use names::{FileName, NAME_MAX, NameError};
 pub use part::Destination;
 pub use picker::{Picker, SourceId};
+pub use rate::{RateLimit, Throttle};
 pub use refresh::Refreshed;
 pub use serve::{ServeCounts, ServeError, ServeLimits, ServeStats, serve};
 pub use unfinished::Unfinished;

@@ -12,6 +12,7 @@ use crate::geometry::{Geometry, LENGTH_MAX};
 use crate::hash::{FileHash, Info, Kind};
 use crate::index::{Change, Index, IndexError, Record};
 use crate::open::OpenShare;
+use crate::running::Running;
 use crate::tree::{Tree, TreeWriter};
 
 /// A file that this node has, or had.
@@ -60,6 +61,7 @@ pub enum ShareState {
 pub struct Library {
     pub(crate) index: Index,
     pub(crate) trees: PathBuf,
+    pub(crate) running: Running,
     warnings: Vec<LibraryWarning>,
     temporary: AtomicU64,
 }
@@ -87,7 +89,7 @@ impl Library {
             }
             other => other?,
         };
-        Ok(Self { index, trees, warnings, temporary: AtomicU64::new(0) })
+        Ok(Self { index, trees, running: Running::default(), warnings, temporary: AtomicU64::new(0) })
     }
 
     /// What was out of order when the library was opened.
@@ -146,6 +148,12 @@ impl Library {
             Vec::new()
         });
         found.first().map(|(path, record)| share(path.clone(), record))
+    }
+
+    /// Whether a download of this hash is under way that gives others what it has.
+    #[must_use]
+    pub fn is_fetching(&self, hash: &FileHash) -> bool {
+        self.running.find(hash).is_some()
     }
 
     /// All shares, by hash. Equal files at several paths are one entry.

@@ -4,7 +4,9 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 
+use crate::direct::DirectFile;
 use crate::disk::{self, Stamp, hard_link, sync_dir, sync_file, write_all_at};
 use crate::hash::FileHash;
 use crate::names::{FileName, NAME_MAX, cut};
@@ -109,7 +111,15 @@ pub(crate) struct PartFile {
     done: AtomicBool,
     /// A journal says what is in it: it outlives an interrupted download.
     stays: AtomicBool,
+    /// The same file, written past the page cache.
+    direct: Option<DirectFile>,
+    /// Writes through the page cache exclude each other in the kernel, where those that wait spin.
+    one_writes: Mutex<()>,
 }
+
+/// Files of at least this length are written past the page cache: a copy less, nothing left to flush at the end, and
+/// other files stay in memory. Shorter ones are more likely to be read again at once.
+const DIRECT_MIN: u64 = 32 << 20;
 
 impl PartFile {
     /// # Errors
@@ -126,7 +136,7 @@ impl PartFile {
             other => other?,
         };
         file.try_lock()?;
-        Ok(Self { file, path, place, done: AtomicBool::new(false), stays: AtomicBool::new(false) })
+        Ok(Self::with(file, path, place, false))
     }
 
     /// What an earlier try left at this place, locked; `None` if there is nothing that could be used.
@@ -147,7 +157,19 @@ impl PartFile {
         if lies.is_none_or(|lies| (lies.device, lies.inode) != (opened.device, opened.inode)) {
             return Ok(None);
         }
-        Ok(Some(Self { file, path, place, done: AtomicBool::new(false), stays: AtomicBool::new(true) }))
+        Ok(Some(Self::with(file, path, place, true)))
+    }
+
+    const fn with(file: File, path: PathBuf, place: Place, stays: bool) -> Self {
+        let (done, stays) = (AtomicBool::new(false), AtomicBool::new(stays));
+        Self { file, path, place, done, stays, direct: None, one_writes: Mutex::new(()) }
+    }
+
+    /// Writes past the page cache from now on, if the file is long enough and the file system can.
+    pub(crate) fn past_the_cache(&mut self, length: u64) {
+        if length >= DIRECT_MIN {
+            self.direct = DirectFile::open(&self.path, &self.file);
+        }
     }
 
     /// Makes it as long as the file will be, as one hole, and lets it outlive an interrupted download.
@@ -177,6 +199,12 @@ impl PartFile {
     }
 
     pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
+        if let Some(direct) = &self.direct
+            && direct.write_at(data, offset)?
+        {
+            return Ok(());
+        }
+        let _one = self.one_writes.lock().unwrap_or_else(PoisonError::into_inner);
         write_all_at(&self.file, data, offset)
     }
 

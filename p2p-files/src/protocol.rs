@@ -12,15 +12,18 @@
 //! | --- | --- | --- | --- |
 //! | requester | 0x01 | Open | `hash [32]` |
 //! | requester | 0x02 | Get | `first u64, count u8` |
+//! | requester | 0x03 | Have | `first u64, known u32` |
 //! | provider | 0x81 | Info | `tag u8, length u64, root [32]` |
 //! | provider | 0x82 | NotFound | nothing |
 //! | provider | 0x83 | Run | `first u64, count u8, hashes u8, proof [32 × hashes], data` |
 //! | provider | 0x84 | Error | `code u8` |
+//! | provider | 0x85 | Part | `tag u8, length u64, root [32]` |
+//! | provider | 0x86 | Held | `first u64, bits [0 to 32768]` |
 //!
 //! # Conversation
 //!
-//! 1. `Open` names a file. The answer is `Info`, `NotFound` (also for what is not shared: the two cannot be told apart)
-//!    or `Error` Busy. `tag` is 0 for a file (`p2p/file/1`) and 1 for a directory manifest (`p2p/dir/1`, reserved). The requester
+//! 1. `Open` names a file. The answer is `Info`, `Part` from who is still fetching it and gives what it has so far,
+//!    `NotFound` (also for what is not shared: the two cannot be told apart) or `Error` Busy. `tag` is 0 for a file (`p2p/file/1`) and 1 for a directory manifest (`p2p/dir/1`, reserved). The requester
 //!    computes `SHA-256(tag text || length || root)` and ends the connection if that is not the hash it asked for,
 //!    before it believes or allocates anything.
 //! 2. `Get` asks for a run of blocks of 16,384 bytes of the file opened last: `count` is 1, 2, 4, 8, 16, 32 or 64 and
@@ -33,13 +36,21 @@
 //!    ceil(log2 n) levels. Padding subtrees are sent as what they hash to (BEP 52: zero leaves).
 //! 5. `Error` codes: 1 Changed, the source is not what it was when it was shared and gives nothing more; 2 Busy, come
 //!    back later; 3 Bad request, after which the provider closes. A code that is not known is treated as Busy.
-//! 6. Another `Open` may follow on the same connection. Either side ends it by closing.
+//! 6. `Have` asks which chunks (runs of 64 blocks) a provider that said `Part` holds, from chunk `first` on, a multiple of
+//!    8. `Held` repeats `first` and has one bit a chunk, most significant first, for all chunks from there to the end or
+//!    [`HAVE_CHUNKS_MAX`]; bits behind the last chunk are 0. `known` is how many of these the requester knows of: while
+//!    the provider has no more than that, it holds its answer back, until it gets more, another request comes, or
+//!    [`HAVE_WAIT`] is over. At most one `Have` waits for its answer. A run that is asked for and not held is answered
+//!    with `Error` Busy. Who said `Info` has everything and answers all ones.
+//! 7. Another `Open` may follow on the same connection. Either side ends it by closing.
 //!
 //! # What is not known
 //!
 //! A frame of a kind not in the table and of at most [`SMALL_FRAME_MAX`] bytes is skipped, so that kinds can be added;
 //! both sides give up on a connection with more than [`SKIPPED_MAX`] bytes of them. A frame of a known kind whose body
 //! has another length than it says here ends the connection.
+
+use std::time::Duration;
 
 use crate::geometry::CHUNK;
 use crate::hash::{FileHash, HASH_LEN, Info, Kind};
@@ -56,6 +67,12 @@ pub const SKIPPED_MAX: usize = 1 << 20;
 /// Most unanswered requests a requester has in one connection.
 pub const GETS_MAX: usize = 16;
 
+/// Most chunks that one `Held` tells of: 32 KiB of bits, 256 GiB of content.
+pub const HAVE_CHUNKS_MAX: u64 = 8 * 32 * 1024;
+
+/// How long the answer to a `Have` is held back while there is no news.
+pub const HAVE_WAIT: Duration = Duration::from_secs(5);
+
 /// Bytes of the length before each frame.
 pub(crate) const PREFIX: usize = 4;
 
@@ -64,10 +81,13 @@ pub(crate) const RUN_HEAD: usize = 1 + 8 + 1 + 1;
 
 pub(crate) const OPEN: u8 = 0x01;
 pub(crate) const GET: u8 = 0x02;
+pub(crate) const HAVE: u8 = 0x03;
 pub(crate) const INFO: u8 = 0x81;
 pub(crate) const NOT_FOUND: u8 = 0x82;
 pub(crate) const RUN: u8 = 0x83;
 pub(crate) const ERROR: u8 = 0x84;
+pub(crate) const PART: u8 = 0x85;
+pub(crate) const HELD: u8 = 0x86;
 
 /// What a requester sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +102,13 @@ pub enum Request {
         /// Number of blocks.
         count: u8,
     },
+    /// Which chunks the provider holds.
+    Have {
+        /// Number of the first chunk that is asked about.
+        first: u64,
+        /// Chunks from there on that the requester knows the provider to hold.
+        known: u32,
+    },
 }
 
 impl Request {
@@ -90,6 +117,9 @@ impl Request {
         match self {
             Self::Open(hash) => put_frame(out, OPEN, &[hash.as_bytes()]),
             Self::Get { first, count } => put_frame(out, GET, &[&first.to_be_bytes(), &[*count]]),
+            Self::Have { first, known } => {
+                put_frame(out, HAVE, &[&first.to_be_bytes(), &known.to_be_bytes()]);
+            }
         }
     }
 
@@ -109,18 +139,32 @@ impl Request {
                 let [first @ .., count]: [u8; 9] = exact(kind, body)?;
                 Ok(Some(Self::Get { first: u64::from_be_bytes(first), count }))
             }
-            INFO | NOT_FOUND | RUN | ERROR => Err(DecodeError::Direction { kind }),
+            HAVE => {
+                let [first @ .., a, b, c, d]: [u8; 12] = exact(kind, body)?;
+                let known = u32::from_be_bytes([a, b, c, d]);
+                Ok(Some(Self::Have { first: u64::from_be_bytes(first), known }))
+            }
+            INFO | NOT_FOUND | RUN | ERROR | PART | HELD => Err(DecodeError::Direction { kind }),
             _ => Ok(None),
         }
     }
 }
 
 /// What a provider sends, except for the data of a run, which follows its head as raw bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reply {
     /// The file is here, and this is what its hash is made of.
     Info(Info),
+    /// The file is being fetched here; what is here of it can be had.
+    Part(Info),
+    /// Which chunks are here.
+    Held {
+        /// Number of the chunk of the first bit.
+        first: u64,
+        /// One bit a chunk, most significant first.
+        bits: Vec<u8>,
+    },
     /// No such file is shared here.
     NotFound,
     /// The head of a run; `hashes × 32` bytes of proof and the data follow.
@@ -141,9 +185,9 @@ impl Reply {
     /// bytes of data too; proof and data are for the caller to append.
     pub fn encode(&self, data_len: u32, out: &mut Vec<u8>) {
         match self {
-            Self::Info(info) => {
-                put_frame(out, INFO, &[&[info.kind.to_byte()], &info.length.to_be_bytes(), &info.root]);
-            }
+            Self::Info(info) => put_info(out, INFO, info),
+            Self::Part(info) => put_info(out, PART, info),
+            Self::Held { first, bits } => put_frame(out, HELD, &[&first.to_be_bytes(), bits]),
             Self::NotFound => put_frame(out, NOT_FOUND, &[]),
             Self::Run { first, count, hashes } => {
                 let proof_len = u32::from(*hashes) * 32;
@@ -166,13 +210,15 @@ impl Reply {
     pub fn decode(frame: &[u8]) -> Result<Option<Self>, DecodeError> {
         let (&kind, body) = frame.split_first().ok_or(DecodeError::Empty)?;
         match kind {
-            INFO => {
-                let body: [u8; 41] = exact(kind, body)?;
-                let (tag, rest) = (body[0], &body[1..]);
-                let kind = Kind::from_byte(tag).ok_or(DecodeError::Tag { tag })?;
-                let (length, root) = rest.split_first_chunk().expect("40 bytes are left");
-                let root: [u8; HASH_LEN] = root.try_into().expect("32 bytes are left");
-                Ok(Some(Self::Info(Info { kind, length: u64::from_be_bytes(*length), root })))
+            INFO => read_info(kind, body).map(|info| Some(Self::Info(info))),
+            PART => read_info(kind, body).map(|info| Some(Self::Part(info))),
+            HELD => {
+                let wrong = DecodeError::Length { kind, len: body.len() };
+                let (first, bits) = body.split_first_chunk().ok_or(wrong)?;
+                if bits.len() as u64 > HAVE_CHUNKS_MAX / 8 {
+                    return Err(wrong);
+                }
+                Ok(Some(Self::Held { first: u64::from_be_bytes(*first), bits: bits.to_vec() }))
             }
             NOT_FOUND => exact::<0>(kind, body).map(|_| Some(Self::NotFound)),
             RUN => {
@@ -182,7 +228,7 @@ impl Reply {
                 Ok(Some(Self::Run { first: u64::from_be_bytes(first), count, hashes }))
             }
             ERROR => exact::<1>(kind, body).map(|[code]| Some(Self::Error(ErrorCode::from_byte(code)))),
-            OPEN | GET => Err(DecodeError::Direction { kind }),
+            OPEN | GET | HAVE => Err(DecodeError::Direction { kind }),
             _ => Ok(None),
         }
     }
@@ -253,10 +299,23 @@ pub enum DecodeError {
 
 fn put_frame(out: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     let len = 1 + parts.iter().map(|part| part.len()).sum::<usize>();
-    let len = u32::try_from(len).expect("these frames are at most 42 bytes");
+    let len = u32::try_from(len).expect("these frames are at most 32 KiB and a little");
     out.extend_from_slice(&len.to_be_bytes());
     out.push(kind);
     parts.iter().for_each(|part| out.extend_from_slice(part));
+}
+
+fn put_info(out: &mut Vec<u8>, kind: u8, info: &Info) {
+    put_frame(out, kind, &[&[info.kind.to_byte()], &info.length.to_be_bytes(), &info.root]);
+}
+
+fn read_info(kind: u8, body: &[u8]) -> Result<Info, DecodeError> {
+    let body: [u8; 41] = exact(kind, body)?;
+    let (tag, rest) = (body[0], &body[1..]);
+    let kind = Kind::from_byte(tag).ok_or(DecodeError::Tag { tag })?;
+    let (length, root) = rest.split_first_chunk().expect("40 bytes are left");
+    let root: [u8; HASH_LEN] = root.try_into().expect("32 bytes are left");
+    Ok(Info { kind, length: u64::from_be_bytes(*length), root })
 }
 
 fn exact<const N: usize>(kind: u8, body: &[u8]) -> Result<[u8; N], DecodeError> {
@@ -273,13 +332,15 @@ mod tests {
         prop_oneof![
             any::<[u8; 32]>().prop_map(|bytes| Request::Open(FileHash::from_bytes(bytes))),
             any::<(u64, u8)>().prop_map(|(first, count)| Request::Get { first, count }),
+            any::<(u64, u32)>().prop_map(|(first, known)| Request::Have { first, known }),
         ]
     }
 
     fn replies() -> impl Strategy<Value = Reply> {
         prop_oneof![
-            any::<(bool, u64, [u8; 32])>().prop_map(|(dir, length, root)| {
-                Reply::Info(Info { kind: if dir { Kind::Dir } else { Kind::File }, length, root })
+            any::<(bool, bool, u64, [u8; 32])>().prop_map(|(part, dir, length, root)| {
+                let info = Info { kind: if dir { Kind::Dir } else { Kind::File }, length, root };
+                if part { Reply::Part(info) } else { Reply::Info(info) }
             }),
             Just(Reply::NotFound),
             any::<(u64, u8, u8)>().prop_map(|(first, count, hashes)| Reply::Run { first, count, hashes }),
@@ -309,11 +370,31 @@ mod tests {
         }
 
         #[test]
+        fn what_is_held_round_trips(first: u64, bits in prop::collection::vec(any::<u8>(), 0..300)) {
+            let (mut frame, reply) = (Vec::new(), Reply::Held { first, bits });
+            reply.encode(0, &mut frame);
+            prop_assert_eq!(Reply::decode(&frame[4..]), Ok(Some(reply)));
+            prop_assert!(Request::decode(&frame[4..]).is_err());
+            prop_assert!(Reply::decode(&frame[4..12]).is_err());
+        }
+
+        #[test]
         fn no_bytes_panic(frame in prop::collection::vec(any::<u8>(), 0..60), kind in 0..0x90u8) {
             let _ = (Request::decode(&frame), Reply::decode(&frame));
             let frame = [&[kind], frame.as_slice()].concat();
             let _ = (Request::decode(&frame), Reply::decode(&frame));
         }
+    }
+
+    #[test]
+    fn the_longest_list_of_what_is_held_fits_the_frame() {
+        let bits = vec![0xff; usize::try_from(HAVE_CHUNKS_MAX / 8).unwrap()];
+        let mut frame = Vec::new();
+        Reply::Held { first: 0, bits }.encode(0, &mut frame);
+        assert!(frame.len() <= PREFIX + SMALL_FRAME_MAX);
+        assert!(Reply::decode(&frame[4..]).is_ok());
+        frame.push(0);
+        assert!(Reply::decode(&frame[4..]).is_err());
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Where the tasks of one download meet.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,16 +15,19 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::bitfield::Bitfield;
+use crate::buffer::RunBuffer;
 use crate::disk;
 use crate::download::DownloadConfig;
 use crate::event::{DownloadError, DownloadEvent, Finished, Progress, SourceFault};
 use crate::geometry::{CHUNK, Geometry, Run};
-use crate::hash::{FileHash, HASH_LEN, Info};
+use crate::hash::{FileHash, Info};
 use crate::journal::Journal;
 use crate::library::Library;
 use crate::merkle;
 use crate::part::{Destination, PartFile, Place};
 use crate::picker::{Picker, SourceId};
+use crate::protocol::HAVE_CHUNKS_MAX;
+use crate::running::RunningPart;
 
 /// Events that wait to be read; beyond that the oldest is dropped and logged.
 const EVENTS_MAX: usize = 256;
@@ -64,7 +69,7 @@ pub(crate) struct Shared {
     /// One permit for each run that is checked and written.
     pub(crate) checks: Arc<Semaphore>,
     /// Buffers that are not in use: never more than sources + checks.
-    pub(crate) buffers: Mutex<Vec<Vec<u8>>>,
+    pub(crate) buffers: Mutex<Vec<RunBuffer>>,
 }
 
 /// What is fetched, and where it is written.
@@ -75,6 +80,8 @@ pub(crate) struct Plan {
     pub(crate) part: PartFile,
     /// For a content of more than one chunk.
     pub(crate) journal: Option<Journal>,
+    /// What others may have of it meanwhile; for a content of more than one chunk.
+    pub(crate) running: Option<Arc<RunningPart>>,
 }
 
 #[derive(Debug, Default)]
@@ -215,7 +222,7 @@ impl Shared {
         source.token.cancel();
         let label = source.label.clone();
         if let Some(picker) = &mut state.picker {
-            picker.release(id);
+            picker.forget(id);
         }
         if !state.over && !state.is_complete() {
             tracing::debug!(%label, %fault, hash = %self.hash.short(), "a source failed");
@@ -234,7 +241,7 @@ impl Shared {
         let mut state = self.state();
         state.sources.remove(&id);
         if let Some(picker) = &mut state.picker {
-            picker.release(id);
+            picker.forget(id);
         }
         drop(state);
         self.work.notify_waiters();
@@ -262,7 +269,10 @@ impl Shared {
                     chunks.filter_map(|chunk| plan.geometry.chunk(chunk)).map(|c| c.len() as u64).sum();
                 // What was there before is no part of the rate.
                 state.samples.clear();
-                state.picker = Some(Picker::resume(held));
+                state.picker = Some(Picker::resume(held, self.config.start.unwrap_or_else(anywhere)));
+            }
+            if let Some(running) = &plan.running {
+                self.library.running.insert(Arc::clone(running));
             }
             self.moved.notify_one();
             Ok(plan)
@@ -312,21 +322,24 @@ impl Shared {
     fn plan_of_left(&self, info: Info) -> io::Result<Option<(Plan, Bitfield)>> {
         let geometry = Geometry::new(info.length).ok_or(io::ErrorKind::FileTooLarge)?;
         let path = self.library.journal_path(&self.hash, &self.place.part_path(&self.hash));
-        let Some(part) = PartFile::left(self.place.clone(), &self.hash)? else { return Ok(None) };
+        let Some(mut part) = PartFile::left(self.place.clone(), &self.hash)? else { return Ok(None) };
         let resumed = Journal::resume(&path, info, &part, || self.cancel.is_cancelled())?;
-        Ok(resumed.map(|(journal, held)| (Plan { info, geometry, part, journal: Some(journal) }, held)))
+        let Some((journal, held)) = resumed else { return Ok(None) };
+        part.past_the_cache(info.length);
+        plan_with(info, geometry, part, Some(journal), held).map(Some)
     }
 
     fn new_plan(&self, info: Info) -> io::Result<(Plan, Bitfield)> {
         let geometry = Geometry::new(info.length).ok_or(io::ErrorKind::FileTooLarge)?;
         let path = self.library.journal_path(&self.hash, &self.place.part_path(&self.hash));
-        let part = PartFile::create(self.place.clone(), &self.hash)?;
+        let mut part = PartFile::create(self.place.clone(), &self.hash)?;
         let mut journal = None;
         if geometry.chunks() > 1 {
             part.stay(info.length)?;
+            part.past_the_cache(info.length);
             journal = Some(Journal::create(&path, info, &part).inspect_err(|_| part.discard())?);
         }
-        Ok((Plan { info, geometry, part, journal }, Bitfield::new(geometry.chunks())))
+        plan_with(info, geometry, part, journal, Bitfield::new(geometry.chunks()))
     }
 
     /// Whether the download ends only for now.
@@ -343,19 +356,29 @@ impl Shared {
         // Near the end nobody takes more than a fair part of what is left, and only who is idle doubles.
         let fair = if live > 1 { (picker.missing() / live).max(1) } else { u64::MAX };
         let ends = picker.missing() == 0;
-        if waiting as u64 >= fair || ends && waiting > 0 { None } else { picker.take(id, |_| true) }
+        if waiting as u64 >= fair || ends && waiting > 0 { None } else { picker.take(id) }
     }
 
     pub(crate) fn is_complete(&self) -> bool {
         self.state().is_complete()
     }
 
-    /// A buffer that is not in use, or a new one.
-    pub(crate) fn buffer(&self) -> Vec<u8> {
-        self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    /// A source said which chunks from `first` on it has, one bit each: how many of them.
+    pub(crate) fn has_part(&self, id: SourceId, first: u64, bits: &[u8]) -> u64 {
+        let mut state = self.state();
+        let usable = state.sources.get(&id).is_some_and(|source| !source.failed);
+        let Some(picker) = state.picker.as_mut().filter(|_| usable) else { return 0 };
+        picker.has_part(id, first, bits);
+        picker.known_of(id, first, HAVE_CHUNKS_MAX)
     }
 
-    pub(crate) fn put_back(&self, buffer: Vec<u8>) {
+    /// A buffer that is not in use, or a new one.
+    pub(crate) fn buffer(&self) -> RunBuffer {
+        let free = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        free.unwrap_or_else(RunBuffer::new)
+    }
+
+    pub(crate) fn put_back(&self, buffer: RunBuffer) {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         buffers.push(buffer);
         debug_assert!(
@@ -364,8 +387,8 @@ impl Shared {
         );
     }
 
-    /// Checks a run that a source sent (proof, then data) and writes it. Blocks.
-    pub(crate) fn check(&self, plan: &Plan, id: SourceId, run: Run, received: &[u8]) {
+    /// Checks a run that a source sent and writes it. Blocks.
+    pub(crate) fn check(&self, plan: &Plan, id: SourceId, run: Run, received: &RunBuffer) {
         {
             let mut state = self.state();
             if state.picker.as_ref().is_none_or(|picker| picker.has(run.chunk())) {
@@ -379,10 +402,15 @@ impl Shared {
                 return;
             }
         }
-        let (proof, data) = received.split_at(run.proof_len() * HASH_LEN);
+        let (proof, data) = (received.proof(), received.data());
         match merkle::verify_run(run, data, proof, &plan.info.root) {
             Ok(node) => match plan.write(run, data, &node, proof) {
-                Ok(()) => self.completed(id, run),
+                Ok(()) => {
+                    if let Some(running) = &plan.running {
+                        running.add(run.chunk());
+                    }
+                    self.completed(id, run);
+                }
                 Err(source) if disk::is_full(&source) => self.pause(id, source),
                 Err(source) => self.fail(DownloadError::io(&self.shown, source)),
             },
@@ -440,6 +468,28 @@ impl Shared {
         let ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Finished { path, length, ms, sources }
     }
+}
+
+/// A number that differs from download to download; nobody's safety depends on it.
+fn anywhere() -> u64 {
+    RandomState::new().hash_one(())
+}
+
+/// The plan of a download that holds these chunks.
+fn plan_with(
+    info: Info,
+    geometry: Geometry,
+    part: PartFile,
+    journal: Option<Journal>,
+    held: Bitfield,
+) -> io::Result<(Plan, Bitfield)> {
+    let mut running = None;
+    if let Some(journal) = &journal {
+        // Opened anew: the lock of the part-file is not to last as long as somebody reads it.
+        let (file, tree) = (File::open(part.path())?, journal.reader(geometry)?);
+        running = Some(Arc::new(RunningPart::new(info, geometry, file, tree, held.clone())));
+    }
+    Ok((Plan { info, geometry, part, journal, running }, held))
 }
 
 impl Plan {

@@ -5,29 +5,52 @@ use std::collections::VecDeque;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::buffer::RunBuffer;
 use crate::event::{DownloadError, SourceFault};
 use crate::geometry::{CHUNK, Run};
 use crate::hash::{HASH_LEN, Info, Kind};
 use crate::picker::SourceId;
-use crate::protocol::{self, ErrorCode, PREFIX, RUN_HEAD, Reply, Request, SKIPPED_MAX, SMALL_FRAME_MAX};
+use crate::protocol::{
+    self, ErrorCode, HAVE_CHUNKS_MAX, HAVE_WAIT, PREFIX, RUN_HEAD, Reply, Request, SKIPPED_MAX,
+    SMALL_FRAME_MAX,
+};
+use crate::rate::Throttle;
 use crate::shared::{Plan, Shared};
 
 /// Requests ahead before anything is known about a source's speed.
 const WINDOW_START: usize = 2;
 
 /// Runs one source until it is cancelled, fails, or has nothing more to give.
-pub(crate) async fn run<S>(shared: Arc<Shared>, id: SourceId, token: CancellationToken, stream: S)
-where
+pub(crate) async fn run<S>(
+    shared: Arc<Shared>,
+    id: SourceId,
+    token: CancellationToken,
+    throttle: Throttle,
+    stream: S,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
-    let mut source =
-        Connection { shared: &shared, id, stream, frame: Vec::new(), skipped: 0, speed: Speed::new() };
+    let mut source = Connection {
+        shared: &shared,
+        id,
+        stream,
+        throttle,
+        may_read: 0,
+        head: [0; HEAD],
+        head_len: 0,
+        run_began: None,
+        held_back: Duration::ZERO,
+        frame: Vec::new(),
+        skipped: 0,
+        speed: Speed::new(),
+    };
     let result = tokio::select! {
         () = token.cancelled() => Ok(()),
         result = source.run() => result,
@@ -36,18 +59,51 @@ where
         shared.lose(id, fault);
     }
     // A goodbye for streams that have one; the other side also notices without.
-    let _ = timeout(std::time::Duration::from_millis(100), source.stream.shutdown()).await;
+    let _ = timeout(Duration::from_millis(100), source.stream.shutdown()).await;
     shared.leave(id);
 }
+
+/// Bytes of the length and the kind of a frame.
+const HEAD: usize = PREFIX + 1;
+
+/// Beside what the provider holds an answer back, how long it may take.
+const HAVE_LATE: Duration = Duration::from_secs(10);
 
 struct Connection<'a, S> {
     shared: &'a Arc<Shared>,
     id: SourceId,
     stream: S,
+    throttle: Throttle,
+    /// Bytes that the throttle gave and that were not read yet.
+    may_read: usize,
+    /// Length and kind of the frame that is being received, as far as they are here.
+    head: [u8; HEAD],
+    head_len: usize,
+    /// When the run that is being received began, and how long the throttle held it back.
+    run_began: Option<Instant>,
+    held_back: Duration,
     /// The last small frame, kind and body.
     frame: Vec<u8>,
     skipped: usize,
     speed: Speed,
+}
+
+/// What a source has of the file.
+#[derive(Debug, Clone, Copy)]
+enum Holding {
+    Everything,
+    /// A part: which chunks are asked about next, and how many of them it is known to have.
+    Part {
+        first: u64,
+        known: u64,
+    },
+}
+
+/// A request that waits for its answer.
+#[derive(Debug)]
+enum Asked {
+    Run(Run),
+    Have { first: u64 },
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
@@ -56,43 +112,58 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         let mut request = Vec::new();
         Request::Open(self.shared.hash).encode(&mut request);
         self.send(&request).await?;
-        let info = match self.small_reply().await? {
-            Reply::Info(info) => info,
+        let (info, holding) = match self.small_reply().await? {
+            Reply::Info(info) => (info, Holding::Everything),
+            Reply::Part(info) => (info, Holding::Part { first: 0, known: 0 }),
             Reply::NotFound => return Err(SourceFault::NotFound),
             Reply::Error(code) => return Err(fault_of(code)),
-            Reply::Run { .. } => return Err(SourceFault::Protocol("a run instead of the info")),
+            _ => return Err(SourceFault::Protocol("another answer than the info")),
         };
         if check_info(self.shared, &info)?
             && let Some(plan) = self.shared.plan(info).await
         {
-            self.transfer(&plan).await?;
+            if matches!(holding, Holding::Part { .. }) {
+                self.shared.has_part(self.id, 0, &[]);
+            }
+            self.transfer(&plan, holding).await?;
         }
         Ok(())
     }
 
     /// Asks and receives until the download is complete.
-    async fn transfer(&mut self, plan: &Arc<Plan>) -> Result<(), SourceFault> {
-        let mut asked: VecDeque<Run> = VecDeque::new();
+    async fn transfer(&mut self, plan: &Arc<Plan>, mut holding: Holding) -> Result<(), SourceFault> {
+        let mut asked: VecDeque<Asked> = VecDeque::new();
         let mut requests = Vec::new();
         loop {
             // Listens before it looks, so that work given back in between is not missed.
-            let work = self.shared.work.notified();
+            let shared = Arc::clone(self.shared);
+            let work = shared.work.notified();
             let mut work = pin!(work);
             work.as_mut().enable();
             requests.clear();
-            let window = self.speed.window(self.shared.config.window);
-            while asked.len() < window
-                && let Some(chunk) = self.shared.take(self.id, asked.len())
-            {
-                let run = plan.geometry.chunk(chunk).expect("the picker has as many chunks as the geometry");
-                Request::Get { first: run.first(), count: run.count() }.encode(&mut requests);
-                asked.push_back(run);
-            }
+            self.ask(plan, holding, &mut asked, &mut requests);
             if !requests.is_empty() {
                 self.send(&requests).await?;
             }
-            match asked.pop_front() {
-                Some(run) => self.receive(plan, run).await?,
+            match asked.front() {
+                Some(Asked::Run(run)) => {
+                    let run = *run;
+                    asked.pop_front();
+                    self.receive(plan, run).await?;
+                }
+                Some(Asked::Have { first }) => {
+                    let first = *first;
+                    self.speed.pause();
+                    tokio::select! {
+                        () = work, if asked.len() == 1 => {}
+                        head = self.head_within(HAVE_WAIT + HAVE_LATE) => {
+                            head?;
+                            let known = self.held(plan, first).await?;
+                            asked.pop_front();
+                            holding = next_window(plan, first, known);
+                        }
+                    }
+                }
                 None if self.shared.is_complete() => return Ok(()),
                 None => {
                     self.speed.pause();
@@ -102,12 +173,50 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         }
     }
 
+    /// Adds requests: for runs, as far ahead as the source is fast, and for what it has when there is nothing else to
+    /// ask of it.
+    fn ask(&self, plan: &Plan, holding: Holding, asked: &mut VecDeque<Asked>, requests: &mut Vec<u8>) {
+        let window = self.speed.window(self.shared.config.window);
+        let mut runs = asked.iter().filter(|asked| matches!(asked, Asked::Run(_))).count();
+        while asked.len() < window
+            && let Some(chunk) = self.shared.take(self.id, runs)
+        {
+            runs += 1;
+            let run = plan.geometry.chunk(chunk).expect("the picker has as many chunks as the geometry");
+            Request::Get { first: run.first(), count: run.count() }.encode(requests);
+            asked.push_back(Asked::Run(run));
+        }
+        if let Holding::Part { first, known } = holding
+            && asked.len() < window
+            && asked.len() == runs
+        {
+            let known = u32::try_from(known).unwrap_or(u32::MAX);
+            Request::Have { first, known }.encode(requests);
+            asked.push_back(Asked::Have { first });
+        }
+    }
+
+    /// Receives the rest of a frame that says which chunks from `first` on the source has: how many.
+    async fn held(&mut self, plan: &Plan, first: u64) -> Result<u64, SourceFault> {
+        let reply = self.small_reply().await?;
+        let chunks = (plan.geometry.chunks() - first).min(HAVE_CHUNKS_MAX);
+        match reply {
+            Reply::Held { first: from, bits } if from == first && bits.len() as u64 == chunks.div_ceil(8) => {
+                Ok(self.shared.has_part(self.id, first, &bits))
+            }
+            Reply::Error(code) => Err(fault_of(code)),
+            _ => Err(SourceFault::Protocol("another answer than what it holds")),
+        }
+    }
+
     /// Receives the answer for one run and has it checked.
     async fn receive(&mut self, plan: &Arc<Plan>, run: Run) -> Result<(), SourceFault> {
-        let limit = self.shared.config.run_timeout;
         let mut buffer = self.shared.buffer();
-        let received = timeout(limit, self.read_run(run, &mut buffer)).await;
-        match received.unwrap_or(Err(SourceFault::Stalled(limit))) {
+        self.run_began = Some(Instant::now());
+        self.held_back = Duration::ZERO;
+        let received = self.read_run(run, &mut buffer).await;
+        self.run_began = None;
+        match received {
             Ok(()) => {
                 self.speed.received(run.len());
                 self.hand_over(plan, run, buffer).await;
@@ -121,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     }
 
     /// Reads the frame that answers the request for `run`: proof and data into `buffer`.
-    async fn read_run(&mut self, run: Run, buffer: &mut Vec<u8>) -> Result<(), SourceFault> {
+    async fn read_run(&mut self, run: Run, buffer: &mut RunBuffer) -> Result<(), SourceFault> {
         let body = run.proof_len() * HASH_LEN + run.len();
         let (len, kind) = self.head().await?;
         if kind != protocol::RUN {
@@ -138,19 +247,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         }
         let mut head = [0; RUN_HEAD];
         head[0] = kind;
-        read_exact(&mut self.stream, &mut head[1..], self.shared).await?;
+        self.read_exact(&mut head[1..]).await?;
         let expected = (run.first(), run.count(), run.proof_len());
         match Reply::decode(&head) {
             Ok(Some(Reply::Run { first, count, hashes }))
                 if (first, count, usize::from(hashes)) == expected => {}
             _ => return Err(SourceFault::Protocol("a run that was not asked for")),
         }
-        buffer.resize(body, 0);
-        read_exact(&mut self.stream, buffer, self.shared).await
+        self.read_exact(buffer.receive(run)).await
     }
 
     /// Gives a run to a blocking thread; waits while too many are being checked.
-    async fn hand_over(&mut self, plan: &Arc<Plan>, run: Run, buffer: Vec<u8>) {
+    async fn hand_over(&mut self, plan: &Arc<Plan>, run: Run, buffer: RunBuffer) {
         let permit = Arc::clone(&self.shared.checks).acquire_owned().await.expect("never closed");
         let (shared, plan, id) = (Arc::clone(self.shared), Arc::clone(plan), self.id);
         // Not awaited here: whoever holds all permits knows that all are done.
@@ -174,13 +282,55 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
 
     /// Length and kind of the next frame; the length counts the kind.
     async fn head(&mut self) -> Result<(usize, u8), SourceFault> {
-        let mut head = [0; PREFIX + 1];
-        read_exact(&mut self.stream, &mut head, self.shared).await?;
-        let [a, b, c, d, kind] = head;
+        self.head_within(self.shared.config.stall).await?;
+        self.head_len = 0;
+        let [a, b, c, d, kind] = self.head;
         match usize::try_from(u32::from_be_bytes([a, b, c, d])) {
             Ok(len) if (1..=protocol::FRAME_MAX).contains(&len) => Ok((len, kind)),
             _ => Err(SourceFault::Protocol("a frame beyond the limits")),
         }
+    }
+
+    /// Receives the head of the next frame, each byte within a deadline, for [`Connection::head`] to take.
+    ///
+    /// Cancel safe: what has come is kept.
+    async fn head_within(&mut self, limit: Duration) -> Result<(), SourceFault> {
+        while self.head_len < HEAD {
+            let read = self.stream.read(&mut self.head[self.head_len..]);
+            let read = timeout(limit, read).await.map_err(|_| SourceFault::Stalled(limit))?;
+            match read.map_err(|error| SourceFault::Io(error.kind()))? {
+                0 => return Err(SourceFault::Io(io::ErrorKind::UnexpectedEof)),
+                n => self.head_len += n,
+            }
+        }
+        Ok(())
+    }
+
+    /// Fills `buf`, no faster than the limits allow; each step has the stall deadline, and a run one for all of it.
+    async fn read_exact(&mut self, buf: &mut [u8]) -> Result<(), SourceFault> {
+        let (limit, run_limit) = (self.shared.config.stall, self.shared.config.run_timeout);
+        let mut at = 0;
+        while at < buf.len() {
+            if self.may_read == 0 {
+                let before = Instant::now();
+                self.may_read = self.throttle.take(buf.len() - at).await;
+                self.held_back += before.elapsed();
+            }
+            let end = buf.len().min(at.saturating_add(self.may_read));
+            let read = timeout(limit, self.stream.read(&mut buf[at..end])).await;
+            match read.map_err(|_| SourceFault::Stalled(limit))?.map_err(|e| SourceFault::Io(e.kind()))? {
+                0 => return Err(SourceFault::Io(io::ErrorKind::UnexpectedEof)),
+                n => {
+                    at += n;
+                    self.may_read -= n;
+                }
+            }
+            // It may drip: each byte in time, and the run never.
+            if self.run_began.is_some_and(|began| began.elapsed() > run_limit + self.held_back) {
+                return Err(SourceFault::Stalled(run_limit));
+            }
+        }
+        Ok(())
     }
 
     /// Reads the rest of a frame that is not a run.
@@ -191,7 +341,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         self.frame.clear();
         self.frame.resize(len, 0);
         self.frame[0] = kind;
-        read_exact(&mut self.stream, &mut self.frame[1..], self.shared).await
+        let mut frame = std::mem::take(&mut self.frame);
+        let read = self.read_exact(&mut frame[1..]).await;
+        self.frame = frame;
+        read
     }
 
     /// The small frame that was read; `None` for one to skip.
@@ -234,21 +387,14 @@ fn check_info(shared: &Shared, info: &Info) -> Result<bool, SourceFault> {
     Ok(true)
 }
 
-/// Fills `buf`; each step has the stall deadline.
-async fn read_exact<S: AsyncRead + Unpin>(
-    stream: &mut S,
-    mut buf: &mut [u8],
-    shared: &Shared,
-) -> Result<(), SourceFault> {
-    let limit = shared.config.stall;
-    while !buf.is_empty() {
-        let read = timeout(limit, stream.read(buf)).await.map_err(|_| SourceFault::Stalled(limit))?;
-        match read.map_err(|error| SourceFault::Io(error.kind()))? {
-            0 => return Err(SourceFault::Io(io::ErrorKind::UnexpectedEof)),
-            n => buf = &mut buf[n..],
-        }
+/// What to ask about after `known` chunks of those from `first` on are known. A file has more than one such window
+/// above 256 GiB: then they take turns, and answers come at once.
+fn next_window(plan: &Plan, first: u64, known: u64) -> Holding {
+    let next = first + HAVE_CHUNKS_MAX;
+    match plan.geometry.chunks() {
+        chunks if chunks <= HAVE_CHUNKS_MAX => Holding::Part { first: 0, known },
+        chunks => Holding::Part { first: if next < chunks { next } else { 0 }, known: 0 },
     }
-    Ok(())
 }
 
 const fn fault_of(code: ErrorCode) -> SourceFault {

@@ -53,6 +53,9 @@ fn frames_are_the_written_ones() {
         if vector["sender"] == "requester" {
             let request = if vector["hash"].is_string() {
                 Request::Open(FileHash::from_bytes(bytes(&vector["hash"]).try_into().unwrap()))
+            } else if vector["known"].is_u64() {
+                let known = u32::try_from(number(&vector["known"])).unwrap();
+                Request::Have { first: number(&vector["first"]), known }
             } else {
                 Request::Get { first: number(&vector["first"]), count: byte(&vector["count"]) }
             };
@@ -63,7 +66,10 @@ fn frames_are_the_written_ones() {
         } else if vector["file_size"].is_null() {
             let reply = if vector["root"].is_string() {
                 let root = bytes(&vector["root"]).try_into().unwrap();
-                Reply::Info(Info { kind: Kind::File, length: number(&vector["length"]), root })
+                let info = Info { kind: Kind::File, length: number(&vector["length"]), root };
+                if vector["part"] == true { Reply::Part(info) } else { Reply::Info(info) }
+            } else if vector["bits"].is_string() {
+                Reply::Held { first: number(&vector["first"]), bits: bytes(&vector["bits"]) }
             } else if vector["code"].is_u64() {
                 Reply::Error(ErrorCode::from_byte(byte(&vector["code"])))
             } else {

@@ -73,6 +73,7 @@ async fn fault_of(vice: Vice) -> SourceFault {
     to.config = DownloadConfig {
         stall: Duration::from_millis(300),
         run_timeout: Duration::from_millis(900),
+        start: Some(0),
         ..DownloadConfig::default()
     };
     let data = content(5 * CHUNK + 99);

@@ -29,7 +29,8 @@ impl Peer {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let library = Arc::new(Library::open(&dir.path().join("data")).unwrap());
-        let config = DownloadConfig { stall: Duration::from_secs(5), ..DownloadConfig::default() };
+        let config =
+            DownloadConfig { stall: Duration::from_secs(5), start: Some(0), ..DownloadConfig::default() };
         Self { dir, library, stats: Arc::default(), limits: ServeLimits::default(), config }
     }
 
