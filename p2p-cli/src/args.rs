@@ -62,6 +62,18 @@ pub(crate) struct Options {
     /// A name that others see beside the id, at most 32 bytes
     #[arg(long, global = true, value_name = "NAME", env = "P2P_NAME", hide_env_values = true)]
     pub(crate) name: Option<String>,
+    /// Most bytes of files sent a second, such as 500kB or 2MiB [default: no limit]
+    #[arg(long, global = true, value_name = "RATE", env = "P2P_UP", hide_env_values = true)]
+    pub(crate) up: Option<Rate>,
+    /// The same to each peer
+    #[arg(long, global = true, value_name = "RATE", env = "P2P_UP_PEER", hide_env_values = true)]
+    pub(crate) up_peer: Option<Rate>,
+    /// Most bytes of files received a second [default: no limit]
+    #[arg(long, global = true, value_name = "RATE", env = "P2P_DOWN", hide_env_values = true)]
+    pub(crate) down: Option<Rate>,
+    /// The same from each peer
+    #[arg(long, global = true, value_name = "RATE", env = "P2P_DOWN_PEER", hide_env_values = true)]
+    pub(crate) down_peer: Option<Rate>,
     /// Dial only what is asked for
     #[arg(long, global = true, env = "P2P_NO_DISCOVER", hide_env_values = true, value_name = "BOOL",
         num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = BoolishValueParser::new(), hide_possible_values = true)]
@@ -119,6 +131,45 @@ pub(crate) struct Options {
     /// Colours [default: auto]
     #[arg(long, global = true, value_name = "WHEN", env = "P2P_COLOR", hide_env_values = true)]
     pub(crate) color: Option<Color>,
+}
+
+/// Bytes a second: a number, or one with kB, MB, GB (thousands), KiB, MiB or GiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "toml::Value")]
+pub(crate) struct Rate(pub(crate) u64);
+
+impl std::str::FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no rate: bytes a second, such as 500000, 500kB or 2MiB");
+        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(digits);
+        let unit = match unit.trim_end_matches("/s") {
+            "" | "B" => 1,
+            "k" | "kB" | "KB" => 1_000,
+            "M" | "MB" => 1_000_000,
+            "G" | "GB" => 1_000_000_000,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            _ => return Err(wrong()),
+        };
+        let rate = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+        rate.filter(|rate| *rate > 0).map(Self).ok_or_else(wrong)
+    }
+}
+
+impl TryFrom<toml::Value> for Rate {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> Result<Self, String> {
+        match value {
+            toml::Value::String(text) => text.parse(),
+            toml::Value::Integer(number) => number.to_string().parse(),
+            other => Err(format!("a rate is a number or a text, this is a {}", other.type_str())),
+        }
+    }
 }
 
 /// When to use colours.
@@ -249,6 +300,19 @@ mod tests {
     #[test]
     fn the_parser_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn rates_have_units() {
+        for (text, rate) in [("1", 1), ("500kB", 500_000), ("2MiB", 2 << 20), ("3MB/s", 3_000_000), ("7B", 7)]
+        {
+            assert_eq!(text.parse(), Ok(Rate(rate)), "{text}");
+        }
+        for text in ["", "0", "kB", "-1", "1.5MB", "1mb", "99999999999999GB", "1 MB"] {
+            assert!(text.parse::<Rate>().is_err(), "{text}");
+        }
+        let file: Options = toml::from_str("up = \"1MB\"\ndown = 5000").unwrap();
+        assert_eq!((file.up, file.down), (Some(Rate(1_000_000)), Some(Rate(5000))));
     }
 
     #[test]

@@ -54,6 +54,10 @@ impl Settings {
         node.watch = !on(options.no_watch);
         node.connect = connect;
         node.log = p2p_node::LogMode::Disk;
+        node.limits.up = options.up.map(|rate| rate.0);
+        node.limits.up_peer = options.up_peer.map(|rate| rate.0);
+        node.limits.down = options.down.map(|rate| rate.0);
+        node.limits.down_peer = options.down_peer.map(|rate| rate.0);
         let verbosity = i16::from(options.verbose) - i16::from(options.quiet);
         Ok(Self {
             node,
@@ -100,6 +104,10 @@ fn merge(typed: Options, file: Options) -> Options {
         file_port: typed.file_port.or(file.file_port),
         connect: if typed.connect.is_empty() { file.connect } else { typed.connect },
         name: typed.name.or(file.name),
+        up: typed.up.or(file.up),
+        up_peer: typed.up_peer.or(file.up_peer),
+        down: typed.down.or(file.down),
+        down_peer: typed.down_peer.or(file.down_peer),
         no_discover: typed.no_discover.or(file.no_discover),
         allow_private: typed.allow_private.or(file.allow_private),
         no_upnp: typed.no_upnp.or(file.no_upnp),

@@ -198,6 +198,19 @@ pub struct Limits {
     pub inbox_bytes: usize,
     /// File uploads at once; further ones are told to come back. Default 16.
     pub uploads: usize,
+    /// File connections of one peer at once; further ones are closed. Default 4: room for a few fetches at the same time,
+    /// and no peer takes all uploads.
+    pub peer_connections: usize,
+    /// Most bytes of files sent a second, to all together and to each peer; `None`, the default, is as many as go. Kept
+    /// within 5 % over some seconds. Messages are not counted: at 80 % of what a line carries they need not wait.
+    pub up: Option<u64>,
+    /// See [`Limits::up`].
+    pub up_peer: Option<u64>,
+    /// Most bytes of files received a second, from all together and from each peer, kept by not reading; `None`, the
+    /// default, is as many as come.
+    pub down: Option<u64>,
+    /// See [`Limits::down`].
+    pub down_peer: Option<u64>,
     /// Peer table entries. Default 4,096.
     pub max_peers: usize,
     /// How long a fetch looks for somebody who has the file. Default 15 s.
@@ -223,6 +236,11 @@ impl Default for Limits {
             stalled_link: Duration::from_secs(10),
             inbox_bytes: 512 << 10,
             uploads: 16,
+            peer_connections: 4,
+            up: None,
+            up_peer: None,
+            down: None,
+            down_peer: None,
             max_peers: 4096,
             find_timeout: Duration::from_secs(15),
             shutdown_timeout: Duration::from_secs(4),

@@ -11,7 +11,7 @@ use p2p_files::{
     Destination, Download, DownloadConfig, DownloadError, DownloadEvent, DownloadHandle, FileHash, Finished,
     Progress, SourceFault,
 };
-use p2p_wire::{NodeId, Ticket};
+use p2p_wire::{NodeId, PeerAddr, Ticket};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -33,6 +33,10 @@ const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// A fetch that waits longer than this for somebody asks less and less often, down to this: every node hears the question.
 const PATIENT: Duration = Duration::from_secs(120);
 const ASK_SELDOM: Duration = Duration::from_secs(300);
+/// While somebody delivers others are looked for this long after the last try, twice as long each time. A fetch that is
+/// done sooner needs no others.
+const MORE_AFTER: Duration = Duration::from_secs(1);
+const MORE_SELDOM: Duration = Duration::from_secs(60);
 /// Connections to providers at once.
 const MAX_SOURCES: usize = 8;
 /// Providers that wait for their turn; more answers are not needed.
@@ -227,6 +231,8 @@ struct Job<'a> {
     timeout: Duration,
     /// There is no room on the disk: the download waits, and nobody is looked for.
     paused: bool,
+    /// Whom to link to when there is nobody to ask who else has it.
+    ticket_addrs: Option<(NodeId, Vec<PeerAddr>)>,
 }
 
 impl<'a> Job<'a> {
@@ -250,6 +256,7 @@ impl<'a> Job<'a> {
             timeout: options.timeout.unwrap_or(shared.config.limits.find_timeout),
             to: options.to,
             paused: false,
+            ticket_addrs: ticket.as_ref().map(|ticket| (ticket.id, ticket.addrs.clone())),
         };
         let (library, folder) =
             (Arc::clone(&shared.library), job.to.clone().unwrap_or_else(|| shared.content_dir.clone()));
@@ -273,7 +280,8 @@ impl<'a> Job<'a> {
         if self.download.is_none() {
             let destination = destination(self.shared, self.to.take(), name.filter(|n| !n.is_empty()));
             let library = Arc::clone(&self.shared.library);
-            let download = Download::start(library, self.hash, destination, DownloadConfig::default());
+            let config = DownloadConfig { throttle: self.shared.down.all(), ..DownloadConfig::default() };
+            let download = Download::start(library, self.hash, destination, config);
             self.download = Some(download.map_err(failed)?);
         }
         Ok(())
@@ -306,6 +314,7 @@ impl<'a> Job<'a> {
         let mut ask_at = Instant::now();
         let mut everybody = false;
         let mut again = ASK_AGAIN;
+        let (mut more_at, mut more_after) = (Instant::now() + MORE_AFTER, MORE_AFTER);
         loop {
             self.dial_waiting();
             if let (None, Some(download)) = (&progress, &self.download) {
@@ -333,6 +342,11 @@ impl<'a> Job<'a> {
                 Some(provider) = answers.recv() => self.offer(provider)?,
                 Some(p) = next_progress(progress.as_mut()) => {
                     told.send_replace(FetchProgress { done: p.done, length: p.length, sources: p.sources, rate: p.rate });
+                }
+                () = sleep_until(more_at), if !self.paused && self.live > 0 && self.live < MAX_SOURCES => {
+                    self.ask(true, found.clone()).await;
+                    more_at = Instant::now() + more_after;
+                    more_after = (more_after * 2).min(MORE_SELDOM);
                 }
                 () = sleep_until(ask_at), if self.live == 0 && !self.paused => {
                     self.ask(everybody, found.clone()).await;
@@ -408,6 +422,10 @@ impl<'a> Job<'a> {
                 | SourceFault::Protocol(_)
         );
         let again = matches!(fault, SourceFault::Io(_) | SourceFault::Busy | SourceFault::Stalled(_));
+        // Who has too much to do just now is tried whenever it is heard of again.
+        if matches!(fault, SourceFault::Busy) {
+            self.providers.entry(id).and_modify(|record| record.tries = record.tries.saturating_sub(1));
+        }
         self.note_failure(id, fault.to_string(), lied, again);
         tracing::warn!(provider = %id.short(), %fault, "provider dropped");
         self.shared.events.publish(Event::SourceFailed { hash: self.hash, id, fault: fault.to_string() });
@@ -418,7 +436,7 @@ impl<'a> Job<'a> {
             Ok(stream) => {
                 let Some(download) = &self.download else { return };
                 self.live += 1;
-                download.add_source(id.to_string(), stream);
+                download.add_limited_source(id.to_string(), stream, self.shared.down.of_peer(id));
             }
             Err(error) => self.note_failure(id, error.to_string(), false, true),
         }
@@ -462,12 +480,22 @@ impl<'a> Job<'a> {
         }
     }
 
-    async fn ask(&self, everybody: bool, found: mpsc::Sender<Provider>) {
+    /// Asks who has it. If there is nobody to ask, the ticket's node is linked to: it knows others that fetch the same, and
+    /// may be too busy itself.
+    async fn ask(&mut self, everybody: bool, found: mpsc::Sender<Provider>) {
         let (reply, asked) = oneshot::channel();
         let command = Command::Ask { hash: self.hash, everybody, found, reply };
-        if self.shared.commands.send(command).await.is_ok() {
-            let asked = asked.await.unwrap_or(0);
-            tracing::debug!(hash = %self.hash.short(), asked, everybody, "asked who has it");
+        if self.shared.commands.send(command).await.is_err() {
+            return;
+        }
+        let asked = asked.await.unwrap_or(0);
+        tracing::debug!(hash = %self.hash.short(), asked, everybody, "asked who has it");
+        if asked == 0
+            && everybody
+            && let Some((peer, addrs)) = self.ticket_addrs.take()
+            && self.providers.get(&peer).is_none_or(|record| !record.lied)
+        {
+            self.shared.commands.send(Command::Want { peer, addrs }).await.ok();
         }
     }
 

@@ -35,6 +35,7 @@ mod stack;
 mod start;
 mod submit;
 mod target;
+mod throttle;
 mod tls;
 mod transfer;
 mod watch;

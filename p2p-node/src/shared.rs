@@ -22,6 +22,7 @@ use crate::fetch::FetchEntry;
 use crate::link::LinkEvent;
 use crate::log::LogReader;
 use crate::submit::Submissions;
+use crate::throttle::Rates;
 use crate::tls::Tls;
 use crate::watch::Watch;
 
@@ -56,9 +57,14 @@ pub(crate) struct Shared {
     pub(crate) handshakes: Handshakes,
     /// File connections at once; further ones are closed.
     pub(crate) file_connections: Arc<Semaphore>,
+    /// Of these, how many each peer has.
+    pub(crate) peer_connections: Mutex<BTreeMap<NodeId, usize>>,
     pub(crate) served: Arc<ServeStats>,
     /// What happens to shared files on disk.
     pub(crate) watch: Watch,
+    /// What files may take of the line.
+    pub(crate) up: Rates,
+    pub(crate) down: Rates,
     /// Fetches under way, by their number.
     pub(crate) fetches: Mutex<BTreeMap<u64, FetchEntry>>,
     /// Connections closed before they became links or transfers.

@@ -35,6 +35,7 @@ use crate::sequence::Sequence;
 use crate::shared::{Handshakes, Shared};
 use crate::stack::Stack;
 use crate::submit::Submissions;
+use crate::throttle::Rates;
 use crate::tls::Tls;
 use crate::transfer::MAX_FILE_CONNECTIONS;
 use crate::watch::Watch;
@@ -93,8 +94,11 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
         own_addrs: RwLock::new(own.addrs()),
         handshakes: Handshakes::new(config.limits.handshakes),
         file_connections: Arc::new(Semaphore::new(MAX_FILE_CONNECTIONS)),
+        peer_connections: Mutex::default(),
         served: Arc::new(ServeStats::default()),
         watch: Watch::default(),
+        up: Rates::up(&config.limits),
+        down: Rates::down(&config.limits),
         fetches: Mutex::new(BTreeMap::new()),
         refused_connections: AtomicU64::new(0),
         tasks: TaskTracker::new(),

@@ -1,7 +1,7 @@
 //! File connections: served to whoever proved an id, opened to providers.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use p2p_files::ServeLimits;
 use p2p_wire::NodeId;
@@ -28,7 +28,15 @@ pub(crate) async fn serve(shared: &Arc<Shared>, secured: Secured, addr: SocketAd
     if matches!(known_addrs(shared, peer).await, Err(ConnectError::Banned(_))) {
         return;
     }
-    let limits = ServeLimits { uploads: shared.config.limits.uploads as u64, ..ServeLimits::default() };
+    let Some(_connection) = PeerConnection::count(shared, peer) else {
+        tracing::debug!(peer = %peer.short(), %addr, "too many file connections of this peer");
+        return;
+    };
+    let limits = ServeLimits {
+        uploads: shared.config.limits.uploads as u64,
+        throttle: shared.up.all().and(shared.up.of_peer(peer)),
+        ..ServeLimits::default()
+    };
     let serving =
         p2p_files::serve(secured.stream, Arc::clone(&shared.library), limits, Arc::clone(&shared.served));
     tokio::select! {
@@ -36,6 +44,36 @@ pub(crate) async fn serve(shared: &Arc<Shared>, secured: Secured, addr: SocketAd
         result = serving => {
             if let Err(error) = result {
                 tracing::debug!(peer = %peer.short(), %addr, %error, "file connection ended");
+            }
+        }
+    }
+}
+
+/// One of the connections that a peer may have; counted until it is dropped.
+struct PeerConnection<'a> {
+    shared: &'a Shared,
+    peer: NodeId,
+}
+
+impl<'a> PeerConnection<'a> {
+    fn count(shared: &'a Shared, peer: NodeId) -> Option<Self> {
+        let mut counts = shared.peer_connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(peer).or_default();
+        if *count >= shared.config.limits.peer_connections.max(1) {
+            return None;
+        }
+        *count += 1;
+        Some(Self { shared, peer })
+    }
+}
+
+impl Drop for PeerConnection<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.shared.peer_connections.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.peer) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.peer);
             }
         }
     }

@@ -142,9 +142,13 @@ impl Driver {
         let shared = Arc::clone(&self.shared);
         self.shared.tasks.spawn(async move {
             let library = Arc::clone(&shared.library);
-            let look = move || library.on_offer(&hash);
-            if let Ok(Some(share)) = tokio::task::spawn_blocking(look).await {
-                let name = Some(share.name).filter(|n| n.len() <= MAX_FILE_NAME);
+            let look = move || {
+                let whole = library.on_offer(&hash);
+                let name = whole.map(|share| Some(share.name).filter(|n| n.len() <= MAX_FILE_NAME));
+                // Who is fetching it gives what it has so far; its name is hearsay.
+                name.or_else(|| library.is_fetching(&hash).then_some(None))
+            };
+            if let Ok(Some(name)) = tokio::task::spawn_blocking(look).await {
                 shared.commands.send(Command::Holding { id, to: from, name }).await.ok();
             }
         });
