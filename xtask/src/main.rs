@@ -30,11 +30,12 @@ cargo xtask TASK
   tidy                                 the rules of the repository that no compiler checks
   test-net [--nodes 5] [--seed N] [--keep-logs]
                                        a network of real `p2p` processes on loopback, driven through --json
-  bench files [--size 1GiB] [--sources 1] [--runs 5] [--json]
+  bench files [--size 1GiB] [--sources 1,4] [--up RATE] [--runs 5] [--json]
   bench gossip [--nodes 50 | --processes 20] [--burst 5000] [--window 128] [--copies 1] [--runs 1] [--json]
   bench log [--messages 50000] [--runs 5] [--json]
   bench shares [--files 200000] [--runs 5] [--json]
   bench startup [--runs 20] [--json]
+  bench swarm [--size 256MiB] [--receivers 20] [--up 10000000] [--json]
   bench startup-probe                  one start, one JSON line, then waits for the end of standard input
   kills [--kills 100] [--size 1GiB] [--seed 1] [--json]
                                        a download by real processes, killed at random points; what a kill costs

@@ -5,7 +5,6 @@
 //! file still takes after that (nothing, if it was done as promised).
 
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -18,11 +17,10 @@ use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::bench::stats::Spread;
-use crate::bench::{Scratch, limits, program};
+use crate::bench::{Scratch, limits, make_source, program};
 use crate::digest::digest;
 use crate::process;
 use crate::program::{Event, Program, kill_on_signal};
-use crate::random::Random;
 
 /// Hashing the source and fetching it, at worst.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -35,35 +33,59 @@ const TLS_BYTES: u64 = 2 << 30;
 
 pub(crate) fn run(mut args: Args) -> Result<()> {
     let size = args.size("--size", 1 << 30)?;
-    let sources: usize = args.parsed("--sources", 1)?;
+    let counts = args.value("--sources")?.unwrap_or_else(|| "1".into());
+    let counts = counts.split(',').map(str::parse).collect::<Result<Vec<usize>, _>>();
+    let counts = counts.context("--sources: numbers such as 1,4")?;
+    let up = args.value("--up")?;
     let runs: usize = args.parsed("--runs", 5)?;
     let as_json = args.flag("--json");
     args.finish()?;
-    ensure!(sources >= 1 && runs >= 1, "--sources and --runs begin at 1");
+    ensure!(counts.iter().all(|n| *n >= 1) && runs >= 1, "--sources and --runs begin at 1");
     let scratch = Scratch::new("files")?;
-    let bench = Bench { program: program()?, folder: scratch.0.clone(), size, sources };
+    let (program, folder) = (program()?, scratch.0.clone());
     kill_on_signal()?;
-    let source = bench.make_source()?;
+    let source = make_source(&folder, size)?;
     let expected = digest(&source)?;
-    let (mut transfers, mut measured) = (Vec::new(), Limits::default());
-    for run in 0..runs {
-        let transfer = bench.transfer(run, &source, &expected)?;
-        eprintln!(
-            "run {}: {:.2} s, {:.0} MB/s",
-            run + 1,
-            transfer.wall_s,
-            size as f64 / 1e6 / transfer.wall_s
-        );
-        transfers.push(transfer);
-        measured.measure(&source, &scratch.0.join("copy"))?;
+    let mut benches = Vec::new();
+    for sources in counts {
+        let (program, folder, up) = (program.clone(), folder.clone(), up.clone());
+        benches.push((Bench { program, folder, size, sources, up }, Vec::new(), Limits::default()));
     }
-    let out = summary(&bench, &transfers, &measured);
-    if as_json {
-        println!("{out}");
-    } else {
-        print_table(&out);
+    // In turns, so that a slow minute of the machine falls on all of them.
+    for run in 0..runs {
+        for (bench, transfers, measured) in &mut benches {
+            one_run(bench, run, &source, &expected, transfers, measured)?;
+        }
+    }
+    for (bench, transfers, measured) in &benches {
+        let out = summary(bench, transfers, measured);
+        if as_json {
+            println!("{out}");
+        } else {
+            print_table(&out);
+        }
     }
     Ok(())
+}
+
+fn one_run(
+    bench: &Bench,
+    run: usize,
+    source: &Path,
+    expected: &[u8; 32],
+    transfers: &mut Vec<Transfer>,
+    measured: &mut Limits,
+) -> Result<()> {
+    let transfer = bench.transfer(run, source, expected)?;
+    eprintln!(
+        "run {}, {} sources: {:.2} s, {:.0} MB/s",
+        run + 1,
+        bench.sources,
+        transfer.wall_s,
+        bench.size as f64 / 1e6 / transfer.wall_s
+    );
+    transfers.push(transfer);
+    measured.measure(source, &bench.folder.join("copy"))
 }
 
 /// What the machine can do, once a run, so that a slow minute falls on both.
@@ -73,6 +95,7 @@ struct Limits {
     tls_cpu: Vec<f64>,
     sha: Vec<f64>,
     copy: Vec<f64>,
+    read_hash: Vec<f64>,
 }
 
 impl Limits {
@@ -82,6 +105,7 @@ impl Limits {
         self.tls_cpu.push(cpu);
         self.sha.push(limits::sha256());
         self.copy.push(limits::copy_synced(source, copy)?);
+        self.read_hash.push(limits::read_and_hash(source)?);
         Ok(())
     }
 }
@@ -90,6 +114,8 @@ struct Transfer {
     wall_s: f64,
     /// Hashing of the source, before anybody can fetch it.
     share_s: f64,
+    /// The same by a node that runs already, with the file in memory.
+    add_s: f64,
     fsync_after_s: f64,
     send_cpu_s: Option<f64>,
     recv_cpu_s: Option<f64>,
@@ -103,27 +129,18 @@ struct Bench {
     folder: PathBuf,
     size: u64,
     sources: usize,
+    /// What each sharer may send a second, as `--up` takes it.
+    up: Option<String>,
 }
 
 impl Bench {
-    fn make_source(&self) -> Result<PathBuf> {
-        let path = self.folder.join("source.bin");
-        let mut file = File::create(&path).with_context(|| path.display().to_string())?;
-        let (mut random, mut left, mut buffer) = (Random::new(self.size), self.size, vec![0; 1 << 20]);
-        while left > 0 {
-            random.fill(&mut buffer);
-            let n = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
-            file.write_all(&buffer[..n])?;
-            left -= n as u64;
-        }
-        file.sync_all()?;
-        Ok(path)
-    }
-
     fn command(&self, data: &Path, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(["--json", "--host", "127.0.0.1", "--port", "0", "--file-port", "0"]);
         command.args(["--no-upnp", "--no-lan", "--data"]).arg(data).args(words);
+        if let Some(up) = &self.up {
+            command.args(["--up", up]);
+        }
         command
     }
 
@@ -137,6 +154,7 @@ impl Bench {
 
     fn transfer_in(&self, folder: &Path, source: &Path, expected: &[u8; 32]) -> Result<Transfer> {
         let path = source.to_str().context("a path of ours is UTF-8")?;
+        let add_s = self.add(folder, path)?;
         let first =
             Program::start("share", folder, &mut self.command(&folder.join("share"), &["share", path]))?;
         let added = first.event("file_added", 0, LIMIT, |e| e.is("file_added") || failed(e))?;
@@ -167,6 +185,7 @@ impl Bench {
         let transfer = Transfer {
             wall_s,
             share_s,
+            add_s,
             fsync_after_s,
             send_cpu_s,
             recv_cpu_s,
@@ -180,6 +199,18 @@ impl Bench {
             ensure!(status.success(), "share ended with {status}");
         }
         Ok(transfer)
+    }
+
+    /// How long a node that runs takes to share the file.
+    fn add(&self, folder: &Path, path: &str) -> Result<f64> {
+        let mut node = Program::start("add", folder, &mut self.command(&folder.join("add"), &[]))?;
+        node.event("ready", 0, LINK, |e| e.is("ready"))?;
+        let begin = Instant::now();
+        node.tell(&format!("add \"{path}\""), LIMIT)?;
+        let took = begin.elapsed().as_secs_f64();
+        node.close_stdin();
+        node.exit(EXIT)?;
+        Ok(took)
     }
 
     /// One more node that has the file: linked to the first, so that a search finds it.
@@ -254,6 +285,7 @@ fn summary(bench: &Bench, transfers: &[Transfer], limits: &Limits) -> Value {
         "wall_s": spread(&|t| Some(t.wall_s)),
         "MB_s": spread(&|t| Some(size / 1e6 / t.wall_s)),
         "share_s": spread(&|t| Some(t.share_s)),
+        "add_MB_s": spread(&|t| Some(size / 1e6 / t.add_s)),
         "fsync_after_s": spread(&|t| Some(t.fsync_after_s)),
         "send_cpu_s": spread(&|t| t.send_cpu_s),
         "recv_cpu_s": spread(&|t| t.recv_cpu_s),
@@ -265,6 +297,7 @@ fn summary(bench: &Bench, transfers: &[Transfer], limits: &Limits) -> Value {
             "tls_loopback_cpu_s_per_GB": of(&limits.tls_cpu),
             "sha256_one_core_MB_s": of(&limits.sha),
             "copy_synced_MB_s": of(&limits.copy),
+            "read_and_hash_all_cores_MB_s": of(&limits.read_hash),
         },
     })
 }
@@ -274,6 +307,7 @@ fn print_table(out: &Value) {
         ("wall time, s", &out["wall_s"], 2),
         ("rate, MB/s", &out["MB_s"], 0),
         ("hashing before sharing, s", &out["share_s"], 2),
+        ("hashing by a node that runs, MB/s", &out["add_MB_s"], 0),
         ("fsync still needed after, s", &out["fsync_after_s"], 3),
         ("sources used", &out["sources_used"], 0),
         ("CPU of all senders, s", &out["send_cpu_s"], 2),
@@ -285,6 +319,7 @@ fn print_table(out: &Value) {
         ("limit: the same, CPU s per GB", &out["limits"]["tls_loopback_cpu_s_per_GB"], 2),
         ("limit: SHA-256 of one core, MB/s", &out["limits"]["sha256_one_core_MB_s"], 0),
         ("limit: copy and fsync, MB/s", &out["limits"]["copy_synced_MB_s"], 0),
+        ("limit: read and hash, all cores, MB/s", &out["limits"]["read_and_hash_all_cores_MB_s"], 0),
     ];
     println!(
         "one file of {} bytes from {} to one over loopback, {} runs",

@@ -1,9 +1,11 @@
 //! What this machine can do at best, measured in the same minutes as what we do with it.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
@@ -28,6 +30,30 @@ pub(crate) fn sha256() -> f64 {
     }
     std::hint::black_box(hash.finalize());
     HASHED as f64 / 1e6 / begin.elapsed().as_secs_f64()
+}
+
+/// Reads a file that is in memory and hashes it, MiB by MiB, on all cores; MB/s.
+pub(crate) fn read_and_hash(path: &Path) -> Result<f64> {
+    let length = std::fs::metadata(path).with_context(|| path.display().to_string())?.len();
+    let next = AtomicU64::new(0);
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    let work = || -> Result<()> {
+        let (mut file, mut buffer) = (File::open(path)?, vec![0; 1 << 20]);
+        loop {
+            let at = next.fetch_add(buffer.len() as u64, Relaxed);
+            let Some(left) = length.checked_sub(at).filter(|left| *left > 0) else { return Ok(()) };
+            let n = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+            file.seek(SeekFrom::Start(at))?;
+            file.read_exact(&mut buffer[..n])?;
+            std::hint::black_box(Sha256::digest(&buffer[..n]));
+        }
+    };
+    let begin = Instant::now();
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("it does not panic"))
+    })?;
+    Ok(length as f64 / 1e6 / begin.elapsed().as_secs_f64())
 }
 
 /// Copies a file by plain reads and writes, and syncs it; MB/s.

@@ -19,6 +19,8 @@ mod startup;
 #[cfg(feature = "bench")]
 mod stats;
 #[cfg(feature = "bench")]
+mod swarm;
+#[cfg(feature = "bench")]
 mod tls;
 
 use std::process::ExitCode;
@@ -53,7 +55,8 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         "shares" => shares::run(args)?,
         "startup" => startup::run(args)?,
         "startup-probe" => startup::probe(args)?,
-        _ => anyhow::bail!("bench what? files, gossip, log, shares, startup or startup-probe"),
+        "swarm" => swarm::run(args)?,
+        _ => anyhow::bail!("bench what? files, gossip, log, shares, startup, startup-probe or swarm"),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -67,6 +70,28 @@ fn program() -> Result<std::path::PathBuf> {
     let path = this.with_file_name(crate::workspace::exe("p2p"));
     ensure!(path.is_file(), "{} is not there: run `cargo xtask bench` to build it", path.display());
     ensure!(!cfg!(debug_assertions), "this is a debug build: its numbers mean nothing");
+    Ok(path)
+}
+
+/// A file of random bytes, the same ones for the same size.
+#[cfg(feature = "bench")]
+fn make_source(folder: &std::path::Path, size: u64) -> Result<std::path::PathBuf> {
+    use std::io::Write;
+
+    use anyhow::Context;
+
+    use crate::random::Random;
+
+    let path = folder.join("source.bin");
+    let mut file = std::fs::File::create(&path).with_context(|| path.display().to_string())?;
+    let (mut random, mut left, mut buffer) = (Random::new(size), size, vec![0; 1 << 20]);
+    while left > 0 {
+        random.fill(&mut buffer);
+        let n = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
+        file.write_all(&buffer[..n])?;
+        left -= n as u64;
+    }
+    file.sync_all()?;
     Ok(path)
 }
 
