@@ -24,7 +24,7 @@ pub struct Config {
     /// Take ports below 1024 from peer exchange. Default off: those are other people's servers (faults row 21).
     pub allow_privileged_ports: bool,
     /// Links below which discovered peers are dialled. Default 16, as `max_out`: a network of up to 17 nodes becomes a
-    /// full mesh.
+    /// full mesh. 0 where [`views`](crate::views) choose whom to dial.
     pub target: usize,
     /// Links that we dialled because of discovery. Default 16 (twice Bitcoin's 8: messages, not blocks). What the user
     /// asks for may use inbound slots too.
@@ -33,6 +33,9 @@ pub struct Config {
     pub max_in: usize,
     /// Links into one /24 (IPv6: /64) that is not private or loopback. Default 8 (faults row 6).
     pub links_per_prefix: usize,
+    /// Links to one address that is not loopback. Default 2 (faults row 24): one machine with many ids is one neighbour
+    /// or two. What the user asks for does not count against it.
+    pub links_per_ip: usize,
     /// Dials at once. Default 8 (a guess: more than a home router minds is hundreds).
     pub dial_parallel: usize,
     /// A dial whose end is not reported is given up after this. Default 90 s: 8 addresses of 5 s and a handshake of
@@ -55,6 +58,10 @@ pub struct Config {
     pub backoff_base: Duration,
     /// Longest wait. Default 10 min.
     pub backoff_max: Duration,
+    /// Wait after the other side said that it has no room; doubles with each further such answer, up to
+    /// [`backoff_max`](Self::backoff_max). What the user asks for waits that long at once: who is full is asked again
+    /// and again by all it refused. Default 60 s (faults row 20).
+    pub refused_base: Duration,
     /// Longest wait for a peer that was linked a moment ago. Default 15 s.
     pub eager_every: Duration,
     /// How long after a link went down `eager_every` holds. Default 10 min.
@@ -83,6 +90,7 @@ impl Default for Config {
             max_out: 16,
             max_in: 64,
             links_per_prefix: 8,
+            links_per_ip: 2,
             dial_parallel: 8,
             dial_deadline: secs(90),
             max_peers: 4096,
@@ -92,6 +100,7 @@ impl Default for Config {
             max_seeds: 256,
             backoff_base: secs(1),
             backoff_max: mins(10),
+            refused_base: secs(60),
             eager_every: secs(15),
             eager_for: mins(10),
             recent: mins(60),
@@ -139,6 +148,7 @@ impl Config {
             ("max_addrs", self.max_addrs),
             ("max_seeds", self.max_seeds),
             ("links_per_prefix", self.links_per_prefix),
+            ("links_per_ip", self.links_per_ip),
         ];
         if let Some((field, _)) = positive.into_iter().find(|&(_, value)| value == 0) {
             return Err(ConfigError::Zero { field });

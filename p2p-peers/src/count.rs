@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::Direction;
-use crate::addr::{Group, Prefix, prefix};
+use crate::addr::{Group, Prefix, Reach, group, prefix, reach};
 use crate::entry::Entry;
 
 /// What the table refused or gave up, since it was made. Nothing is dropped without a count.
@@ -31,12 +31,15 @@ pub struct Counters {
     pub lost_dials: u64,
 }
 
-/// Links by direction and by network.
+/// Links by direction, by address and by network.
 #[derive(Debug, Default)]
 pub(crate) struct Links {
     inbound: usize,
     outbound: usize,
     by_prefix: BTreeMap<Prefix, usize>,
+    by_ip: BTreeMap<IpAddr, usize>,
+    /// Where we dialled to.
+    out_groups: BTreeMap<Group, usize>,
 }
 
 impl Links {
@@ -45,12 +48,20 @@ impl Links {
         if let Some(prefix) = prefix(ip) {
             *self.by_prefix.entry(prefix).or_default() += 1;
         }
+        *self.by_ip.entry(ip.to_canonical()).or_default() += 1;
+        if let Some(group) = group(ip).filter(|_| direction == Direction::Out) {
+            *self.out_groups.entry(group).or_default() += 1;
+        }
     }
 
     pub(crate) fn remove(&mut self, direction: Direction, ip: IpAddr) {
         *self.side(direction) -= 1;
         if let Some(prefix) = prefix(ip) {
             decrement(&mut self.by_prefix, prefix);
+        }
+        decrement(&mut self.by_ip, ip.to_canonical());
+        if let Some(group) = group(ip).filter(|_| direction == Direction::Out) {
+            decrement(&mut self.out_groups, group);
         }
     }
 
@@ -75,6 +86,17 @@ impl Links {
     /// Links into the /24 or /64 of `ip`; 0 for private and loopback addresses.
     pub(crate) fn in_prefix(&self, ip: IpAddr) -> usize {
         prefix(ip).and_then(|prefix| self.by_prefix.get(&prefix).copied()).unwrap_or(0)
+    }
+
+    /// Links to the address; 0 for loopback.
+    pub(crate) fn at_ip(&self, ip: IpAddr) -> usize {
+        let counted = reach(ip) != Reach::Loopback;
+        if counted { self.by_ip.get(&ip.to_canonical()).copied().unwrap_or(0) } else { 0 }
+    }
+
+    /// Whether a link that we dialled leads into the /16 (IPv6: /32) of `ip`; never for private and loopback addresses.
+    pub(crate) fn out_near(&self, ip: IpAddr) -> bool {
+        group(ip).is_some_and(|group| self.out_groups.contains_key(&group))
     }
 }
 

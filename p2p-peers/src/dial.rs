@@ -1,7 +1,6 @@
 //! Whom to dial next.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant, SystemTime};
 
@@ -42,10 +41,9 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         }
     }
 
-    /// All that could be dialled now, best first.
+    /// All that could be dialled now, best first. Without room for discovered peers the table is not walked: that
+    /// happens with every input.
     fn candidates(&mut self) -> Vec<Target<P>> {
-        let asked: BTreeSet<P> = self.seeds.values().filter_map(|seed| seed.peer).collect();
-        let discover = self.config.discover && self.has_room_for_discovered();
         let mut ranked = Vec::new();
         for (&addr, seed) in &self.seeds {
             let target = Target::Seed(addr);
@@ -55,21 +53,28 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
                 ranked.push((rank, 0, target));
             }
         }
-        for (&peer, entry) in &self.entries {
-            let idle = entry.state == State::Known && !entry.held && !entry.is_banned();
-            if !idle || entry.addrs.is_empty() {
-                continue;
+        let wanted = |peer: &P| self.entries.get(peer).is_some_and(|entry| entry.wanted);
+        self.wishes.retain(wanted);
+        let mut asked = self.wishes.clone();
+        asked.extend(self.seeds.values().filter_map(|seed| seed.peer));
+        for &peer in &asked {
+            let Some(entry) = self.entries.get(&peer) else { continue };
+            if entry.is_idle() && !entry.addrs.is_empty() {
+                let rank = Rank::Asked(Reverse(entry.last_linked));
+                ranked.push((rank, self.rng.random::<u32>(), Target::Peer(peer)));
             }
-            let rank = if entry.wanted || asked.contains(&peer) {
-                Rank::Asked(Reverse(entry.last_linked))
-            } else if !discover {
-                continue;
-            } else if entry.ever_connected() {
-                Rank::Proven(Reverse(entry.last_linked), Reverse(entry.last_connected))
-            } else {
-                Rank::Hearsay
-            };
-            ranked.push((rank, self.rng.random::<u32>(), Target::Peer(peer)));
+        }
+        if self.config.discover && self.has_room_for_discovered() {
+            for (&peer, entry) in &self.entries {
+                if !entry.is_idle() || entry.addrs.is_empty() || asked.contains(&peer) {
+                    continue;
+                }
+                let rank = match entry.ever_connected() {
+                    true => Rank::Proven(Reverse(entry.last_linked), Reverse(entry.last_connected)),
+                    false => Rank::Hearsay,
+                };
+                ranked.push((rank, self.rng.random::<u32>(), Target::Peer(peer)));
+            }
         }
         ranked.sort_unstable();
         ranked.into_iter().map(|(_, _, target)| target).collect()
@@ -104,7 +109,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         all < self.config.target && out < self.config.max_out
     }
 
-    fn start_dial(&mut self, now: Instant, target: Target<P>) {
+    pub(crate) fn start_dial(&mut self, now: Instant, target: Target<P>) {
         let addrs = match target {
             Target::Seed(addr) => vec![addr],
             Target::Peer(peer) => self.addrs_to_dial(peer),
@@ -120,13 +125,14 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         self.outputs.push_back(Output::Dial { target, addrs });
     }
 
-    fn addrs_to_dial(&self, peer: P) -> Vec<SocketAddr> {
+    pub(crate) fn addrs_to_dial(&self, peer: P) -> Vec<SocketAddr> {
         let Some(entry) = self.entries.get(&peer) else { return Vec::new() };
         let asked = self.is_asked(peer);
         let order = entry.dial_order().into_iter().map(|addr| addr.socket_addr());
         let fits = |addr: &SocketAddr| {
-            let free = asked || self.links.in_prefix(addr.ip()) < self.config.links_per_prefix;
-            free && is_dialable(*addr) && !self.ours.contains(addr)
+            let free = self.links.in_prefix(addr.ip()) < self.config.links_per_prefix
+                && self.links.at_ip(addr.ip()) < self.config.links_per_ip;
+            (asked || free) && is_dialable(*addr) && !self.ours.contains(addr)
         };
         let limit = if entry.singly { 1 } else { self.config.max_addrs.max(1) };
         order.filter(fits).take(limit).collect()
@@ -139,7 +145,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     }
 
     /// Whether the user asked for this peer, by id or by an address where it answered.
-    pub(crate) fn is_asked(&self, peer: P) -> bool {
+    pub fn is_asked(&self, peer: P) -> bool {
         let wanted = |entry: &Entry<P>| entry.wanted;
         self.entries.get(&peer).is_some_and(wanted) || self.seeds.values().any(|seed| seed.peer == Some(peer))
     }

@@ -64,6 +64,10 @@ pub(crate) struct Entry<P> {
     pub(crate) ban: Ban,
     /// Failed dials in a row, short links included.
     pub(crate) failures: u32,
+    /// Dials and links in a row that ended because the other side had no room.
+    pub(crate) refusals: u32,
+    /// One of the neighbours to dial first after a restart.
+    pub(crate) anchor: bool,
     /// Somebody else answered one of several addresses: find out which by dialling one at a time.
     pub(crate) singly: bool,
     /// Addresses where somebody else answered.
@@ -88,6 +92,8 @@ impl<P: Copy> Entry<P> {
             held: false,
             ban: Ban::No,
             failures: 0,
+            refusals: 0,
+            anchor: false,
             singly: false,
             bad: Vec::new(),
             reached: false,
@@ -103,6 +109,11 @@ impl<P: Copy> Entry<P> {
 
     pub(crate) fn is_banned(&self) -> bool {
         self.ban != Ban::No
+    }
+
+    /// Could be dialled, if there is an address and a reason.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.state == State::Known && !self.held && !self.is_banned()
     }
 
     pub(crate) fn ever_connected(&self) -> bool {

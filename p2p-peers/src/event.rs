@@ -154,6 +154,11 @@ pub enum DialFailure {
 pub enum DownCause {
     /// The other side closed it, with or without a goodbye.
     Closed,
+    /// The other side has no room for it, or no longer: it is not dialled again for
+    /// [`Config::refused_base`](crate::Config::refused_base) and longer.
+    NoRoom,
+    /// Another link to the same peer takes its place.
+    Replaced,
     /// Nothing was heard for too long ([`Probe::Dead`](crate::Probe::Dead)), or nothing could be sent for too long.
     Silent,
     /// The connection broke.
@@ -225,6 +230,12 @@ pub enum Refusal {
     /// Too many links into one /24 (IPv6: /64).
     #[error("there are {limit} links into the network of that address already, the limit is {limit}")]
     PrefixFull {
+        /// The limit that is reached.
+        limit: usize,
+    },
+    /// Too many links to one address that is not loopback.
+    #[error("there are {limit} links to that address already, the limit is {limit}")]
+    AddressFull {
         /// The limit that is reached.
         limit: usize,
     },

@@ -10,7 +10,9 @@ use crate::addr::{canonical, is_dialable};
 use crate::backoff;
 use crate::entry::{Ban, Worth};
 use crate::table::Timer;
-use crate::{DialFailure, Direction, DownCause, HangupCause, Key, Output, PeerTable, Refusal, State, Target};
+use crate::{
+    Config, DialFailure, Direction, DownCause, HangupCause, Key, Output, PeerTable, Refusal, State, Target,
+};
 
 /// Addresses known to be our own; the oldest is forgotten when there are more.
 const MAX_OURS: usize = 64;
@@ -128,13 +130,17 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
                     [addr] => entry.mark_bad(*addr),
                     _ => entry.singly = true,
                 },
-                DialFailure::Refused | DialFailure::Protocol => {}
+                DialFailure::Refused => return,
+                DialFailure::Protocol => {}
             }
             entry.failures = entry.failures.saturating_add(1);
         });
         if self.entries.get(&peer).is_some_and(|entry| entry.state == State::Dialing) {
-            let eager = !matches!(cause, DialFailure::Refused | DialFailure::Protocol);
-            self.back_off(now, peer, eager);
+            if cause == DialFailure::Refused {
+                self.back_off_refused(now, peer);
+            } else {
+                self.back_off(now, peer, cause != DialFailure::Protocol);
+            }
         }
         self.drop_if_useless(peer);
         self.changed(now);
@@ -151,7 +157,9 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         seed.fresh = false;
         let tries = if cause == DialFailure::Duplicate { &mut seed.duplicates } else { &mut seed.failures };
         *tries = tries.saturating_add(1);
-        let wait = backoff::delay(*tries, self.config.backoff_base, self.config.backoff_max, &mut self.rng);
+        let Config { backoff_base, backoff_max, .. } = self.config;
+        let base = if cause == DialFailure::Refused { backoff_max } else { backoff_base };
+        let wait = backoff::delay(*tries, base, backoff_max, &mut self.rng);
         seed.until = Some(now + wait);
         self.timers.set(Timer::RetrySeed(addr), now + wait);
     }
@@ -163,8 +171,8 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         entry.last_linked = Some(now);
         let stable = now.saturating_duration_since(since) >= self.config.stable_after;
         if stable {
-            entry.failures = 0;
-        } else {
+            (entry.failures, entry.refusals) = (0, 0);
+        } else if cause != DownCause::NoRoom {
             entry.failures = entry.failures.saturating_add(1);
         }
         if stable || entry.eager_until.is_none() {
@@ -172,6 +180,8 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         }
         if self.dials.contains_key(&Target::Peer(peer)) {
             self.shift(peer, State::Dialing);
+        } else if cause == DownCause::NoRoom {
+            self.back_off_refused(now, peer);
         } else {
             self.back_off(now, peer, true);
         }

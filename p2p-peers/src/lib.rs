@@ -2,6 +2,7 @@
 
 mod addr;
 mod backoff;
+mod choose;
 mod config;
 mod count;
 mod dial;
@@ -22,6 +23,7 @@ mod timers;
 pub mod views;
 
 pub use addr::{PeerAddr, Reach, is_dialable, reach};
+pub use choose::DialStart;
 pub use config::{Config, ConfigError, MAX_EXCHANGE, MAX_LEARNED_ADDRS, MAX_RECORD_BYTES};
 pub use count::Counters;
 pub use event::{

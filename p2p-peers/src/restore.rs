@@ -19,6 +19,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
                 addrs: addrs.iter().map(|known| SavedAddr { addr: known.addr, scope: known.scope }).collect(),
                 last_connected: entry.last_connected,
                 wanted: entry.wanted,
+                anchor: entry.anchor,
                 banned: entry.ban == Ban::Forever,
                 records: [Scope::Public, Scope::Local]
                     .iter()
@@ -64,6 +65,9 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         if saved.id == self.me || !self.ensure(saved.id, None, worth) {
             return false;
         }
+        if saved.wanted {
+            self.wishes.insert(saved.id);
+        }
         let (max_addrs, eager_until) = (self.config.max_addrs, now + self.config.eager_for);
         self.edit(saved.id, |entry| {
             for SavedAddr { addr, scope } in saved.addrs {
@@ -79,6 +83,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             if saved.wanted && !saved.banned {
                 (entry.wanted, entry.held) = (true, false);
             }
+            entry.anchor |= saved.anchor;
             if entry.last_connected.is_none() {
                 entry.last_connected = saved.last_connected;
                 entry.reached = saved.last_connected.is_some();

@@ -72,6 +72,8 @@ pub struct SavedPeer<P> {
     pub last_connected: Option<SystemTime>,
     /// The user asked for it.
     pub wanted: bool,
+    /// It is one of the neighbours to dial first.
+    pub anchor: bool,
     /// The user banned it for good.
     pub banned: bool,
     /// Its signed address records, at most one per scope.
@@ -184,6 +186,8 @@ struct PeerOut<'a, P> {
     addrs: Vec<AddrOut>,
     last_connected: Option<String>,
     wanted: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    anchor: bool,
     banned: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     records: Vec<RecordOut>,
@@ -220,6 +224,7 @@ impl<'a, P> From<&'a SavedPeer<P>> for PeerOut<'a, P> {
             addrs: peer.addrs.iter().map(addr).collect(),
             last_connected: peer.last_connected.map(format_time),
             wanted: peer.wanted,
+            anchor: peer.anchor,
             banned: peer.banned,
             records: peer.records.iter().map(record).collect(),
         }
@@ -245,6 +250,8 @@ struct PeerIn<'a> {
     last_connected: Option<Cow<'a, str>>,
     #[serde(default)]
     wanted: bool,
+    #[serde(default)]
+    anchor: bool,
     #[serde(default)]
     banned: bool,
     #[serde(borrow, default)]
@@ -323,7 +330,8 @@ fn parse_peer<P: DeserializeOwned>(raw: &RawValue, skipped: &mut usize) -> Optio
     };
     let addrs = peer.addrs.parse(skipped, parse_addr);
     let records = peer.records.parse(skipped, parse_record);
-    Some(SavedPeer { id, addrs, last_connected, wanted: peer.wanted, banned: peer.banned, records })
+    let PeerIn { wanted, anchor, banned, .. } = peer;
+    Some(SavedPeer { id, addrs, last_connected, wanted, anchor, banned, records })
 }
 
 fn parse_addr(raw: &RawValue) -> Option<SavedAddr> {

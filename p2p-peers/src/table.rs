@@ -1,6 +1,6 @@
 //! [`PeerTable`]: the state machine. One entry per peer, one state per entry, one function that changes it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -73,6 +73,8 @@ pub struct PeerTable<P, R> {
     /// The time of the latest call.
     pub(crate) now: Option<Instant>,
     pub(crate) entries: BTreeMap<P, Entry<P>>,
+    /// All that the user wished for, and perhaps no longer does.
+    pub(crate) wishes: BTreeSet<P>,
     pub(crate) seeds: BTreeMap<SocketAddr, Seed<P>>,
     /// Dials on their way, with the addresses they try.
     pub(crate) dials: BTreeMap<Target<P>, Vec<SocketAddr>>,
@@ -95,6 +97,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             rng,
             now: None,
             entries: BTreeMap::new(),
+            wishes: BTreeSet::new(),
             seeds: BTreeMap::new(),
             dials: BTreeMap::new(),
             links: Links::default(),
@@ -150,6 +153,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             self.edit(peer, |entry| {
                 (entry.wanted, entry.held, entry.introduced_by) = (true, false, None);
             });
+            self.wishes.insert(peer);
             self.hurry(peer);
             self.changed(now);
         }
@@ -260,6 +264,10 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         if self.links.in_prefix(ip) >= limit {
             return Err(Refusal::PrefixFull { limit });
         }
+        let limit = self.config.links_per_ip;
+        if self.links.at_ip(ip) >= limit {
+            return Err(Refusal::AddressFull { limit });
+        }
         Ok(())
     }
 
@@ -363,6 +371,17 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         let Config { backoff_base, backoff_max, eager_every, .. } = self.config;
         let max = if eager { eager_every.min(backoff_max) } else { backoff_max };
         let wait = backoff::delay(entry.failures, backoff_base, max, &mut self.rng);
+        self.shift(peer, State::Backoff { until: now + wait.max(Duration::from_millis(1)) });
+    }
+
+    /// The other side has no room: asking again soon would only be one more of many who ask.
+    pub(crate) fn back_off_refused(&mut self, now: Instant, peer: P) {
+        let asked = self.is_asked(peer);
+        let Some(entry) = self.entries.get_mut(&peer) else { return };
+        entry.refusals = entry.refusals.saturating_add(1);
+        let Config { refused_base, backoff_max, .. } = self.config;
+        let base = if asked { backoff_max } else { refused_base };
+        let wait = backoff::delay(entry.refusals, base, backoff_max, &mut self.rng);
         self.shift(peer, State::Backoff { until: now + wait.max(Duration::from_millis(1)) });
     }
 

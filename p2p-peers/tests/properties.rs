@@ -117,15 +117,15 @@ fn saved_peers() -> impl Strategy<Value = SavedPeer<u32>> {
         peers(),
         prop::collection::vec(addr, 0..5),
         prop::option::of((0..4_000_000_000_u64).prop_map(wall)),
-        any::<bool>(),
-        any::<bool>(),
+        any::<[bool; 3]>(),
         prop::collection::vec(records(), 0..3),
     );
-    parts.prop_map(|(id, addrs, last_connected, wanted, banned, records)| SavedPeer {
+    parts.prop_map(|(id, addrs, last_connected, [wanted, anchor, banned], records)| SavedPeer {
         id,
         addrs,
         last_connected,
         wanted,
+        anchor,
         banned,
         records,
     })

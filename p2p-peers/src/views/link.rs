@@ -41,17 +41,19 @@ impl<P> Link<P> {
 
 /// The rate of walks from one neighbour: a bucket that holds four seconds' worth.
 #[derive(Debug)]
-pub(super) struct Walks {
+pub struct Walks {
     /// When the bucket would be full, were nothing more taken.
     full_at: Instant,
 }
 
 impl Walks {
-    pub(super) const fn new(now: Instant) -> Self {
+    /// A full bucket.
+    pub const fn new(now: Instant) -> Self {
         Self { full_at: now }
     }
 
-    pub(super) fn take(&mut self, now: Instant, per_sec: u32) -> bool {
+    /// Whether one more may come; if so it is counted.
+    pub fn take(&mut self, now: Instant, per_sec: u32) -> bool {
         let next = self.full_at.max(now) + Duration::from_secs(1) / per_sec.max(1);
         let allowed = next.saturating_duration_since(now) <= Duration::from_secs(4);
         if allowed {

@@ -13,6 +13,8 @@
 //!   for joiners. Where no more than `active` others are known, it looks for all of them.
 //! - A request of high priority displaces only neighbours that dialled us themselves, never the oldest of these; a
 //!   flood of joiners cannot drive out those we chose (faults rows 20 and 23).
+//! - Neighbours that were lost are dialled again now and then and, once reached, asked with high priority. Two halves of a
+//!   network that was cut are full each by itself: nothing else would join them again.
 //! - The answer to a shuffle goes back the way the shuffle came, since its ends are not linked.
 
 mod config;
@@ -31,7 +33,8 @@ use rand::{Rng, RngExt};
 
 pub use config::{Config, MAX_SAMPLE};
 pub use event::{Counters, Input, Message, Output};
-use link::{Link, Phase, Walks};
+pub use link::Walks;
+use link::{Link, Phase};
 use passive::Passive;
 use refill::Hunt;
 use walk::{Outstanding, Route};
@@ -41,6 +44,9 @@ use crate::{Direction, Key};
 /// Ids remembered that displaced somebody or were replaced; the oldest is forgotten first. A guess: more are a flood,
 /// and those only displace what is not protected.
 const MAX_REMEMBERED: usize = 64;
+
+/// Lost neighbours that are dialled again. A guess: half a network's cut links are many, and one is enough.
+const MAX_LOST: usize = 2;
 
 /// The active and the passive view.
 ///
@@ -67,6 +73,8 @@ pub struct Views<P, R> {
     links: BTreeMap<P, Link<P>>,
     passive: Passive<P>,
     hunt: Hunt<P>,
+    /// Neighbours whose links broke, newest last.
+    lost: VecDeque<P>,
     /// Ids that displaced a neighbour, and ids that were replaced, each until then.
     displacers: VecDeque<(P, Instant)>,
     cold: VecDeque<(P, Instant)>,
@@ -91,6 +99,7 @@ impl<P: Key, R: Rng> Views<P, R> {
             links: BTreeMap::new(),
             passive: Passive::new(),
             hunt: Hunt::new(),
+            lost: VecDeque::new(),
             displacers: VecDeque::new(),
             cold: VecDeque::new(),
             routes: VecDeque::new(),
@@ -114,7 +123,10 @@ impl<P: Key, R: Rng> Views<P, R> {
             Input::Crowded(peer) => self.on_crowded(peer),
             Input::Received { from, message } => self.on_message(now, from, message),
             Input::Suggested(peers) => self.on_suggested(now, peers),
-            Input::Nudge => self.hunt.restart(now),
+            Input::Nudge => {
+                self.hunt.restart(now);
+                self.try_lost();
+            }
             Input::Withholds(peer) => self.on_withholds(now, peer),
             Input::Timeout => {}
         }
@@ -147,6 +159,18 @@ impl<P: Key, R: Rng> Views<P, R> {
         let links = self.links.values().filter_map(Link::deadline);
         let timers = [self.next_shuffle, self.next_feel, self.hunt.deadline()];
         links.chain(timers.into_iter().flatten()).min()
+    }
+
+    /// Whose views these are.
+    pub const fn me(&self) -> P {
+        self.me
+    }
+
+    /// The user asked for this peer, or no longer does; takes effect on a link that stands.
+    pub fn set_asked(&mut self, peer: P, asked: bool) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.asked = asked;
+        }
     }
 
     /// The neighbours, in the order of the ids.
@@ -215,10 +239,13 @@ impl<P: Key, R: Rng> Views<P, R> {
         let via = self.hunt.end(peer).or_else(|| self.passive.remove(peer).and_then(|entry| entry.via));
         let until = now + self.config.answer_wait;
         let mut phase = Phase::Waiting(until);
-        if direction == Direction::Out {
+        if direction == Direction::In {
+            self.forget_lost(peer);
+        } else {
             phase = Phase::Asked(until);
-            if asked || self.wants_more() {
-                self.ask(peer, asked);
+            let lost = self.forget_lost(peer);
+            if asked || lost || self.wants_more() {
+                self.ask(peer, asked || lost);
             } else {
                 // Reached, but no longer needed.
                 self.keep_in_mind(peer, None, &[]);
@@ -234,6 +261,24 @@ impl<P: Key, R: Rng> Views<P, R> {
         if link.is_active() {
             self.outputs.push_back(Output::Down(peer));
             self.hunt.restart(now);
+            if self.lost.len() >= MAX_LOST {
+                self.lost.pop_front();
+            }
+            self.lost.push_back(peer);
+        }
+    }
+
+    fn forget_lost(&mut self, peer: P) -> bool {
+        let before = self.lost.len();
+        self.lost.retain(|lost| *lost != peer);
+        self.lost.len() < before
+    }
+
+    /// Dials lost neighbours; the table says when it is time again.
+    fn try_lost(&mut self) {
+        if self.config.discover {
+            let dial = |&peer| Output::Dial { peer, spread: false };
+            self.outputs.extend(self.lost.iter().filter(|peer| !self.hunt.is_pending(**peer)).map(dial));
         }
     }
 
@@ -286,12 +331,14 @@ impl<P: Key, R: Rng> Views<P, R> {
     fn take_in(&mut self, from: P, mut peers: Vec<P>, given: &[P]) {
         peers.truncate(MAX_SAMPLE);
         peers.retain(|peer| *peer != self.me);
-        if !self.config.discover || peers.is_empty() {
+        if peers.is_empty() {
             return;
         }
         self.outputs.push_back(Output::Learn { from, peers: peers.clone() });
-        for peer in peers {
-            self.keep_in_mind(peer, Some(from), given);
+        if self.config.discover {
+            for peer in peers {
+                self.keep_in_mind(peer, Some(from), given);
+            }
         }
     }
 
@@ -322,6 +369,7 @@ impl<P: Key, R: Rng> Views<P, R> {
             self.shuffles = self.shuffles.saturating_add(1);
             if !first {
                 self.shuffle(now);
+                self.try_lost();
                 self.look_at_sources(now);
             }
         }

@@ -12,7 +12,7 @@ use crate::{Direction, Key};
 
 /// Looking again for somebody to dial: after this, doubling.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-const LOOK_AGAIN_MAX: Duration = Duration::from_secs(60);
+const LOOK_AGAIN_MAX: Duration = Duration::from_secs(15);
 /// The same while there is no neighbour at all.
 const LOOK_AGAIN_ALONE: Duration = Duration::from_secs(8);
 

@@ -70,6 +70,9 @@ impl<P: Key, R: Rng> Views<P, R> {
             link.phase = Phase::Active(now);
             self.outputs.push_back(Output::Up(peer));
         }
+        if self.is_small_world() {
+            self.shuffle_soon(now);
+        }
     }
 
     pub(super) fn on_accept(&mut self, now: Instant, from: P, sample: Vec<P>) {

@@ -61,6 +61,14 @@ impl<P: Key, R: Rng> Views<P, R> {
         }
     }
 
+    /// Where everybody could be a neighbour, a new one has more to tell than the next shuffle in a minute.
+    pub(super) fn shuffle_soon(&mut self, now: Instant) {
+        let soon = now + Duration::from_secs(1);
+        if let Some(next) = self.next_shuffle.as_mut().filter(|next| **next > soon) {
+            (*next, self.shuffles) = (soon, 0);
+        }
+    }
+
     pub(super) fn shuffle(&mut self, now: Instant) {
         self.passive.forget_crowds();
         self.outstanding = None;

@@ -123,6 +123,19 @@ fn survivors_of_a_mass_death_find_together() {
     }
 }
 
+#[test]
+fn two_halves_are_one_again_after_the_cut() {
+    let mut net = network(11, 100, secs(60));
+    net.cut(50);
+    net.run(secs(300));
+    assert_eq!(net.component(), (50, 100), "each half is whole");
+    net.cut(0);
+    net.run(secs(90));
+    let (largest, alive) = net.component();
+    assert_eq!(largest, alive, "whole again");
+    check_bounds(&net);
+}
+
 /// Anything a neighbour or stranger may say, in any order: the bounds hold.
 fn hostile() -> impl Strategy<Value = Input<u32>> {
     let peer = 0_u32..40;

@@ -40,6 +40,8 @@ pub(crate) struct Net {
     rng: StdRng,
     config: Config,
     pub(crate) sent: BTreeMap<u32, u64>,
+    /// Nodes below do not reach those from here on.
+    cut_at: u32,
 }
 
 fn key(a: u32, b: u32) -> (u32, u32) {
@@ -65,6 +67,7 @@ impl Net {
             rng: StdRng::seed_from_u64(seed),
             config,
             sent: BTreeMap::new(),
+            cut_at: 0,
         }
     }
 
@@ -91,6 +94,20 @@ impl Net {
         for (a, b) in lost {
             self.close(a, b, node);
         }
+    }
+
+    /// Cuts the network in two: links over the cut break. At 0: it is healed.
+    pub(crate) fn cut(&mut self, at: u32) {
+        self.cut_at = at;
+        let over: Vec<_> = self.links.keys().filter(|(a, b)| self.is_cut(*a, *b)).copied().collect();
+        for (a, b) in over {
+            self.close(a, b, a);
+            self.close(a, b, b);
+        }
+    }
+
+    fn is_cut(&self, a: u32, b: u32) -> bool {
+        (a < self.cut_at) != (b < self.cut_at)
     }
 
     pub(crate) fn alive(&self) -> impl Iterator<Item = u32> + '_ {
@@ -121,6 +138,7 @@ impl Net {
             Event::Dial(from, to) => {
                 let stands = self.links.contains_key(&key(from, to));
                 let up = self.nodes[to as usize].is_some() && self.nodes[from as usize].is_some() && !stands;
+                let up = up && !self.is_cut(from, to);
                 let link = up.then(|| {
                     self.count += 1;
                     self.links.insert(key(from, to), self.count);
