@@ -26,6 +26,8 @@ def node_id(seed):
 
 def pack(value):
     """MessagePack in its shortest form. bytes are binary, a list is an array."""
+    if isinstance(value, bool):
+        return b"\xc3" if value else b"\xc2"
     if isinstance(value, dict):
         assert len(value) < 16
         return u(0x80 | len(value), 1) + b"".join(pack(k) + pack(v) for k, v in value.items())
@@ -123,8 +125,15 @@ def vectors():
     for name, n in [("small", 1), ("largest", BIG)]:
         yield vector(f"ping, {name} number", "ping", 3, mapped({"n": n}), n=n)
     yield vector("pong", "pong", 4, mapped({"n": 300}), n=300)
-    for name, records in [("none", []), ("two", [RECORD, LOCAL])]:
-        yield vector(f"peers, {name}", "peers", 5, mapped({"r": records}), records=[r.hex() for r in records])
+    both = {"records": [RECORD.hex(), LOCAL.hex()]}
+    yield vector("join", "join", 6, mapped({}))
+    yield vector("forward-join", "forward_join", 7, mapped({"t": 6, "r": [RECORD, LOCAL]}), ttl=6, **both)
+    for name, high in [("high", True), ("low", False)]:
+        yield vector(f"neighbor, {name} priority", "neighbor", 8, mapped({"h": high}), high=high)
+    yield vector("view answer, no and nobody", "view_answer", 9, mapped({"y": False, "r": []}), accepted=False, records=[])
+    yield vector("view answer, yes", "view_answer", 9, mapped({"y": True, "r": [RECORD, LOCAL]}), accepted=True, **both)
+    yield vector("shuffle", "shuffle", 10, mapped({"i": BIG, "t": 4, "r": [RECORD, LOCAL]}), id=BIG, ttl=4, **both)
+    yield vector("reply", "reply", 11, mapped({"i": 300, "r": []}), id=300, records=[])
     for name, hops, renew, age, envelope in [("from its author", 1, False, 0, ONE),
                                              ("private, far away, a day old", 258, False, 86_400_000, PRIVATE),
                                              ("makes the tree anew", 3, True, 7, ONE)]:
@@ -178,7 +187,14 @@ def refused():
     yield body("ping with its number twice", 3, b"\x82" + (pack("n") + b"\x07") * 2)
     yield body("ping with a byte behind it", 3, pack({"n": 7}) + b"\x00")
     yield body("pong with a text for its number", 4, pack({"n": "7"}))
-    yield body("peers, 65 records", 5, pack({"r": [b""] * 65}))
+    yield body("join without a body", 6, b"")
+    yield body("forward-join of nobody said", 7, pack({"t": 1}))
+    yield body("neighbor that does not say how much", 8, b"\x80")
+    yield body("view answer, neither yes nor no", 9, pack({"r": []}))
+    yield body("shuffle that does not say how far", 10, pack({"i": 1, "r": []}))
+    yield body("shuffle with a time to live of 256", 10, pack({"i": 1, "t": 256, "r": []}))
+    yield body("shuffle of 33 records", 10, pack({"i": 1, "t": 1, "r": [b""] * 33}))
+    yield body("reply to nothing", 11, pack({"r": []}))
     yield body("push of one byte", 16, b"\x00")
     yield body("push without an age", 16, u(1, 2))
     yield body("push without an envelope", 16, u(1, 2) + u(0, 4))
@@ -208,7 +224,7 @@ def refused():
 
 def main():
     parts, values = query(4, signed_hash=hashlib.sha256(b"another file").digest())
-    skipped = [(6, b""), (34, b"\x80"), (255, bytes(range(32)))]
+    skipped = [(5, b""), (34, b"\x80"), (255, bytes(range(32)))]
     out = {
         "about": "Frames between two nodes, whole. vectors: written and read so. read_only: read so, written otherwise. "
                  "skipped: kinds that are not known, no reason to close the link. refused: closes the link. "

@@ -19,6 +19,9 @@ use crate::outbox::Outbox;
 use crate::packet::ByeReason;
 use crate::query::QueryId;
 
+/// A link that both sides agreed on, or why there is none, in words.
+pub(crate) type Agreed = Result<Connected, String>;
+
 /// Whether a dial may say hello.
 #[derive(Debug)]
 pub(crate) enum Claim {
@@ -43,6 +46,8 @@ pub(crate) struct Offer {
     pub(crate) target: Option<Target<NodeId>>,
     /// The application asked for this link: it is kept, whatever was wished before.
     pub(crate) asked: bool,
+    /// Who waits until both sides agree on the link.
+    pub(crate) agreed: Option<oneshot::Sender<Agreed>>,
     pub(crate) hello: Box<Hello>,
     pub(crate) records: Vec<PeerRecord>,
 }
@@ -113,10 +118,10 @@ pub(crate) enum Command {
     Mapped(Vec<(u16, SocketAddr)>, String),
 
     // From the handle.
-    /// The peer is wanted: remember that, and what is known of it; answer once a link to it stands.
+    /// Answer once both sides have agreed on a link to the peer, or not.
     AwaitLink {
         peer: NodeId,
-        reply: oneshot::Sender<Connected>,
+        reply: oneshot::Sender<Agreed>,
     },
     LinkOf {
         peer: NodeId,

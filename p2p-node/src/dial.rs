@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::command::{Claim, Command, Offer};
+use crate::command::{Agreed, Claim, Command, Offer};
 use crate::error::ConnectError;
 use crate::event::Direction;
 use crate::info::Connected;
@@ -63,9 +63,13 @@ pub(crate) async fn establish(
     send(shared, Command::Claim { peer, addr, reply }).await?;
     match answer.await.map_err(|_| stopped())? {
         Claim::Go { claim, hello } => {
-            let result = greet(shared, secured, addr, (target, asked), Packet::Hello(hello)).await;
+            let (agreed, agreement) = oneshot::channel();
+            let agreed = asked.then_some(agreed);
+            let result = greet(shared, secured, addr, (target, agreed), Packet::Hello(hello)).await;
             send(shared, Command::Release { peer, claim }).await?;
             match result {
+                // Who asked for the link is told when it is one; what the table dials it hears of elsewhere.
+                Ok(connected) if asked => agreed_on(shared, agreement, connected).await,
                 // The other side's dial won; its link comes, or is there.
                 Err(Failed { cause: DialFailure::Duplicate, .. }) => other_link(shared, peer).await,
                 result => result,
@@ -81,11 +85,30 @@ async fn other_link(shared: &Arc<Shared>, peer: NodeId) -> Result<Connected, Fai
     let (reply, answer) = oneshot::channel();
     send(shared, Command::AwaitLink { peer, reply }).await?;
     match timeout(shared.config.limits.handshake_timeout, answer).await {
-        Ok(Ok(connected)) => Ok(Connected { already: true, ..connected }),
+        Ok(Ok(Ok(connected))) => Ok(Connected { already: true, ..connected }),
+        // Its end came to the table with the link.
+        Ok(Ok(Err(reason))) => Err(Failed::new(ConnectError::Refused { reason }, DialFailure::Duplicate)),
         Ok(Err(_)) => Err(stopped()),
         Err(_) => {
             let detail = format!("{}: a link was being made and never came", peer.short());
             Err(Failed::new(ConnectError::TimedOut { detail }, DialFailure::Duplicate))
+        }
+    }
+}
+
+/// Waits until the other side has taken the link or not.
+async fn agreed_on(
+    shared: &Arc<Shared>,
+    agreement: oneshot::Receiver<Agreed>,
+    connected: Connected,
+) -> Result<Connected, Failed> {
+    match timeout(shared.config.limits.handshake_timeout, agreement).await {
+        Ok(Ok(Ok(connected))) => Ok(connected),
+        Ok(Ok(Err(reason))) => Err(Failed::new(ConnectError::Refused { reason }, DialFailure::Refused)),
+        Ok(Err(_)) => Err(stopped()),
+        Err(_) => {
+            let detail = format!("{}: it does not say whether it takes the link", connected.addr);
+            Err(Failed::new(ConnectError::TimedOut { detail }, DialFailure::TimedOut))
         }
     }
 }
@@ -187,7 +210,7 @@ async fn greet(
     shared: &Arc<Shared>,
     secured: Secured,
     addr: SocketAddr,
-    (target, asked): (Target<NodeId>, bool),
+    (target, agreed): (Target<NodeId>, Option<oneshot::Sender<Agreed>>),
     hello: Packet,
 ) -> Result<Connected, Failed> {
     let Secured { mut stream, peer, .. } = secured;
@@ -213,7 +236,8 @@ async fn greet(
     };
     let records = link::verify_own_records(&hello, peer).map_err(|closed| not_p2p(closed.to_string()))?;
     let direction = Direction::Out;
-    let offer = Offer { peer, addr, direction, target: Some(target), asked, hello, records };
+    let asked = agreed.is_some();
+    let offer = Offer { peer, addr, direction, target: Some(target), asked, agreed, hello, records };
     let (reply, answer) = oneshot::channel();
     send(shared, Command::Admit { offer: Box::new(offer), reply }).await?;
     match answer.await.map_err(|_| stopped())? {

@@ -38,6 +38,7 @@ mod target;
 mod throttle;
 mod tls;
 mod transfer;
+mod view;
 mod watch;
 
 pub use builder::NodeBuilder;
@@ -57,6 +58,7 @@ pub use past::{PastMessages, read_log};
 pub use query::{Answer, Query};
 pub use stack::{Hangup, Input, LinkUp, LinkView, Output, Stack};
 pub use target::{ParseTargetError, Target};
+pub use view::View;
 
 pub use p2p_files::{AddError, FileHash, Info, Kind, ParseHashError, Refreshed, Share, ShareState};
 pub use p2p_wire::{NodeId, ParseTicketError, PeerAddr, Receipt, SecretKey, Ticket, TicketFile, TicketKind};

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use p2p_peers::views::Walks;
 use p2p_wire::{Frame, FrameCodec, FrameError, Hello, NodeId, PeerRecord, READ_STEP};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -19,6 +20,7 @@ use crate::outbox::Outbox;
 use crate::packet::{ByeReason, Packet};
 use crate::rate::Rate;
 use crate::shared::Shared;
+use crate::view::View;
 
 /// Frames handed over at once, in bytes.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -29,6 +31,9 @@ const KEPT_BYTES: usize = 4 * 1024;
 /// Decoding and checking for one link before others on the same thread have their turn. Whoever makes more work than
 /// that at once is then not read for as long as it took: at most half of a core is spent on one neighbour.
 const WORK: Duration = Duration::from_millis(1);
+/// Frames of the views taken from one link per second, with a burst of four times as many; the rest is dropped and counted.
+/// As [`p2p_peers::views::Config::walks_per_sec`].
+const RECORD_FRAMES_PER_SEC: u32 = 50;
 /// How long a closing link may take to write what it still holds.
 const FLUSH: Duration = Duration::from_secs(2);
 
@@ -40,8 +45,10 @@ pub(crate) struct LinkId(pub(crate) u64);
 #[derive(Debug)]
 pub(crate) enum Inbound {
     Packet(Packet),
-    /// Peer exchange; signatures checked.
-    Records(Vec<PeerRecord>),
+    /// A frame of the views; signatures of its records checked.
+    View(View<PeerRecord>),
+    /// One that came above the rate; not looked at.
+    Limited,
     /// A frame of a kind this version does not know.
     Unknown,
 }
@@ -140,12 +147,13 @@ where
     R: AsyncRead + Unpin,
 {
     let limits = parts.limits();
+    let mut checks = Walks::new(std::time::Instant::now());
     let inbox = Arc::new(Semaphore::new(limits.inbox_bytes));
     let mut rate = Rate::new(Instant::now(), limits.link_bytes_per_sec, limits.link_frames_per_sec);
     let mut frame_began: Option<Instant> = None;
     loop {
         let began = Instant::now();
-        let (batch, bytes) = match decode_batch(&mut codec, &mut buffer) {
+        let (batch, bytes) = match decode_batch(&mut codec, &mut buffer, &mut checks) {
             Ok(decoded) => decoded,
             Err(cause) => return cause,
         };
@@ -204,6 +212,7 @@ where
 fn decode_batch(
     codec: &mut FrameCodec<Packet>,
     buffer: &mut BytesMut,
+    checks: &mut Walks,
 ) -> Result<(Vec<Inbound>, usize), Closed> {
     let began = Instant::now();
     let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -216,7 +225,7 @@ fn decode_batch(
             }
             Ok(Some(Frame::Known { message, len })) => {
                 bytes += len;
-                batch.push(check(message)?);
+                batch.push(check(message, checks)?);
             }
             Err(FrameError::Io(e)) => return Err(Closed::Io(e.to_string())),
             Err(e) => return Err(Closed::Protocol(e.to_string())),
@@ -227,14 +236,22 @@ fn decode_batch(
 
 /// Signatures that are checked here, on the link's own task: those of records and questions. Envelopes
 /// are checked by the driver, which knows whether one is still needed.
-fn check(packet: Packet) -> Result<Inbound, Closed> {
+fn check(packet: Packet, checks: &mut Walks) -> Result<Inbound, Closed> {
     match packet {
         Packet::Hello(_) => Err(Closed::Protocol("hello came twice".into())),
         Packet::Query(query) => {
             query.verify().map_err(|_| Closed::Protocol("a question with a forged signature".into()))?;
             Ok(Inbound::Packet(Packet::Query(query)))
         }
-        Packet::Peers(records) => Ok(Inbound::Records(verify_records(records)?)),
+        // Before the checks, or the rate would not bound that work.
+        Packet::View(view) if !checks.take(std::time::Instant::now(), RECORD_FRAMES_PER_SEC) => {
+            drop(view);
+            Ok(Inbound::Limited)
+        }
+        Packet::View(view) => {
+            let records = verify_records(view.records().to_vec())?;
+            Ok(Inbound::View(view.with(records)))
+        }
         other => Ok(Inbound::Packet(other)),
     }
 }

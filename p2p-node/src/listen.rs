@@ -130,8 +130,16 @@ async fn handshake(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, number
         Ok(Ok((secured, None))) => crate::transfer::serve(&shared, secured, addr).await,
         Ok(Ok((secured, Some((codec, buffer, hello, records))))) => {
             let peer = secured.peer;
-            let offer =
-                Offer { peer, addr, direction: Direction::In, target: None, asked: false, hello, records };
+            let offer = Offer {
+                peer,
+                addr,
+                direction: Direction::In,
+                target: None,
+                asked: false,
+                agreed: None,
+                hello,
+                records,
+            };
             let (reply, answer) = oneshot::channel();
             if shared.commands.send(Command::Admit { offer: Box::new(offer), reply }).await.is_err() {
                 return;

@@ -12,9 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::ihave::{self, Announced};
 use crate::query::{Answer, Query};
+use crate::view::{self, View};
 
-/// Peer exchange: records in one list; a longer one is refused.
-pub(crate) const MAX_RECORDS: usize = 64;
 /// IWANT: ids in one list; a longer one is refused. As many pulls may be open at one neighbour.
 pub(crate) const MAX_IWANT: usize = 64;
 /// Envelopes up to this size are copied out of the read buffer, whose parts are of 16 KiB at least.
@@ -92,8 +91,8 @@ pub enum Packet {
     Ping(u64),
     /// Answers a [`Packet::Ping`].
     Pong(u64),
-    /// Peer exchange: address records, each signed by its owner, verbatim.
-    Peers(Vec<Bytes>),
+    /// Who is whose neighbour, and news of others; records not checked.
+    View(View<Bytes>),
     /// An envelope, and how many links it has travelled. Structure checked, signature not.
     Push {
         /// The envelope's own id.
@@ -127,7 +126,6 @@ pub(crate) mod kind {
     pub(crate) const BYE: u8 = 2;
     pub(crate) const PING: u8 = 3;
     pub(crate) const PONG: u8 = 4;
-    pub(crate) const PEERS: u8 = 5;
     pub(crate) const PUSH: u8 = 16;
     pub(crate) const IHAVE: u8 = 17;
     pub(crate) const GRAFT: u8 = 18;
@@ -147,11 +145,6 @@ struct Bye {
     r: u8,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Records {
-    r: Vec<Bytes>,
-}
-
 impl FrameBody for Packet {
     fn limit(kind: u8) -> usize {
         if kind == kind::PUSH { MAX_FRAME_PAYLOAD } else { MAX_FRAME_CONTROL }
@@ -163,7 +156,7 @@ impl FrameBody for Packet {
             Self::Bye(_) => kind::BYE,
             Self::Ping(_) => kind::PING,
             Self::Pong(_) => kind::PONG,
-            Self::Peers(_) => kind::PEERS,
+            Self::View(view) => view.kind(),
             Self::Push { .. } => kind::PUSH,
             Self::IHave(_) => kind::IHAVE,
             Self::Graft(_) => kind::GRAFT,
@@ -179,7 +172,7 @@ impl FrameBody for Packet {
             Self::Hello(hello) => out.put_slice(&msgpack::to_vec(hello)?),
             Self::Bye(reason) => out.put_slice(&msgpack::to_vec(&Bye { r: reason.code() })?),
             Self::Ping(n) | Self::Pong(n) => out.put_slice(&msgpack::to_vec(&Nonce { n: *n })?),
-            Self::Peers(records) => out.put_slice(&msgpack::to_vec(&Records { r: records.clone() })?),
+            Self::View(view) => view.encode(out)?,
             Self::Push { hops, renew, age, envelope, .. } => {
                 out.put_u16((*hops).min(RENEW - 1) | if *renew { RENEW } else { 0 });
                 out.put_u32(u32::try_from(age.as_millis()).unwrap_or(u32::MAX));
@@ -203,11 +196,7 @@ impl FrameBody for Packet {
             kind::BYE => Self::Bye(ByeReason::from_code(msgpack::from_slice::<Bye>(&body)?.r)),
             kind::PING => Self::Ping(msgpack::from_slice::<Nonce>(&body)?.n),
             kind::PONG => Self::Pong(msgpack::from_slice::<Nonce>(&body)?.n),
-            kind::PEERS => {
-                let records = msgpack::from_slice::<Records>(&body)?.r;
-                at_most(records.len(), MAX_RECORDS, "more than 64 address records")?;
-                Self::Peers(records)
-            }
+            view::JOIN..=view::REPLY => Self::View(View::decode(kind, &body)?),
             kind::PUSH => {
                 if body.len() < size_of::<u16>() + size_of::<u32>() {
                     return Err(DecodeError::Layout("push is shorter than its header"));

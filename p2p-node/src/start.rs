@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use p2p_files::{Library, ServeStats};
 use p2p_gossip::{AuthorState, Gossip, Logged, Restored};
+use p2p_peers::views::{self, Views};
 use p2p_peers::{LivenessConfig, LoadError, Loaded, PeerStore, PeerTable, Snapshot};
 use p2p_wire::{NodeId, SecretKey};
 use rand::SeedableRng;
@@ -149,7 +150,8 @@ fn stack(id: NodeId, config: &Config, first_seq: u64) -> Stack<StdRng> {
     let table_config = p2p_peers::Config {
         discover: config.discover,
         allow_private: config.allow_private,
-        target: limits.max_out,
+        // The views choose whom to dial.
+        target: 0,
         max_out: limits.max_out,
         max_in: limits.max_in,
         max_peers: limits.max_peers,
@@ -163,7 +165,9 @@ fn stack(id: NodeId, config: &Config, first_seq: u64) -> Stack<StdRng> {
     };
     let mut gossip = Gossip::new(id, gossip_config, StdRng::from_rng(&mut rand::rng()));
     gossip.resume_at(first_seq);
-    Stack::new(table, gossip, LivenessConfig::default(), config.discover)
+    let views_config = views::Config { discover: config.discover, ..views::Config::default() };
+    let views = Views::new(id, views_config, StdRng::from_rng(&mut rand::rng()));
+    Stack::new(table, views, gossip, LivenessConfig::default())
 }
 
 /// The message log, if it is on disk. What was seen goes back into the core.

@@ -6,7 +6,7 @@
 use std::{fs, path::Path};
 
 use bytes::{Bytes, BytesMut};
-use p2p_node::{Announced, Answer, ByeReason, FileHash, NodeId, Packet, Query, SecretKey};
+use p2p_node::{Announced, Answer, ByeReason, FileHash, NodeId, Packet, Query, SecretKey, View};
 use p2p_wire::{BadSignature, EnvelopeId, Frame, FrameCodec, FrameError, Hello, domain, encode_frame};
 use serde_json::Value;
 use tokio_util::codec::Decoder;
@@ -93,7 +93,21 @@ fn packet(vector: &Value) -> Packet {
         "bye" => Packet::Bye(reason(text(values, "reason"))),
         "ping" => Packet::Ping(number(values, "n")),
         "pong" => Packet::Pong(number(values, "n")),
-        "peers" => Packet::Peers(records(values)),
+        "join" => Packet::View(View::Join),
+        "forward_join" => {
+            Packet::View(View::ForwardJoin { ttl: number(values, "ttl"), records: records(values) })
+        }
+        "neighbor" => Packet::View(View::Neighbor { high: values["high"].as_bool().unwrap() }),
+        "view_answer" => Packet::View(View::Answer {
+            accepted: values["accepted"].as_bool().unwrap(),
+            records: records(values),
+        }),
+        "shuffle" => Packet::View(View::Shuffle {
+            id: number(values, "id"),
+            ttl: number(values, "ttl"),
+            records: records(values),
+        }),
+        "reply" => Packet::View(View::Reply { id: number(values, "id"), records: records(values) }),
         "push" => Packet::Push {
             id: id(&values["id"]),
             hops: number(values, "hops"),

@@ -9,7 +9,7 @@ use p2p_wire::{Hello, NodeId, PROTOCOL_VERSION, PeerAddr, encode_frame};
 use tokio::sync::oneshot;
 
 use crate::claims::Verdict;
-use crate::command::{Admitted, Claim, Offer};
+use crate::command::{Admitted, Agreed, Claim, Offer};
 use crate::convert;
 use crate::event::{Direction, Event};
 use crate::info::Connected;
@@ -19,7 +19,7 @@ use crate::own::is_private;
 use crate::packet::{ByeReason, Packet};
 use crate::stack::{Input, LinkUp};
 
-use super::{Driver, LinkHandle};
+use super::{Driver, LinkHandle, MAX_WAITERS, Stage};
 
 impl Driver {
     /// May a dial that has proved the peer's id say hello?
@@ -69,7 +69,7 @@ impl Driver {
                 self.close_link(
                     peer,
                     ByeReason::Duplicate,
-                    DownCause::HungUp,
+                    DownCause::Replaced,
                     "a newer link takes its place",
                 );
             }
@@ -102,7 +102,10 @@ impl Driver {
     }
 
     fn take(&mut self, now: Instant, offer: Offer) -> Admitted {
-        let Offer { peer, addr, direction, target, hello, records, .. } = offer;
+        let Offer { peer, addr, direction, target, agreed, hello, records, .. } = offer;
+        if let Some(agreed) = agreed {
+            self.wait_for(peer, agreed);
+        }
         self.next_link += 1;
         let link = LinkId(self.next_link);
         let outbox = Arc::new(Outbox::new(
@@ -127,14 +130,14 @@ impl Driver {
             direction,
             name: hello.name.clone(),
             agent: hello.agent,
+            addr,
+            stage: Stage::Asked,
             bye: None,
             pulls: std::collections::VecDeque::new(),
             waiting: super::hear::Waiting::default(),
         };
         self.links.insert(peer, handle);
-        self.shared.submissions.set_links(self.links.len());
         tracing::debug!(peer = %peer.short(), %addr, direction = direction.as_str(), "link up");
-        self.shared.events.publish(Event::PeerUp { id: peer, addr, direction, name: hello.name });
         let up = LinkUp {
             peer,
             addr,
@@ -145,13 +148,45 @@ impl Driver {
             seen_at: SystemTime::now(),
         };
         self.stack.handle(now, Input::LinkUp(up));
-        self.tell_waiters(peer, addr);
         Admitted { link, outbox }
     }
 
-    fn tell_waiters(&mut self, peer: NodeId, addr: SocketAddr) {
+    /// Both sides agreed on the link.
+    pub(super) fn on_up(&mut self, peer: NodeId) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.stage = Stage::Agreed;
+        let (addr, direction, name) = (link.addr, link.direction, link.name.clone());
+        self.count_neighbours();
+        self.shared.events.publish(Event::PeerUp { id: peer, addr, direction, name });
+        self.tell_waiters(peer, &Ok(Connected::new(peer, addr, false)));
+    }
+
+    /// The peer is a neighbour no more; the end of its link says why.
+    pub(super) fn on_down(&mut self, peer: NodeId) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.stage = Stage::Over;
+            self.count_neighbours();
+        }
+    }
+
+    pub(super) fn count_neighbours(&self) {
+        self.shared.submissions.set_links(self.neighbours());
+    }
+
+    pub(super) fn neighbours(&self) -> usize {
+        self.links.values().filter(|link| link.stage == Stage::Agreed).count()
+    }
+
+    pub(super) fn wait_for(&mut self, peer: NodeId, reply: oneshot::Sender<Agreed>) {
+        self.waiters.retain(|(_, waiting)| !waiting.is_closed());
+        if self.waiters.len() < MAX_WAITERS {
+            self.waiters.push((peer, reply));
+        }
+    }
+
+    pub(super) fn tell_waiters(&mut self, peer: NodeId, agreed: &Agreed) {
         for (_, reply) in self.waiters.extract_if(.., |(waiting_for, _)| *waiting_for == peer) {
-            reply.send(Connected::new(peer, addr, false)).ok();
+            reply.send(agreed.clone()).ok();
         }
     }
 
@@ -168,5 +203,7 @@ impl Driver {
     pub(super) fn publish_own_addrs(&mut self) {
         let addrs = self.own.addrs();
         *self.shared.own_addrs.write().unwrap_or_else(std::sync::PoisonError::into_inner) = addrs;
+        let records = self.own.records(&self.shared.key, true).to_vec();
+        self.stack.set_own_records(records);
     }
 }

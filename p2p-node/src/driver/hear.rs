@@ -125,7 +125,8 @@ impl Driver {
     fn on_inbound(&mut self, now: Instant, from: NodeId, inbound: Inbound) {
         match inbound {
             Inbound::Unknown => self.counters.unknown_frames += 1,
-            Inbound::Records(records) => self.stack.handle(now, Input::Records { from, records }),
+            Inbound::Limited => self.counters.walks_limited += 1,
+            Inbound::View(view) => self.stack.handle(now, Input::View { from, view }),
             Inbound::Packet(Packet::Bye(reason)) => {
                 if let Some(link) = self.links.get_mut(&from) {
                     link.bye = Some(reason);

@@ -24,7 +24,7 @@ use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::claims::Claims;
-use crate::command::{Command, Provider, Topics};
+use crate::command::{Agreed, Command, Provider, Topics};
 use crate::event::{Direction, Event};
 use crate::info::Connected;
 use crate::keys::AuthorKeys;
@@ -57,6 +57,8 @@ struct LinkHandle {
     direction: Direction,
     name: Option<String>,
     agent: String,
+    addr: SocketAddr,
+    stage: Stage,
     /// It said goodbye with this reason.
     bye: Option<ByeReason>,
     /// What it asks for while its queue is full.
@@ -65,12 +67,25 @@ struct LinkHandle {
     waiting: hear::Waiting,
 }
 
+/// What the two sides have said about a link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// One has asked, or will.
+    Asked,
+    /// It is a neighbour's.
+    Agreed,
+    /// It was.
+    Over,
+}
+
 /// What was counted here; what the cores count they keep themselves.
 #[derive(Debug, Default)]
 struct Counters {
     messages_in: u64,
     messages_out: u64,
     unknown_frames: u64,
+    /// Frames of the views above the rate of a link.
+    walks_limited: u64,
     announced_instead: u64,
     unreadable_private: u64,
     control_queue_full: u64,
@@ -95,7 +110,7 @@ pub(crate) struct Driver {
     turns: hear::Turns,
     next_link: u64,
     claims: Claims,
-    waiters: Vec<(NodeId, oneshot::Sender<Connected>)>,
+    waiters: Vec<(NodeId, oneshot::Sender<Agreed>)>,
     finders: BTreeMap<QueryId, mpsc::Sender<Provider>>,
     finder_order: VecDeque<QueryId>,
     publisher: Publisher,
@@ -166,6 +181,7 @@ impl Driver {
     /// Runs until [`Command::Shutdown`].
     pub(crate) async fn run(mut self) {
         self.reserve_numbers();
+        self.publish_own_addrs();
         let undelivered = std::mem::take(&mut self.undelivered);
         self.deliver_left_over(undelivered);
         // Armed anew only when something is due earlier: most deadlines move back before they come.
@@ -251,7 +267,7 @@ impl Driver {
             Some(reason) => (down_cause(reason), reason.as_str().to_owned()),
             None => (failure_cause(cause), cause.to_string()),
         };
-        self.after_down(peer, cause, reason);
+        self.after_down(peer, link.stage, cause, reason);
     }
 
     /// Closes a link from this side: what is queued is still written, then a goodbye.
@@ -261,21 +277,30 @@ impl Driver {
             Ok(frame) => link.outbox.close_with(frame),
             Err(_) => link.outbox.close(),
         }
-        self.after_down(peer, cause, reason.to_owned());
+        self.after_down(peer, link.stage, cause, reason.to_owned());
     }
 
-    fn after_down(&mut self, peer: NodeId, cause: DownCause, reason: String) {
+    fn after_down(&mut self, peer: NodeId, stage: Stage, cause: DownCause, reason: String) {
         self.turns.remove(peer);
-        self.shared.submissions.set_links(self.links.len());
+        self.count_neighbours();
         tracing::debug!(peer = %peer.short(), %reason, "link down");
         self.stack.handle(Instant::now(), Input::LinkDown { peer, cause });
-        self.shared.events.publish(Event::PeerDown { id: peer, reason });
+        match stage {
+            Stage::Agreed | Stage::Over => self.shared.events.publish(Event::PeerDown { id: peer, reason }),
+            Stage::Asked if cause == DownCause::Replaced => {}
+            Stage::Asked => self.tell_waiters(peer, &Err(reason)),
+        }
     }
 
     fn hang_up(&mut self, peer: NodeId, reason: Hangup) {
+        let unanswered = self.links.get(&peer).is_some_and(|link| link.stage == Stage::Asked);
         let (bye, cause, text) = match reason {
             Hangup::Silent => (ByeReason::Other, DownCause::Silent, "nothing was heard of it for 30 s"),
             Hangup::Misbehaved => (ByeReason::Misbehaved, DownCause::Misbehaved, "it broke the protocol"),
+            Hangup::NoRoom if unanswered => {
+                (ByeReason::Full, DownCause::HungUp, "it does not say whether it takes the link")
+            }
+            Hangup::NoRoom => (ByeReason::Full, DownCause::HungUp, "no room for it"),
             Hangup::Table(HangupCause::Banned) => (ByeReason::Banned, DownCause::HungUp, "banned"),
             Hangup::Table(HangupCause::Stopped) => (ByeReason::Leaving, DownCause::HungUp, "this node left"),
             Hangup::Table(HangupCause::Full) => (ByeReason::Full, DownCause::HungUp, "no room for it"),
@@ -349,7 +374,7 @@ impl Driver {
                 reply.send(self.status(now)).ok();
             }
             Command::Snapshot { reply } => {
-                reply.send(self.stack.table().snapshot()).ok();
+                reply.send(self.stack.snapshot()).ok();
             }
             Command::Restore { snapshot, reply } => {
                 let restored = self.stack.with_table(now, |table, now| table.restore(now, *snapshot));
@@ -368,15 +393,12 @@ impl Driver {
         true
     }
 
-    fn on_await_link(&mut self, peer: NodeId, reply: oneshot::Sender<Connected>) {
+    fn on_await_link(&mut self, peer: NodeId, reply: oneshot::Sender<Agreed>) {
         if let Some(link) = self.stack.links().find(|l| l.peer == peer) {
-            reply.send(Connected::new(peer, link.addr, true)).ok();
+            reply.send(Ok(Connected::new(peer, link.addr, true))).ok();
             return;
         }
-        self.waiters.retain(|(_, waiting)| !waiting.is_closed());
-        if self.waiters.len() < MAX_WAITERS {
-            self.waiters.push((peer, reply));
-        }
+        self.wait_for(peer, reply);
     }
 
     fn on_interfaces(&mut self, now: Instant, ips: Vec<IpAddr>) {
@@ -402,7 +424,7 @@ impl Driver {
         for peer in linked {
             self.close_link(peer, ByeReason::Leaving, DownCause::HungUp, "this node stops");
         }
-        let snapshot = self.stack.table().snapshot();
+        let snapshot = self.stack.snapshot();
         let path = self.shared.data.state_path();
         let saved = tokio::task::spawn_blocking(move || p2p_peers::PeerStore::new(path).save(&snapshot));
         match saved.await {
@@ -417,6 +439,8 @@ impl Driver {
 const fn down_cause(reason: ByeReason) -> DownCause {
     match reason {
         ByeReason::Misbehaved => DownCause::Protocol,
+        ByeReason::Full => DownCause::NoRoom,
+        ByeReason::Duplicate => DownCause::Replaced,
         _ => DownCause::Closed,
     }
 }

@@ -70,6 +70,8 @@ impl Driver {
             }
             Output::Dial { target, addrs } => self.dial(target, addrs),
             Output::Hangup { peer, reason } => self.hang_up(peer, reason),
+            Output::Up(peer) => self.on_up(peer),
+            Output::Down(peer) => self.on_down(peer),
             Output::Verify { ticket, id, envelope } => self.verify(ticket, id, envelope),
             Output::Append { entry, envelope } => self.log_envelope(&entry, envelope),
             Output::Fetch { ticket, ids } => self.read_log(ticket, ids),
@@ -200,9 +202,9 @@ impl Driver {
         reply.send(self.stack.ask(now, &query)).ok();
     }
 
-    pub(super) fn save_in_background(&self) {
+    pub(super) fn save_in_background(&mut self) {
         let shared = Arc::clone(&self.shared);
-        let snapshot = self.stack.table().snapshot();
+        let snapshot = self.stack.snapshot();
         self.shared.tasks.spawn(async move {
             let path = shared.data.state_path();
             let write = tokio::task::spawn_blocking(move || {

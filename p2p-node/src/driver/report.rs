@@ -64,7 +64,7 @@ impl Driver {
         let (log_messages, log_bytes) = self.log.as_ref().map_or(in_memory, LogQueue::size);
         Status {
             uptime: now.saturating_duration_since(self.started),
-            links: self.links.len(),
+            links: self.neighbours(),
             known_peers: self.stack.table().len(),
             messages_in: self.counters.messages_in,
             messages_out: self.counters.messages_out,
@@ -81,6 +81,7 @@ impl Driver {
     fn refused(&self) -> BTreeMap<&'static str, u64> {
         let gossip = self.stack.gossip().stats();
         let table = self.stack.table().counters();
+        let views = self.stack.views().counters();
         let connections = self.shared.refused_connections.load(Ordering::Relaxed);
         let counts = [
             ("malformed", gossip.refused_malformed),
@@ -96,6 +97,12 @@ impl Driver {
             ("records", table.refused_records),
             ("peers", table.refused_full + table.refused_source + table.refused_group),
             ("connections", connections),
+            ("neighbours", views.refused),
+            ("neighbours_displaced", views.displaced),
+            ("neighbours_replaced", views.replaced),
+            ("unanswered_links", views.unanswered),
+            ("walks", views.limited + self.counters.walks_limited),
+            ("unexpected", views.unexpected + self.stack.strangers()),
             ("unknown_frames", self.counters.unknown_frames),
             ("announced_instead", self.counters.announced_instead),
             ("unreadable_private", self.counters.unreadable_private),

@@ -32,6 +32,8 @@ pub struct SimConfig {
     pub dial_timeout: Duration,
     /// The peer table of each node.
     pub peers: p2p_peers::Config,
+    /// The views of each node.
+    pub views: p2p_peers::views::Config,
     /// The broadcast core of each node.
     pub gossip: p2p_gossip::Config,
     /// The watch over each link.
@@ -53,12 +55,13 @@ impl Default for SimConfig {
             real_checks: false,
             dial_timeout: limits.dial_timeout,
             peers: p2p_peers::Config {
-                target: limits.max_out,
+                target: 0,
                 max_out: limits.max_out,
                 max_in: limits.max_in,
                 max_peers: limits.max_peers,
                 ..p2p_peers::Config::default()
             },
+            views: p2p_peers::views::Config::default(),
             gossip: p2p_gossip::Config::default(),
             liveness: LivenessConfig::default(),
         }

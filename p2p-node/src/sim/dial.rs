@@ -217,7 +217,7 @@ impl Sim {
         let ends = self.links[link as usize].ends;
         let (me, other) = (ends[usize::from(side)], ends[usize::from(1 - side)]);
         if verdict == Verdict::Replace {
-            self.close(me, other, ByeReason::Duplicate, DownCause::HungUp);
+            self.close(me, other, ByeReason::Duplicate, DownCause::Replaced);
         }
         self.links[link as usize].up[usize::from(side)] = true;
         self.nodes[me as usize].links.push((other, link));

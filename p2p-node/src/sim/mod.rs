@@ -244,9 +244,10 @@ impl Sim {
         self.nodes[node].id
     }
 
-    /// The nodes that a node is linked to.
+    /// The neighbours of a node, as it sees them.
     pub fn neighbours(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
-        self.nodes[node].links.iter().map(|(peer, _)| *peer as usize)
+        let near = self.nodes[node].stack.iter().flat_map(|stack| stack.views().active());
+        near.filter_map(|id| self.by_id.get(&id)).map(|number| *number as usize)
     }
 
     /// Nodes made so far, those that do not run included.
@@ -346,6 +347,8 @@ impl Sim {
         }
         let cause = match bye {
             Some(ByeReason::Misbehaved) => DownCause::Protocol,
+            Some(ByeReason::Full) => DownCause::NoRoom,
+            Some(ByeReason::Duplicate) => DownCause::Replaced,
             Some(_) => DownCause::Closed,
             None => DownCause::Failed,
         };

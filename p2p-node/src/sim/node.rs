@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use p2p_gossip::Gossip;
+use p2p_peers::views::Views;
 use p2p_peers::{PeerTable, Reach, reach};
 use p2p_wire::{NodeId, PeerAddr, PeerRecord, Scope, SecretKey};
 use rand::SeedableRng;
@@ -111,7 +112,10 @@ impl Node {
         let table = PeerTable::new(self.id, config.peers.clone(), rng(1));
         let mut gossip = Gossip::new(self.id, config.gossip.clone(), rng(2));
         gossip.resume_at(self.run);
-        self.stack = Some(Box::new(Stack::new(table, gossip, config.liveness, config.peers.discover)));
+        let views = Views::new(self.id, config.views.clone(), rng(3));
+        let mut stack = Stack::new(table, views, gossip, config.liveness);
+        stack.set_own_records(vec![self.record.clone()]);
+        self.stack = Some(Box::new(stack));
         self.claims = Claims::new(self.id);
         self.links.clear();
         (self.timer_at, self.checks_until, self.sends_until) = (Time::MAX, now, now);

@@ -137,7 +137,7 @@ impl Sim {
             payload_bytes,
             control_bytes: all - payload_bytes,
             ping_bytes: of(&[kind::PING, kind::PONG]),
-            peer_bytes: of(&[kind::PEERS, 6, 7, 8, 9, 10, 11]),
+            peer_bytes: of(&[6, 7, 8, 9, 10, 11]),
             frames: meter.traffic.frames.iter().sum(),
             duplicates: meter.duplicates,
             deliveries: meter.deliveries,

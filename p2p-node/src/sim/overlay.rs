@@ -21,9 +21,9 @@ pub struct Overlay {
     pub degree_max: usize,
     /// Nodes in the largest part that is linked together.
     pub largest: usize,
-    /// Different ids in all peer tables together.
+    /// Different ids in all passive views together.
     pub known_ids: usize,
-    /// In how many tables an id stands: the mean.
+    /// In how many passive views an id stands: the mean.
     pub in_degree_mean: f64,
     /// The standard deviation of that: 0 if all are known equally well; its square root of the mean if by chance alone.
     pub in_degree_deviation: f64,
@@ -41,15 +41,15 @@ fn mean_and_deviation(counts: &[usize]) -> (f64, f64) {
 }
 
 impl Sim {
-    /// Looks at all links and peer tables.
+    /// Looks at all neighbours and passive views.
     #[must_use]
     pub fn overlay(&self) -> Overlay {
         let running: Vec<usize> = (0..self.nodes.len()).filter(|&n| self.nodes[n].stack.is_some()).collect();
         let degrees: Vec<usize> = running.iter().map(|&n| self.standing_links(n).count()).collect();
         let mut known = vec![0_usize; self.nodes.len()];
         for &n in &running {
-            for peer in self.nodes[n].stack.iter().flat_map(|stack| stack.table().peers()) {
-                if let Some(&peer) = self.by_id.get(&peer.id) {
+            for peer in self.nodes[n].stack.iter().flat_map(|stack| stack.views().passive()) {
+                if let Some(&peer) = self.by_id.get(&peer) {
                     known[peer as usize] += 1;
                 }
             }
@@ -95,10 +95,18 @@ impl Sim {
         self.nodes[node].links.iter().filter_map(move |&(peer, link)| {
             let (peer, link) = (peer as usize, &self.links[link as usize]);
             let stands = link.up == [true, true]
-                && self.nodes[peer].stack.is_some()
+                && self.are_neighbours(node, peer)
                 && self.nodes[peer].group == self.nodes[node].group;
             stands.then_some((peer, link.latency))
         })
+    }
+
+    fn are_neighbours(&self, a: usize, b: usize) -> bool {
+        let near = |a: usize, b: usize| {
+            let stack = self.nodes[a].stack.as_ref();
+            stack.is_some_and(|stack| stack.views().is_active(self.nodes[b].id))
+        };
+        near(a, b) && near(b, a)
     }
 
     fn largest(&self, running: &[usize]) -> usize {

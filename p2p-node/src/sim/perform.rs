@@ -74,6 +74,7 @@ impl Sim {
             }
             // The log is in memory.
             Output::Append { .. } | Output::Fetch { .. } => {}
+            Output::Up(_) | Output::Down(_) => {}
             Output::Lookup { .. } | Output::Found { .. } | Output::OwnAhead(_) | Output::Save => {}
         }
     }
@@ -100,6 +101,7 @@ impl Sim {
                 (ByeReason::Other, DownCause::Silent)
             }
             Hangup::Misbehaved => (ByeReason::Misbehaved, DownCause::Misbehaved),
+            Hangup::NoRoom => (ByeReason::Full, DownCause::HungUp),
             Hangup::Table(HangupCause::Banned) => (ByeReason::Banned, DownCause::HungUp),
             Hangup::Table(HangupCause::Stopped) => (ByeReason::Leaving, DownCause::HungUp),
             Hangup::Table(HangupCause::Full) => (ByeReason::Full, DownCause::HungUp),
@@ -150,9 +152,11 @@ impl Sim {
     pub(super) fn on_packet(&mut self, me: u32, other: u32, packet: Packet) {
         let from = self.nodes[other as usize].id;
         match packet {
-            Packet::Peers(records) => {
-                let records = records.into_iter().map_while(|bytes| PeerRecord::decode(bytes).ok()).collect();
-                self.input(me, Input::Records { from, records });
+            Packet::View(view) => {
+                let records =
+                    view.records().iter().filter_map(|bytes| PeerRecord::decode(bytes.clone()).ok());
+                let view = view.clone().with(records.collect());
+                self.input(me, Input::View { from, view });
             }
             Packet::Graft(Some(_)) | Packet::IWant(_) if !self.has_room(me, other) => {
                 self.answer_later(me, other, packet);

@@ -12,6 +12,7 @@ use p2p_wire::{EnvelopeId, NodeId, PeerRecord};
 use crate::event::Direction;
 use crate::packet::Packet;
 use crate::query::{Answer, QueryId};
+use crate::view::View;
 
 /// What happened outside.
 #[derive(Debug)]
@@ -32,12 +33,12 @@ pub enum Input {
         /// What.
         packet: Packet,
     },
-    /// A peer list came; every record's signature is checked.
-    Records {
+    /// A frame of the views came; every record's signature is checked.
+    View {
         /// From whom.
         from: NodeId,
-        /// The list.
-        records: Vec<PeerRecord>,
+        /// What.
+        view: View<PeerRecord>,
     },
     /// A dial ended without a link.
     DialFailed {
@@ -127,6 +128,10 @@ pub enum Output {
         /// Why.
         reason: Hangup,
     },
+    /// Both sides agreed: the link is a neighbour's, messages go over it.
+    Up(NodeId),
+    /// The peer is a neighbour no more; its link ends soon.
+    Down(NodeId),
     /// Check an envelope's signature; answer with [`Input::Verified`].
     Verify {
         /// Which check.
@@ -199,6 +204,8 @@ pub enum Hangup {
     Silent,
     /// It did what no honest peer does.
     Misbehaved,
+    /// The views have no place for it.
+    NoRoom,
     /// The peer table wants it.
     Table(HangupCause),
 }

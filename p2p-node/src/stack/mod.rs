@@ -1,17 +1,19 @@
-//! The whole node without sockets and clock: peer table, liveness, gossip and questions joined.
+//! The whole node without sockets and clock: peer table, views, liveness, gossip and questions joined.
 //!
 //! A deterministic state machine: the same seed and the same inputs give the same outputs. The driver
 //! gives it sockets and a clock; a simulator can give it others. After each call that takes `&mut self`
 //! drain [`Stack::poll_output`] to `None`.
 
 mod message;
+mod neighbours;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use p2p_gossip::{Gossip, Message as GossipMessage, PublishError, Restored};
-use p2p_peers::{DownCause, Liveness, LivenessConfig, PeerTable, Probe, Record, Source};
+use p2p_peers::views::Views;
+use p2p_peers::{DownCause, Liveness, LivenessConfig, PeerTable, Probe, Snapshot, Source, Target};
 use p2p_wire::{Envelope, EnvelopeId, NodeId, PeerRecord};
 use rand::Rng;
 
@@ -22,48 +24,52 @@ pub use message::{Hangup, Input, LinkUp, LinkView, Output};
 
 use crate::query::{Queries, Query, QueryOutput};
 
-/// Peer lists are told on a new link and then again at this interval (faults: one list a minute).
-const EXCHANGE_EVERY: Duration = Duration::from_secs(60);
-/// Lists taken from one neighbour: one at once, then one each this long, with some slack for its clock.
-const EXCHANGE_MIN: Duration = Duration::from_secs(45);
-
 #[derive(Debug)]
 struct Link {
     liveness: Liveness,
     addr: SocketAddr,
     direction: Direction,
     private: bool,
-    exchange_at: Instant,
-    list_taken: Option<Instant>,
+    /// Both sides agreed: it is a neighbour's.
+    near: bool,
 }
 
 /// The parts of a node joined; see the module's text.
 #[derive(Debug)]
 pub struct Stack<R> {
     table: PeerTable<NodeId, R>,
+    views: Views<NodeId, R>,
     gossip: Gossip<NodeId, NodeId, R>,
     queries: Queries,
     links: BTreeMap<NodeId, Link>,
     liveness: LivenessConfig,
-    discover: bool,
+    /// This node's own signed records.
+    own: Vec<PeerRecord>,
+    /// Records that came with the frame that is being handled.
+    brought: Vec<PeerRecord>,
+    /// Frames of messages and questions over links that are not a neighbour's.
+    strangers: u64,
     out: VecDeque<Output>,
 }
 
 impl<R: Rng> Stack<R> {
-    /// Joins the parts. `table` and `gossip` carry their own randomness.
+    /// Joins the parts, which carry their own randomness. The table's `target` should be 0: the views choose whom to dial.
     pub fn new(
         table: PeerTable<NodeId, R>,
+        views: Views<NodeId, R>,
         gossip: Gossip<NodeId, NodeId, R>,
         liveness: LivenessConfig,
-        discover: bool,
     ) -> Self {
         Self {
             table,
+            views,
             gossip,
             queries: Queries::default(),
             links: BTreeMap::new(),
             liveness,
-            discover,
+            own: Vec::new(),
+            brought: Vec::new(),
+            strangers: 0,
             out: VecDeque::new(),
         }
     }
@@ -71,7 +77,7 @@ impl<R: Rng> Stack<R> {
     /// Takes up what an earlier process knew of messages; see [`Gossip::restore`]. Before the first input.
     pub fn restore(&mut self, now: Instant, restored: Restored<NodeId>) {
         self.gossip.restore(now, restored);
-        self.settle();
+        self.settle(now);
     }
 
     /// Something happened outside.
@@ -80,15 +86,21 @@ impl<R: Rng> Stack<R> {
             Input::LinkUp(link) => self.on_link_up(now, link),
             Input::LinkDown { peer, cause } => self.on_link_down(now, peer, cause),
             Input::Packet { from, packet } => self.on_packet(now, from, packet),
-            Input::Records { from, records } => self.on_records(now, from, records),
+            Input::View { from, view } => self.on_view(now, from, view),
             Input::DialFailed { target, cause } => {
                 self.table.handle(now, p2p_peers::Input::DialFailed { target, cause });
+                if let Target::Peer(peer) = target {
+                    self.views.handle(now, p2p_peers::views::Input::DialFailed(peer));
+                }
             }
             Input::Seed(addr) => self.table.handle(now, p2p_peers::Input::Seed(addr)),
-            Input::Learned { peer, addrs, source } => self.table.handle(
-                now,
-                p2p_peers::Input::Learned { peer, addrs, record: None, source, private_link: false },
-            ),
+            Input::Learned { peer, addrs, source } => {
+                self.table.handle(
+                    now,
+                    p2p_peers::Input::Learned { peer, addrs, record: None, source, private_link: false },
+                );
+                self.views.handle(now, p2p_peers::views::Input::Nudge);
+            }
             Input::Verified { ticket, ok } => {
                 self.gossip.handle(now, p2p_gossip::Input::Verified { ticket, ok })
             }
@@ -96,10 +108,14 @@ impl<R: Rng> Stack<R> {
                 self.gossip.handle(now, p2p_gossip::Input::Fetched { ticket, envelopes });
             }
             Input::Holding { to, answer } => self.queries.on_holding(to, answer),
-            Input::NetworkChanged => self.table.handle(now, p2p_peers::Input::NetworkChanged),
+            Input::NetworkChanged => {
+                self.table.handle(now, p2p_peers::Input::NetworkChanged);
+                self.views.handle(now, p2p_peers::views::Input::Nudge);
+            }
             Input::Timeout => self.on_timeout(now),
         }
-        self.settle();
+        self.settle(now);
+        self.brought.clear();
     }
 
     /// Sends an own envelope to everybody.
@@ -108,21 +124,21 @@ impl<R: Rng> Stack<R> {
     /// As [`Gossip::publish`]; nothing has been sent then.
     pub fn publish(&mut self, now: Instant, envelope: &Envelope) -> Result<usize, PublishError> {
         let queued = self.gossip.publish(now, convert::gossip_id(envelope.id()), envelope.bytes().clone())?;
-        self.settle();
+        self.settle(now);
         Ok(queued.links)
     }
 
     /// Asks who has a file; `ttl` 1 asks the neighbours alone. Returns how many were asked.
     pub fn ask(&mut self, now: Instant, query: &Query) -> usize {
-        let asked = self.queries.ask(now, query, self.links.keys().copied());
-        self.settle();
+        let asked = self.queries.ask(now, query, near(&self.links));
+        self.settle(now);
         asked
     }
 
     /// A message did not fit into the queue of a link: it is announced there, to be asked for.
     pub fn announce_instead(&mut self, now: Instant, to: NodeId, id: EnvelopeId, hops: u16) {
         self.gossip.announce_instead(now, to, convert::gossip_id(id), hops);
-        self.settle();
+        self.settle(now);
     }
 
     /// Asks the peer table for something that only the application can want.
@@ -132,8 +148,28 @@ impl<R: Rng> Stack<R> {
         action: impl FnOnce(&mut PeerTable<NodeId, R>, Instant) -> T,
     ) -> T {
         let result = action(&mut self.table, now);
-        self.settle();
+        for &peer in self.links.keys() {
+            self.views.set_asked(peer, self.table.is_asked(peer));
+        }
+        // There may be somebody new to dial.
+        self.views.handle(now, p2p_peers::views::Input::Nudge);
+        self.settle(now);
         result
+    }
+
+    /// This node's own records, signed by itself: what it tells of itself in shuffles.
+    pub fn set_own_records(&mut self, records: Vec<PeerRecord>) {
+        self.own = records;
+    }
+
+    /// What of the peer table is worth keeping.
+    pub fn snapshot(&mut self) -> Snapshot<NodeId> {
+        let anchors = self.views.anchors();
+        // With nobody linked, those of before are still the best guess.
+        if !anchors.is_empty() {
+            self.table.set_anchors(&anchors);
+        }
+        self.table.snapshot()
     }
 
     /// What is to be done next outside; `None` once everything has been said.
@@ -143,16 +179,19 @@ impl<R: Rng> Stack<R> {
 
     /// When [`Input::Timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let links = self.links.values().map(|l| {
-            let alive = l.liveness.deadline();
-            if self.discover { alive.min(l.exchange_at) } else { alive }
-        });
-        links.chain(self.table.poll_timeout()).chain(self.gossip.poll_timeout()).min()
+        let links = self.links.values().map(|link| link.liveness.deadline());
+        let parts = [self.table.poll_timeout(), self.views.poll_timeout(), self.gossip.poll_timeout()];
+        links.chain(parts.into_iter().flatten()).min()
     }
 
     /// The peer table, to look at.
     pub const fn table(&self) -> &PeerTable<NodeId, R> {
         &self.table
+    }
+
+    /// The views, to look at.
+    pub const fn views(&self) -> &Views<NodeId, R> {
+        &self.views
     }
 
     /// The gossip core, to look at.
@@ -165,9 +204,14 @@ impl<R: Rng> Stack<R> {
         self.queries.limited
     }
 
-    /// The links that stand, by id.
+    /// Frames of messages and questions that came over links that are not a neighbour's, and were not looked at.
+    pub const fn strangers(&self) -> u64 {
+        self.strangers
+    }
+
+    /// The neighbours, by id.
     pub fn links(&self) -> impl Iterator<Item = LinkView> + '_ {
-        self.links.iter().map(|(peer, link)| LinkView {
+        self.links.iter().filter(|(_, link)| link.near).map(|(peer, link)| LinkView {
             peer: *peer,
             addr: link.addr,
             direction: link.direction,
@@ -178,21 +222,19 @@ impl<R: Rng> Stack<R> {
 
     fn on_link_up(&mut self, now: Instant, up: LinkUp) {
         let LinkUp { peer, addr, direction, target, private, records, seen_at } = up;
-        let link = Link {
-            liveness: Liveness::new(now, &self.liveness),
-            addr,
-            direction,
-            private,
-            exchange_at: now + EXCHANGE_EVERY,
-            list_taken: None,
-        };
+        let link =
+            Link { liveness: Liveness::new(now, &self.liveness), addr, direction, private, near: false };
         self.links.insert(peer, link);
         self.table.handle(now, p2p_peers::Input::Connected { peer, target, addr, seen_at });
         for record in records {
-            self.learn(now, record, Source::Hello, private);
+            self.learn(now, &record, Source::Hello, private);
         }
-        self.exchange(peer);
-        self.gossip.handle(now, p2p_gossip::Input::NeighborUp(peer));
+        let direction = match direction {
+            Direction::In => p2p_peers::Direction::In,
+            Direction::Out => p2p_peers::Direction::Out,
+        };
+        let asked = self.table.is_asked(peer);
+        self.views.handle(now, p2p_peers::views::Input::LinkUp { peer, direction, asked });
         self.probe(now, peer);
     }
 
@@ -200,14 +242,17 @@ impl<R: Rng> Stack<R> {
         if self.links.remove(&peer).is_none() {
             return;
         }
-        self.gossip.handle(now, p2p_gossip::Input::NeighborDown(peer));
-        self.queries.on_neighbour_down(peer);
         self.table.handle(now, p2p_peers::Input::Disconnected { peer, cause });
+        self.views.handle(now, p2p_peers::views::Input::LinkDown(peer));
     }
 
     fn on_packet(&mut self, now: Instant, from: NodeId, packet: Packet) {
         let Some(link) = self.links.get_mut(&from) else { return };
         link.liveness.heard(now);
+        if !link.near && !matches!(packet, Packet::Ping(_) | Packet::Pong(_)) {
+            self.strangers += 1;
+            return;
+        }
         let message = match packet {
             Packet::Ping(nonce) => {
                 self.out.push_back(Output::Send { to: from, packet: Packet::Pong(nonce) });
@@ -218,7 +263,7 @@ impl<R: Rng> Stack<R> {
                 return;
             }
             Packet::Query(query) => {
-                return self.queries.on_query(now, from, query, self.links.keys().copied());
+                return self.queries.on_query(now, from, query, near(&self.links));
             }
             Packet::Answer(answer) => return self.queries.on_answer(now, answer),
             Packet::Push { id, hops, renew, age, envelope } => {
@@ -231,38 +276,9 @@ impl<R: Rng> Stack<R> {
             Packet::Graft(id) => GossipMessage::Graft { id: id.map(convert::gossip_id) },
             Packet::Prune => GossipMessage::Prune,
             // The link's task and the driver deal with these.
-            Packet::Hello(_) | Packet::Bye(_) | Packet::Peers(_) => return,
+            Packet::Hello(_) | Packet::Bye(_) | Packet::View(_) => return,
         };
         self.gossip.handle(now, p2p_gossip::Input::Received { from, message });
-    }
-
-    fn on_records(&mut self, now: Instant, from: NodeId, records: Vec<PeerRecord>) {
-        let Some(link) = self.links.get_mut(&from) else { return };
-        link.liveness.heard(now);
-        let private = link.private;
-        if link.list_taken.is_some_and(|at| now.saturating_duration_since(at) < EXCHANGE_MIN) {
-            return;
-        }
-        link.list_taken = Some(now);
-        for record in records {
-            let source = if record.id() == from { Source::Hello } else { Source::Peer(from) };
-            self.learn(now, record, source, private);
-        }
-    }
-
-    fn learn(&mut self, now: Instant, record: PeerRecord, source: Source<NodeId>, private_link: bool) {
-        let input = p2p_peers::Input::Learned {
-            peer: record.id(),
-            addrs: record.addrs().iter().map(|a| convert::table_addr(*a)).collect(),
-            record: Some(Record {
-                scope: convert::table_scope(record.scope()),
-                seq: record.seq(),
-                bytes: record.bytes().clone(),
-            }),
-            source,
-            private_link,
-        };
-        self.table.handle(now, input);
     }
 
     fn on_timeout(&mut self, now: Instant) {
@@ -271,17 +287,8 @@ impl<R: Rng> Stack<R> {
         for peer in due {
             self.probe(now, peer);
         }
-        if self.discover {
-            let due: Vec<NodeId> =
-                self.links.iter().filter(|(_, l)| l.exchange_at <= now).map(|(peer, _)| *peer).collect();
-            for peer in due {
-                if let Some(link) = self.links.get_mut(&peer) {
-                    link.exchange_at = now + EXCHANGE_EVERY;
-                }
-                self.exchange(peer);
-            }
-        }
         self.table.handle(now, p2p_peers::Input::Timeout);
+        self.views.handle(now, p2p_peers::views::Input::Timeout);
         self.gossip.handle(now, p2p_gossip::Input::Timeout);
     }
 
@@ -296,19 +303,11 @@ impl<R: Rng> Stack<R> {
         }
     }
 
-    fn exchange(&mut self, peer: NodeId) {
-        let Some(link) = self.links.get(&peer) else { return };
-        let records = self.table.exchange(peer, link.private);
-        if !records.is_empty() {
-            self.out.push_back(Output::Send { to: peer, packet: Packet::Peers(records) });
-        }
-    }
-
     /// Carries what one part says to the others until every part is quiet.
-    fn settle(&mut self) {
+    fn settle(&mut self, now: Instant) {
         loop {
             if let Some(output) = self.gossip.poll_output() {
-                self.on_gossip(output);
+                self.on_gossip(now, output);
             } else if let Some(output) = self.table.poll_output() {
                 self.out.push_back(match output {
                     p2p_peers::Output::Dial { target, addrs } => Output::Dial { target, addrs },
@@ -317,6 +316,8 @@ impl<R: Rng> Stack<R> {
                     }
                     p2p_peers::Output::Save => Output::Save,
                 });
+            } else if let Some(output) = self.views.poll_output() {
+                self.on_views(now, output);
             } else if let Some(output) = self.queries.poll_output() {
                 self.out.push_back(match output {
                     QueryOutput::Send { to, packet } => Output::Send { to, packet },
@@ -331,7 +332,7 @@ impl<R: Rng> Stack<R> {
         }
     }
 
-    fn on_gossip(&mut self, output: p2p_gossip::Output<NodeId, NodeId>) {
+    fn on_gossip(&mut self, now: Instant, output: p2p_gossip::Output<NodeId, NodeId>) {
         use p2p_gossip::Output as G;
         self.out.push_back(match output {
             G::Send { to, message } => Output::Send { to, packet: convert::packet(message) },
@@ -340,8 +341,9 @@ impl<R: Rng> Stack<R> {
             }
             G::Deliver { envelope, entries, late, .. } => Output::Deliver { envelope, entries, late },
             G::OwnAhead { id } => Output::OwnAhead(convert::wire_id(id)),
-            // For the views, once there are any.
-            G::Withholds { .. } => return,
+            G::Withholds { peer } => {
+                return self.views.handle(now, p2p_peers::views::Input::Withholds(peer));
+            }
             G::Misbehaved { peer, fault } => Output::Misbehaved { peer, fault: fault.to_string() },
             G::Append { entry, envelope } => Output::Append { entry, envelope },
             G::Fetch { ticket, ids } => {
@@ -351,4 +353,9 @@ impl<R: Rng> Stack<R> {
             G::Drop { .. } => return,
         });
     }
+}
+
+/// The neighbours among the links.
+fn near(links: &BTreeMap<NodeId, Link>) -> impl Iterator<Item = NodeId> + Clone + '_ {
+    links.iter().filter(|(_, link)| link.near).map(|(peer, _)| *peer)
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use p2p_node::{ByeReason, ConnectError, Packet, PeerState, Ticket};
+use p2p_node::{ByeReason, ConnectError, Packet, PeerState, Ticket, View};
 use p2p_wire::PeerAddr;
 use tokio::io::AsyncWriteExt;
 
@@ -30,6 +30,7 @@ async fn somebody_else_at_a_tickets_address_is_named_and_not_kept() {
         let mut peer = impostor.accept().await;
         assert!(matches!(peer.next().await, Some(Packet::Hello(_))));
         peer.say(&hello(Vec::new())).await;
+        peer.say(&Packet::View(View::Answer { accepted: true, records: Vec::new() })).await;
         peer
     });
     assert_eq!(result.unwrap().id, found.id());

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use p2p_node::{Announced, ByeReason, Event, Packet};
+use p2p_node::{Announced, ByeReason, Event, Packet, View};
 use p2p_wire::{MAX_FRAME_CONTROL, MAX_FRAME_PAYLOAD, MAX_PAYLOAD, NewEntry};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -82,11 +82,15 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
     let id = |count: u8, run: u64, first: u64| {
         [key(9).id().as_bytes(), &run.to_be_bytes()[..], &first.to_be_bytes(), &[count]].concat()
     };
+    let shuffle = |list: &[u8]| {
+        let fields = [&[0x83, 0xa1, b'i', 1, 0xa1, b't', 1, 0xa1, b'r'][..], list].concat();
+        frame(kind::SHUFFLE, &fields)
+    };
     let huge_array = [0xdd, 0xff, 0xff, 0xff, 0xff];
     let huge_bin = [0xc6, 0xff, 0xff, 0xff, 0xff];
     let records = |count: u16| {
         let list = [&[0xdc][..], &count.to_be_bytes(), &[0xc4, 1, 0].repeat(count.into())].concat();
-        frame(kind::PEERS, &map(b"r", &list))
+        shuffle(&list)
     };
     let twice = [&[0x82][..], &map(b"n", &[1])[1..], &map(b"n", &[2])[1..]].concat();
     let answer = |records: u8| {
@@ -116,12 +120,16 @@ fn malformed() -> Vec<(&'static str, Vec<u8>)> {
             frame(kind::PING, &name)
         }),
         ("pong of text", frame(kind::PONG, &map(b"n", &[0xa1, b'1']))),
-        ("peers with 2^32 records", frame(kind::PEERS, &map(b"r", &huge_array))),
-        ("peers with a record of 2^32 bytes", {
-            frame(kind::PEERS, &map(b"r", &[&[0x91][..], &huge_bin].concat()))
-        }),
-        ("peers with 65 records", records(65)),
-        ("peers with a broken record", records(1)),
+        ("shuffle with 2^32 records", shuffle(&huge_array)),
+        ("shuffle with a record of 2^32 bytes", shuffle(&[&[0x91][..], &huge_bin].concat())),
+        ("shuffle with 33 records", records(33)),
+        ("shuffle with a broken record", records(1)),
+        ("shuffle that does not say how far", frame(kind::SHUFFLE, &map(b"i", &[1]))),
+        ("join that is empty", frame(6, &[])),
+        ("news of nobody said", frame(7, &map(b"t", &[1]))),
+        ("neighbor that does not say how much", frame(8, &[0x80])),
+        ("answer that says neither yes nor no", frame(9, &map(b"r", &[0x90]))),
+        ("reply to nothing", frame(11, &map(b"r", &[0x90]))),
         ("push without a header", frame(kind::PUSH, &[0; 5])),
         ("push of nothing", frame(kind::PUSH, &[0; 6])),
         ("push cut off", push(&genuine[..genuine.len() - 1])),
@@ -166,7 +174,7 @@ async fn malformed_bodies_of_every_kind_close_the_link() {
 async fn unknown_kinds_are_skipped_and_counted() {
     let mut stage = Stage::new().await;
     let mut peer = Hostile::join(stage.addr(), &key(1)).await;
-    for kind in [0, 6, 99, 255] {
+    for kind in [0, 5, 99, 255] {
         peer.write(&frame(kind, b"from a later version")).await;
     }
     peer.ping(7).await;
@@ -174,12 +182,13 @@ async fn unknown_kinds_are_skipped_and_counted() {
     stage.alive_and_untouched().await;
 }
 
-/// Hello, pings, a message, its announcement, a peer list, a goodbye.
+/// Hello, a request, pings, a message, its announcement, a shuffle, a goodbye.
 fn session(author: u64) -> Vec<u8> {
     let (author, sent) = (key(author), envelope(&key(author), 1, b"in pieces"));
     let someone = record(&key(77), 1, &["127.0.0.1:9".parse().unwrap()]);
     let packets = [
         hello(Vec::new()),
+        Packet::View(View::Join),
         Packet::Ping(1),
         Packet::Push {
             id: sent.id(),
@@ -190,7 +199,7 @@ fn session(author: u64) -> Vec<u8> {
         },
         Packet::IHave(vec![Announced { id: sent.id(), hops: 1, wait: true }]),
         Packet::IWant(vec![sent.id()]),
-        Packet::Peers(vec![someone.bytes().clone()]),
+        Packet::View(View::Shuffle { id: 1, ttl: 1, records: vec![someone.bytes().clone()] }),
         Packet::Graft(Some(sent.id())),
         Packet::Prune,
         Packet::Ping(2),

@@ -1,10 +1,11 @@
 //! Peer lists that lie (faults 21, 22). Links on loopback are private links, so private addresses may be
 //! told over them; what nobody can be reached at may not.
 
-use p2p_node::{ByeReason, Packet};
+use bytes::Bytes;
+use p2p_node::{ByeReason, Packet, View};
 use p2p_wire::PeerRecord;
 
-use crate::util::{Hostile, Server, Stage, frame, key, kind, local, peer_up, record, refused};
+use crate::util::{Hostile, Server, Stage, key, local, peer_up, record, refused};
 
 /// Addresses that are dropped whoever tells them.
 const FORBIDDEN: [&str; 20] = [
@@ -31,8 +32,16 @@ const FORBIDDEN: [&str; 20] = [
     "127.0.0.1:443",
 ];
 
-fn list(records: &[PeerRecord]) -> Packet {
-    Packet::Peers(records.iter().map(|r| r.bytes().clone()).collect())
+/// A shuffle that ends at the node: what is in it is the node's to keep.
+fn shuffle(records: Vec<Bytes>) -> Packet {
+    Packet::View(View::Shuffle { id: 1, ttl: 1, records })
+}
+
+/// Tells all of these; a shuffle has eight peers.
+async fn tell(peer: &mut Hostile, records: &[PeerRecord]) {
+    for some in records.chunks(8) {
+        peer.say(&shuffle(some.iter().map(|record| record.bytes().clone()).collect())).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -42,7 +51,7 @@ async fn addresses_that_lead_nowhere_are_not_kept() {
     let before = refused(&stage.victim, "addresses").await;
     let records: Vec<_> =
         (100..).zip(FORBIDDEN).map(|(n, a)| record(&key(n), 1, &[a.parse().unwrap()])).collect();
-    peer.say(&list(&records)).await;
+    tell(&mut peer, &records).await;
     peer.ping(1).await;
     let kept: Vec<_> = stage
         .victim
@@ -64,7 +73,7 @@ async fn ten_thousand_fakes_stay_within_their_bounds_and_nobody_is_dialled() {
     let mut peer = Hostile::join(stage.addr(), &key(1)).await;
     for n in 0..LISTS {
         let records: Vec<_> = (0..64).map(|i| record(&key(1000 + n * 64 + i), 1, &[trap.addr])).collect();
-        peer.say(&list(&records)).await;
+        tell(&mut peer, &records).await;
     }
     peer.ping(1).await;
     let known = stage.victim.status().await.known_peers;
@@ -75,7 +84,7 @@ async fn ten_thousand_fakes_stay_within_their_bounds_and_nobody_is_dialled() {
         for n in 0..3 {
             let at = 1_000_000 * liar + n * 64;
             let records: Vec<_> = (0..64).map(|i| record(&key(at + i), 1, &[trap.addr])).collect();
-            peer.say(&list(&records)).await;
+            tell(&mut peer, &records).await;
         }
         peer.ping(1).await;
     }
@@ -97,7 +106,7 @@ async fn a_discovering_node_finds_out_fakes_and_stays_bounded() {
     };
     let mut peer = Hostile::join(stage.addr(), &key(1)).await;
     let records: Vec<_> = (0..64).map(|i| record(&key(1000 + i), 1, &[nobody])).collect();
-    peer.say(&list(&records)).await;
+    tell(&mut peer, &records).await;
     peer.ping(1).await;
     assert!(stage.victim.status().await.known_peers <= 66);
     // Somebody real is linked all the same, and what was heard of costs the node nothing more.
@@ -126,7 +135,7 @@ async fn lists_with_one_forged_record_are_refused_whole() {
     let cases = [stolen, forge(41), forge(49), forge(other.bytes().len() - 1)];
     for (n, forged) in cases.into_iter().enumerate() {
         let mut peer = Hostile::join(stage.addr(), &key(n as u64)).await;
-        peer.say(&Packet::Peers(vec![good.bytes().clone(), forged.into()])).await;
+        peer.say(&shuffle(vec![good.bytes().clone(), forged.into()])).await;
         assert_eq!(peer.closed().await, Some(ByeReason::Misbehaved), "case {n}");
     }
     let known: Vec<_> = stage.victim.peers().await.into_iter().map(|p| p.id).collect();
@@ -145,18 +154,18 @@ async fn old_records_and_the_nodes_own_change_nothing() {
         peers.iter().find(|p| p.id == owner.id()).and_then(|p| p.addr)
     };
     let mut first = Hostile::join(stage.addr(), &key(1)).await;
-    first.say(&list(&[record(&owner, 5, &[new])])).await;
+    tell(&mut first, &[record(&owner, 5, &[new])]).await;
     first.ping(1).await;
     assert_eq!(known(&stage).await, Some(new));
     // Another teller: an older record of the owner, and one of the victim itself.
     let mut second = Hostile::join(stage.addr(), &key(2)).await;
-    second.say(&list(&[record(&owner, 4, &[old]), record(&identity, u64::MAX, &[old])])).await;
+    tell(&mut second, &[record(&owner, 4, &[old]), record(&identity, u64::MAX, &[old])]).await;
     second.ping(1).await;
     assert_eq!(known(&stage).await, Some(new));
     assert!(stage.victim.peers().await.iter().all(|p| p.id != identity.id()));
     assert!(stage.victim.addrs().iter().all(|a| a.port == stage.addr().port()));
     // Nothing at all is a list too.
-    second.write(&frame(kind::PEERS, &[0x81, 0xa1, b'r', 0x90])).await;
+    second.say(&shuffle(Vec::new())).await;
     second.ping(2).await;
     stage.alive_and_untouched().await;
 }

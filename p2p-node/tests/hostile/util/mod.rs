@@ -25,7 +25,7 @@ pub(crate) mod kind {
     pub(crate) const BYE: u8 = 2;
     pub(crate) const PING: u8 = 3;
     pub(crate) const PONG: u8 = 4;
-    pub(crate) const PEERS: u8 = 5;
+    pub(crate) const SHUFFLE: u8 = 10;
     pub(crate) const PUSH: u8 = 16;
     pub(crate) const IHAVE: u8 = 17;
     pub(crate) const GRAFT: u8 = 18;

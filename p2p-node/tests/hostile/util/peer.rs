@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use p2p_node::{ByeReason, NodeId, Packet, SecretKey, Ticket, TicketFile};
+use p2p_node::{ByeReason, NodeId, Packet, SecretKey, Ticket, TicketFile, View};
 use p2p_wire::{Frame, FrameCodec, Hello, PROTOCOL_VERSION, PeerAddr, encode_frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -49,8 +49,27 @@ impl Hostile {
         Self::new(CERTIFIED.open(addr, key).await.unwrap())
     }
 
-    /// Connects and says hello like an honest node.
+    /// Connects, says hello and becomes a neighbour like an honest node.
     pub(crate) async fn join(addr: SocketAddr, key: &SecretKey) -> Self {
+        let mut peer = Self::greet(addr, key).await;
+        assert!(peer.ask(&View::Join).await, "the node refuses a joiner");
+        peer
+    }
+
+    /// Asks to be a neighbour; the answer.
+    pub(crate) async fn ask(&mut self, request: &View<Bytes>) -> bool {
+        self.say(&Packet::View(request.clone())).await;
+        loop {
+            match self.next().await.expect("the node closed the connection") {
+                Packet::View(View::Answer { accepted, .. }) => return accepted,
+                Packet::Ping(_) | Packet::View(_) => {}
+                other => panic!("{other:?} before the answer"),
+            }
+        }
+    }
+
+    /// Connects and says hello, nothing more.
+    pub(crate) async fn greet(addr: SocketAddr, key: &SecretKey) -> Self {
         let mut peer = Self::open(addr, key).await;
         peer.say(&hello(Vec::new())).await;
         let first = peer.next().await;
