@@ -87,6 +87,8 @@ pub struct Views<P, R> {
     next_reseed: Option<Instant>,
     outputs: VecDeque<Output<P>>,
     counters: Counters,
+    /// When a timeout is due, as of the last input.
+    due: Option<Instant>,
 }
 
 impl<P: Key, R: Rng> Views<P, R> {
@@ -111,6 +113,7 @@ impl<P: Key, R: Rng> Views<P, R> {
             next_reseed: None,
             outputs: VecDeque::new(),
             counters: Counters::default(),
+            due: None,
         }
     }
 
@@ -132,6 +135,7 @@ impl<P: Key, R: Rng> Views<P, R> {
         }
         self.on_clock(now);
         self.refill(now);
+        self.due = self.next_due();
     }
 
     fn on_message(&mut self, now: Instant, from: P, message: Message<P>) {
@@ -155,7 +159,11 @@ impl<P: Key, R: Rng> Views<P, R> {
     }
 
     /// When [`Input::Timeout`] is due, if nothing happens before.
-    pub fn poll_timeout(&self) -> Option<Instant> {
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        self.due
+    }
+
+    fn next_due(&self) -> Option<Instant> {
         let links = self.links.values().filter_map(Link::deadline);
         let timers = [self.next_shuffle, self.next_feel, self.hunt.deadline()];
         links.chain(timers.into_iter().flatten()).min()

@@ -8,7 +8,7 @@
 
 mod net;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use net::Net;
@@ -105,6 +105,35 @@ fn passive_views_are_full_and_even() {
     assert!(mean >= 25.0, "passive views of {mean}");
     assert!(most <= 150, "somebody is in {most} passive views of 300");
     assert!(known.len() >= 297, "only {} are known to anybody", known.len());
+    independent(&net);
+}
+
+/// What two nodes know in common is what chance gives, neighbours or not, and who came early knows no more of those.
+fn independent(net: &Net) {
+    let nodes: Vec<u32> = net.alive().collect();
+    let n = nodes.len() as f64;
+    let views: Vec<BTreeSet<u32>> = nodes.iter().map(|&node| net.views(node).passive().collect()).collect();
+    let overlap = |a: u32, b: u32| {
+        let (a, b) = (&views[a as usize], &views[b as usize]);
+        a.intersection(b).count() as f64 / (a.len() * b.len()) as f64 * n
+    };
+    let mean = |pairs: &mut dyn Iterator<Item = (u32, u32)>| {
+        let (sum, count) = pairs.fold((0.0, 0.0), |(sum, count), (a, b)| (sum + overlap(a, b), count + 1.0));
+        sum / count
+    };
+    let near = mean(&mut nodes.iter().flat_map(|&a| net.ups[a as usize].iter().map(move |&b| (a, b))));
+    let any =
+        mean(&mut nodes.iter().flat_map(|&a| nodes.iter().map(move |&b| (a, b))).filter(|(a, b)| a != b));
+    let half = n as u32 / 2;
+    let (mut same, mut all) = (0.0, 0.0);
+    for (&node, view) in nodes.iter().zip(&views) {
+        same += view.iter().filter(|&&peer| (peer < half) == (node < half)).count() as f64;
+        all += view.len() as f64;
+    }
+    let same = same / all;
+    println!("in common: {any:.2} of chance, neighbours {near:.2}; of the same half {same:.2}");
+    assert!(any < 1.5 && near < 2.0, "in common: {any:.2} of chance, neighbours {near:.2}");
+    assert!((0.35..0.65).contains(&same), "{same:.2} of what a node knows joined in the same half");
 }
 
 #[test]
