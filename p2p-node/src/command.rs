@@ -131,6 +131,11 @@ pub(crate) enum Command {
         peer: NodeId,
         addrs: Vec<PeerAddr>,
     },
+    /// The user named these addresses of a peer.
+    Learn {
+        peer: NodeId,
+        addrs: Vec<PeerAddr>,
+    },
     Seed(SocketAddr),
     AddrsOf {
         peer: NodeId,

@@ -138,7 +138,12 @@ pub(crate) async fn connect(shared: &Arc<Shared>, target: Target) -> Result<Conn
     }
     let made = dial::establish(shared, addrs, expected, table_target, true).await;
     let connected = made.map_err(|failed| failed.error)?;
-    tell(shared, Command::Want { peer: connected.id, addrs: learned }).await;
+    let (peer, addrs) = (connected.id, learned);
+    // A link that was made for it is wanted since it was admitted. Said once more now, it would undo a ban by the other
+    // side that came meanwhile.
+    let command =
+        if connected.already { Command::Want { peer, addrs } } else { Command::Learn { peer, addrs } };
+    tell(shared, command).await;
     Ok(connected)
 }
 

@@ -192,11 +192,15 @@ impl Driver {
 
     /// The application asked for this peer.
     pub(super) fn on_want(&mut self, now: Instant, peer: NodeId, addrs: Vec<PeerAddr>) {
+        self.on_learn(now, peer, addrs);
+        self.stack.with_table(now, |table, now| table.want(now, peer));
+    }
+
+    pub(super) fn on_learn(&mut self, now: Instant, peer: NodeId, addrs: Vec<PeerAddr>) {
         if !addrs.is_empty() {
             let addrs = addrs.into_iter().map(convert::table_addr).collect();
             self.stack.handle(now, Input::Learned { peer, addrs, source: Source::User });
         }
-        self.stack.with_table(now, |table, now| table.want(now, peer));
     }
 
     /// The addresses of this node changed: sign them anew and keep them where the handle finds them.

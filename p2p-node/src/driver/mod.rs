@@ -341,6 +341,7 @@ impl Driver {
                 reply.send(link.map(|l| Connected::new(peer, l.addr, true))).ok();
             }
             Command::Want { peer, addrs } => self.on_want(now, peer, addrs),
+            Command::Learn { peer, addrs } => self.on_learn(now, peer, addrs),
             Command::Seed(addr) => self.stack.handle(now, Input::Seed(addr)),
             Command::AddrsOf { peer, reply } => {
                 reply.send(self.addrs_of(peer)).ok();

@@ -43,6 +43,8 @@ pub struct Stack<R> {
     queries: Queries,
     links: BTreeMap<NodeId, Link>,
     liveness: LivenessConfig,
+    /// No link has to be probed before then. Links that are heard of make it later; that is found out when it comes.
+    probe_at: Option<Instant>,
     /// This node's own signed records.
     own: Vec<PeerRecord>,
     /// Records that came with the frame that is being handled.
@@ -67,6 +69,7 @@ impl<R: Rng> Stack<R> {
             queries: Queries::default(),
             links: BTreeMap::new(),
             liveness,
+            probe_at: None,
             own: Vec::new(),
             brought: Vec::new(),
             strangers: 0,
@@ -179,9 +182,8 @@ impl<R: Rng> Stack<R> {
 
     /// When [`Input::Timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let links = self.links.values().map(|link| link.liveness.deadline());
         let parts = [self.table.poll_timeout(), self.views.poll_timeout(), self.gossip.poll_timeout()];
-        links.chain(parts.into_iter().flatten()).min()
+        parts.into_iter().chain([self.probe_at]).flatten().min()
     }
 
     /// The peer table, to look at.
@@ -236,6 +238,8 @@ impl<R: Rng> Stack<R> {
         let asked = self.table.is_asked(peer);
         self.views.handle(now, p2p_peers::views::Input::LinkUp { peer, direction, asked });
         self.probe(now, peer);
+        let next = self.links.get(&peer).map(|link| link.liveness.deadline());
+        self.probe_at = self.probe_at.into_iter().chain(next).min();
     }
 
     fn on_link_down(&mut self, now: Instant, peer: NodeId, cause: DownCause) {
@@ -282,14 +286,24 @@ impl<R: Rng> Stack<R> {
     }
 
     fn on_timeout(&mut self, now: Instant) {
-        let due: Vec<NodeId> =
-            self.links.iter().filter(|(_, l)| l.liveness.deadline() <= now).map(|(peer, _)| *peer).collect();
-        for peer in due {
-            self.probe(now, peer);
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        if is_due(self.probe_at) {
+            let due = |link: &Link| link.liveness.deadline() <= now;
+            let due = self.links.iter().filter(|(_, link)| due(link)).map(|(peer, _)| *peer);
+            for peer in due.collect::<Vec<_>>() {
+                self.probe(now, peer);
+            }
+            self.probe_at = self.links.values().map(|link| link.liveness.deadline()).min();
         }
-        self.table.handle(now, p2p_peers::Input::Timeout);
-        self.views.handle(now, p2p_peers::views::Input::Timeout);
-        self.gossip.handle(now, p2p_gossip::Input::Timeout);
+        if is_due(self.table.poll_timeout()) {
+            self.table.handle(now, p2p_peers::Input::Timeout);
+        }
+        if is_due(self.views.poll_timeout()) {
+            self.views.handle(now, p2p_peers::views::Input::Timeout);
+        }
+        if is_due(self.gossip.poll_timeout()) {
+            self.gossip.handle(now, p2p_gossip::Input::Timeout);
+        }
     }
 
     fn probe(&mut self, now: Instant, peer: NodeId) {
