@@ -147,7 +147,7 @@ where
     R: AsyncRead + Unpin,
 {
     let limits = parts.limits();
-    let mut checks = Walks::new(std::time::Instant::now());
+    let mut checks = Walks::default();
     let inbox = Arc::new(Semaphore::new(limits.inbox_bytes));
     let mut rate = Rate::new(Instant::now(), limits.link_bytes_per_sec, limits.link_frames_per_sec);
     let mut frame_began: Option<Instant> = None;

@@ -64,7 +64,7 @@ impl Driver {
     /// Ends what waits to leave, if there is nothing left to wait for. Whether the node is to stop now.
     pub(super) fn depart(&mut self, now: Instant) -> bool {
         let Some(until) = self.linger.until else { return false };
-        if now < until && !self.linger.unasked.is_empty() && !self.links.is_empty() {
+        if now < until && !self.linger.unasked.is_empty() && self.neighbours() > 0 {
             return false;
         }
         self.linger.until = None;

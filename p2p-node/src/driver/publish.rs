@@ -128,7 +128,7 @@ impl Driver {
         let envelope = Envelope::sign(&shared.key, bundle.run, bundle.first, &entries)
             .expect("topics, sizes and number were checked when they were accepted");
         self.stack.publish(Instant::now(), &envelope)?;
-        if !self.links.is_empty() {
+        if self.neighbours() > 0 {
             self.linger.published(envelope.id());
         }
         Ok(())

@@ -58,6 +58,9 @@ pub struct Config {
     /// Between two goes at the addresses the user once named, when all neighbours are known from one source. Default
     /// 10 min (a guess).
     pub reseed_every: Duration,
+    /// Neighbours per second that give way to somebody new whose news ended its walk here, with a burst of four times as
+    /// many; never the oldest. Default 2: a guess between joins, which should end anywhere, and what a liar may move.
+    pub makes_way_per_sec: u32,
     /// Walks (news of joiners, shuffles) taken from one neighbour per second, with a burst of four times as many; the
     /// rest is dropped and counted. Default 50: what 50 joiners a second through one neighbour make at the worst.
     pub walks_per_sec: u32,
@@ -88,6 +91,7 @@ impl Default for Config {
             replace_every: secs(30),
             feel_every: secs(120),
             reseed_every: secs(600),
+            makes_way_per_sec: 2,
             walks_per_sec: 50,
         }
     }

@@ -39,25 +39,20 @@ impl<P> Link<P> {
     }
 }
 
-/// The rate of walks from one neighbour: a bucket that holds four seconds' worth.
-#[derive(Debug)]
+/// A rate, as that of walks from one neighbour: a bucket that holds four seconds' worth.
+#[derive(Debug, Default)]
 pub struct Walks {
-    /// When the bucket would be full, were nothing more taken.
-    full_at: Instant,
+    /// When the bucket would be full, were nothing more taken; `None`: it is.
+    full_at: Option<Instant>,
 }
 
 impl Walks {
-    /// A full bucket.
-    pub const fn new(now: Instant) -> Self {
-        Self { full_at: now }
-    }
-
     /// Whether one more may come; if so it is counted.
     pub fn take(&mut self, now: Instant, per_sec: u32) -> bool {
-        let next = self.full_at.max(now) + Duration::from_secs(1) / per_sec.max(1);
+        let next = self.full_at.map_or(now, |at| at.max(now)) + Duration::from_secs(1) / per_sec.max(1);
         let allowed = next.saturating_duration_since(now) <= Duration::from_secs(4);
         if allowed {
-            self.full_at = next;
+            self.full_at = Some(next);
         }
         allowed
     }
@@ -70,7 +65,7 @@ mod tests {
     #[test]
     fn four_seconds_worth_at_once_then_the_rate() {
         let start = crate::testing::start();
-        let mut walks = Walks::new(start);
+        let mut walks = Walks::default();
         assert_eq!((0..1000).filter(|_| walks.take(start, 50)).count(), 200);
         let later = start + Duration::from_secs(1);
         assert_eq!((0..1000).filter(|_| walks.take(later, 50)).count(), 50);

@@ -73,6 +73,10 @@ pub struct Views<P, R> {
     links: BTreeMap<P, Link<P>>,
     passive: Passive<P>,
     hunt: Hunt<P>,
+    /// When this node joined: had no neighbour and got one.
+    joined_at: Option<Instant>,
+    /// How many neighbours may give way to news.
+    makes_way: Walks,
     /// Neighbours whose links broke, newest last.
     lost: VecDeque<P>,
     /// Ids that displaced a neighbour, and ids that were replaced, each until then.
@@ -101,6 +105,8 @@ impl<P: Key, R: Rng> Views<P, R> {
             links: BTreeMap::new(),
             passive: Passive::new(),
             hunt: Hunt::new(),
+            joined_at: None,
+            makes_way: Walks::default(),
             lost: VecDeque::new(),
             displacers: VecDeque::new(),
             cold: VecDeque::new(),
@@ -244,7 +250,10 @@ impl<P: Key, R: Rng> Views<P, R> {
         if before.is_some_and(|link| link.is_active()) {
             self.outputs.push_back(Output::Down(peer));
         }
-        let via = self.hunt.end(peer).or_else(|| self.passive.remove(peer).and_then(|entry| entry.via));
+        let dial = self.hunt.end(peer);
+        let news = dial.as_ref().is_some_and(|dial| dial.news);
+        let via = dial.and_then(|dial| dial.via);
+        let via = via.or_else(|| self.passive.remove(peer).and_then(|entry| entry.via));
         let until = now + self.config.answer_wait;
         let mut phase = Phase::Waiting(until);
         if direction == Direction::In {
@@ -252,7 +261,7 @@ impl<P: Key, R: Rng> Views<P, R> {
         } else {
             phase = Phase::Asked(until);
             let lost = self.forget_lost(peer);
-            if asked || lost || self.wants_more() {
+            if asked || lost || news || self.wants_more() {
                 self.ask(peer, asked || lost);
             } else {
                 // Reached, but no longer needed.
@@ -261,7 +270,7 @@ impl<P: Key, R: Rng> Views<P, R> {
                 phase = Phase::Leaving(until);
             }
         }
-        self.links.insert(peer, Link { direction, asked, via, phase, walks: Walks::new(now) });
+        self.links.insert(peer, Link { direction, asked, via, phase, walks: Walks::default() });
     }
 
     fn on_link_down(&mut self, now: Instant, peer: P) {
@@ -305,7 +314,17 @@ impl<P: Key, R: Rng> Views<P, R> {
 
     /// Ends an agreement: DISCONNECT.
     fn dismiss(&mut self, now: Instant, peer: P) {
-        let sample = self.sample(peer);
+        self.dismiss_for(now, peer, None);
+    }
+
+    /// Ends an agreement because of `newcomer`, and tells of it first: it has room.
+    fn dismiss_for(&mut self, now: Instant, peer: P, newcomer: Option<P>) {
+        let mut sample = self.sample(peer);
+        if let Some(newcomer) = newcomer {
+            sample.retain(|other| *other != newcomer);
+            sample.insert(0, newcomer);
+            sample.truncate(MAX_SAMPLE);
+        }
         let Some(link) = self.links.get_mut(&peer) else { return };
         let was_active = link.is_active();
         link.phase = Phase::Leaving(now + self.config.answer_wait);
@@ -314,7 +333,10 @@ impl<P: Key, R: Rng> Views<P, R> {
         }
         self.outputs.push_back(Output::Send { to: peer, message: Message::Refuse { sample } });
         self.outputs.push_back(Output::Hangup(peer));
-        self.keep_in_mind(peer, None, &[]);
+        // Whoever is full turns away joiners all the time: a passive view of the last of them would be no random one.
+        if self.passive.len() < self.config.passive {
+            self.keep_in_mind(peer, None, &[]);
+        }
     }
 
     /// Puts a peer into the passive view, if it may be there.

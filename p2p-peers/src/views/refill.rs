@@ -10,16 +10,29 @@ use super::{Output, Views};
 use crate::views::passive::Entry;
 use crate::{Direction, Key};
 
+/// How long the news of a joiner may walk and bring neighbours before it looks for more than a few itself. A guess: six
+/// links and a dial of three round trips, at 50 ms one way, are 600 ms.
+const NEWS_WALKS: Duration = Duration::from_secs(1);
 /// Looking again for somebody to dial: after this, doubling.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(15);
 /// The same while there is no neighbour at all.
 const LOOK_AGAIN_ALONE: Duration = Duration::from_secs(8);
 
+/// A dial under way.
+#[derive(Debug)]
+pub(super) struct Dial<P> {
+    until: Instant,
+    /// Who told of the peer.
+    pub(super) via: Option<P>,
+    /// A walk with its news ended here: it is to be taken whether there is a place or not.
+    pub(super) news: bool,
+}
+
 /// Dials under way, and when to look again.
 #[derive(Debug)]
 pub(super) struct Hunt<P> {
-    dials: BTreeMap<P, (Instant, Option<P>)>,
+    dials: BTreeMap<P, Dial<P>>,
     look_at: Option<Instant>,
     pause: Duration,
 }
@@ -37,9 +50,8 @@ impl<P: Key> Hunt<P> {
         self.dials.contains_key(&peer)
     }
 
-    /// Says who told of the peer.
-    pub(super) fn end(&mut self, peer: P) -> Option<P> {
-        self.dials.remove(&peer).and_then(|(_, via)| via)
+    pub(super) fn end(&mut self, peer: P) -> Option<Dial<P>> {
+        self.dials.remove(&peer)
     }
 
     /// Something changed: look at once.
@@ -48,11 +60,11 @@ impl<P: Key> Hunt<P> {
     }
 
     pub(super) fn expire(&mut self, now: Instant) {
-        self.dials.retain(|_, (until, _)| *until > now);
+        self.dials.retain(|_, dial| dial.until > now);
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.dials.values().map(|(until, _)| *until).chain(self.look_at).min()
+        self.dials.values().map(|dial| dial.until).chain(self.look_at).min()
     }
 }
 
@@ -64,7 +76,7 @@ impl<P: Key, R: Rng> Views<P, R> {
 
     pub(super) fn on_crowded(&mut self, peer: P) {
         if self.hunt.is_pending(peer) {
-            let via = self.hunt.end(peer);
+            let via = self.hunt.end(peer).and_then(|dial| dial.via);
             self.passive.put_back(Entry { peer, via, crowded: true });
         }
     }
@@ -74,7 +86,7 @@ impl<P: Key, R: Rng> Views<P, R> {
             if peer == self.me || self.links.contains_key(&peer) || self.hunt.is_pending(peer) {
                 continue;
             }
-            if self.dials_wanted() > 0 && self.cold.iter().all(|(cold, _)| *cold != peer) {
+            if self.dials_wanted(now) > 0 && self.cold.iter().all(|(cold, _)| *cold != peer) {
                 self.dial(now, peer);
             } else {
                 self.keep_in_mind(peer, None, &[]);
@@ -84,7 +96,8 @@ impl<P: Key, R: Rng> Views<P, R> {
 
     /// One more neighbour of our own choice has a place.
     pub(super) fn has_free_place(&self) -> bool {
-        self.config.discover && self.taken() + self.hunt.pending() < self.config.active
+        self.config.discover
+            && self.taken() + self.hunt.pending() < self.config.active.min(self.config.seek + 1)
     }
 
     /// Another neighbour of our own choice is of use, whatever else is under way.
@@ -99,10 +112,14 @@ impl<P: Key, R: Rng> Views<P, R> {
 
     /// How many more dials to begin now: two for each single neighbour that is missing, so that one that is gone costs
     /// no time, and never more than there are places.
-    fn dials_wanted(&self) -> usize {
+    fn dials_wanted(&self, now: Instant) -> usize {
         let (config, small) = (&self.config, self.is_small_world());
         let active = self.links.values().filter(|link| link.is_active()).count();
+        // News of a joiner walks to random nodes that take it; those that have room anyway are the other joiners, and a
+        // network whose links go to those of the same age is a wide one.
+        let is_news = self.joined_at.is_some_and(|at| now < at + NEWS_WALKS);
         let goal = if small { config.active } else { config.seek.min(config.active) };
+        let goal = if is_news && !small { goal.min(config.outbound) } else { goal };
         let short_out = if small { 0 } else { config.outbound.saturating_sub(self.outbound()) };
         let missing = goal.saturating_sub(active).max(short_out);
         if missing == 0 {
@@ -120,11 +137,11 @@ impl<P: Key, R: Rng> Views<P, R> {
             self.hunt.look_at = None;
             return;
         }
-        let mut wanted = self.dials_wanted();
+        let mut wanted = self.dials_wanted(now);
         while wanted > 0 {
             let Some(entry) = self.passive.draw(&mut self.rng) else { break };
             self.begin(now, entry.peer, entry.via, !entry.crowded);
-            wanted = self.dials_wanted();
+            wanted = self.dials_wanted(now);
         }
         if wanted == 0 {
             self.hunt.look_at = None;
@@ -142,8 +159,16 @@ impl<P: Key, R: Rng> Views<P, R> {
         self.begin(now, peer, via, true);
     }
 
+    /// Dials somebody new, to be taken even if one of the neighbours has to go for it.
+    pub(super) fn dial_news(&mut self, now: Instant, peer: P) {
+        self.dial(now, peer);
+        if let Some(dial) = self.hunt.dials.get_mut(&peer) {
+            dial.news = true;
+        }
+    }
+
     fn begin(&mut self, now: Instant, peer: P, via: Option<P>, spread: bool) {
-        self.hunt.dials.insert(peer, (now + self.config.dial_wait, via));
+        self.hunt.dials.insert(peer, Dial { until: now + self.config.dial_wait, via, news: false });
         self.outputs.push_back(Output::Dial { peer, spread });
     }
 }

@@ -65,7 +65,23 @@ impl<P: Key, R: Rng> Views<P, R> {
         true
     }
 
+    /// Who goes for `newcomer`: any neighbour but the oldest, of those that dialled us and of those that we dialled.
+    fn give_way(&mut self, newcomer: P) -> Option<P> {
+        let mut open = Vec::new();
+        for (direction, kept) in
+            [(Direction::In, self.config.protected), (Direction::Out, self.config.outbound)]
+        {
+            let mut held = self.chosen(direction);
+            held.sort_unstable();
+            open.extend(held.into_iter().skip(kept).map(|(_, peer)| peer).filter(|peer| *peer != newcomer));
+        }
+        open.choose(&mut self.rng).copied()
+    }
+
     fn become_neighbours(&mut self, now: Instant, peer: P) {
+        if self.active().next().is_none() {
+            self.joined_at = Some(now);
+        }
         if let Some(link) = self.links.get_mut(&peer) {
             link.phase = Phase::Active(now);
             self.outputs.push_back(Output::Up(peer));
@@ -82,11 +98,9 @@ impl<P: Key, R: Rng> Views<P, R> {
         }
         self.become_neighbours(now, from);
         if self.taken() > self.config.active {
-            let mut callers = self.chosen(Direction::In);
-            callers.sort_unstable();
-            if let Some(&(_, youngest)) = callers.last() {
+            if let Some(other) = self.give_way(from) {
                 self.counters.displaced += 1;
-                self.dismiss(now, youngest);
+                self.dismiss_for(now, other, Some(from));
             }
         }
         self.take_in(from, sample, &[]);
@@ -102,11 +116,20 @@ impl<P: Key, R: Rng> Views<P, R> {
         }
         link.phase = Phase::Leaving(now + self.config.answer_wait);
         self.counters.refused_there += 1;
+        let first = sample.first().copied();
         self.take_in(from, sample, &[]);
         if was_active {
             self.outputs.push_back(Output::Down(from));
             self.hunt.restart(now);
             self.keep_in_mind(from, None, &[]);
+            // Most likely the one that took our place there, and new.
+            let free =
+                |peer: &P| *peer != self.me && !self.links.contains_key(peer) && !self.hunt.is_pending(*peer);
+            if let Some(peer) = first.filter(free)
+                && self.has_free_place()
+            {
+                self.dial(now, peer);
+            }
         }
     }
 }

@@ -57,6 +57,8 @@ impl<P: Key, R: Rng> Views<P, R> {
             self.take_in(from, vec![joiner], &[]);
             if self.has_free_place() {
                 self.dial(now, joiner);
+            } else if self.makes_way.take(now, self.config.makes_way_per_sec) {
+                self.dial_news(now, joiner);
             }
         }
     }
