@@ -151,7 +151,6 @@ impl Queue {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "below the number of places")]
 const fn place_in_ring(place: u64) -> usize {
     (place % PLACES) as usize
 }
@@ -219,7 +218,8 @@ mod tests {
         };
         for _ in 0..3000 {
             for _ in 0..random(4) {
-                let far = [1, 1_000, 3_000_000, 900_000_000, 20_000_000_000][random(5) as usize];
+                let far =
+                    [1, 1_000, 3_000_000, 900_000_000, 20_000_000_000][usize::try_from(random(5)).unwrap()];
                 let at = now + random(far);
                 queue.push(at, Event::Timer { node });
                 model.push((at, node));

@@ -97,11 +97,11 @@ impl<P: Key, R: Rng> Views<P, R> {
             return;
         }
         self.become_neighbours(now, from);
-        if self.taken() > self.config.active {
-            if let Some(other) = self.give_way(from) {
-                self.counters.displaced += 1;
-                self.dismiss_for(now, other, Some(from));
-            }
+        if self.taken() > self.config.active
+            && let Some(other) = self.give_way(from)
+        {
+            self.counters.displaced += 1;
+            self.dismiss_for(now, other, Some(from));
         }
         self.take_in(from, sample, &[]);
     }
