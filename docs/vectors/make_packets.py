@@ -105,6 +105,25 @@ def ihave_line(line, before):
     return parts + [("hops its push would carry", u(hops, 1))]
 
 
+def span_parts(author, first, end, before):
+    same = before == author
+    parts = [("flags: 1 author of the line before", u(same, 1))] + ([] if same else [("author", author)])
+    return parts + [("first seq", u(first, 8)), ("number of seqs", groups(end - first))]
+
+
+def spans_parts(spans, sums=None):
+    """Lines of (author, first, one above the last), each with its sum if there are some."""
+    parts = []
+    for n, (author, first, end) in enumerate(spans):
+        parts += span_parts(author, first, end, spans[n - 1][0] if n else None)
+        parts += [("sum", sums[n])] if sums else []
+    return parts
+
+
+def span_values(spans):
+    return [{"author": a.hex(), "from": f, "to": t} for a, f, t in spans]
+
+
 def query(ttl, seed=ALICE, signed_hash=HASH, hash_=HASH):
     origin = node_id(seed)
     signature = key(seed).sign(b"p2p/query/1" + origin + QUESTION + signed_hash)
@@ -153,6 +172,30 @@ def vectors():
     yield vector("prune", "prune", 19, [])
     wanted = [envelope_id(ONE), envelope_id(PRIVATE)]
     yield vector("iwant, two", "iwant", 26, [("id", i) for i in wanted], ids=[i.hex() for i in wanted])
+    # The log of the examples holds the two envelopes of push: one author, one chunk.
+    logged = sorted([ONE, PRIVATE], key=lambda e: e[1:33])
+    digest = [hashlib.sha256(e).digest()[:16] for e in logged]
+    def over(sums):
+        return hashlib.sha256(b"".join(sums)).digest()[:16] if sums else bytes(16)
+    buckets = []
+    for bucket in range(256):
+        authors = sorted({e[1:33] for e in logged if e[1] == bucket})
+        of = [[d for e, d in zip(logged, digest) if e[1:33] == a] for a in authors]
+        buckets.append(over([over([over(digests)]) for digests in of]))
+    yield vector("digest of an empty log", "digest", 20, [("sum of the 256 sums", over([bytes(16)] * 256))],
+                 sums=[over([bytes(16)] * 256).hex()])
+    yield vector("digest of all", "digest", 20, [("sum of the 256 sums", over(buckets))], sums=[over(buckets).hex()])
+    yield vector("digest of the buckets", "digest", 20, [("256 sums", b"".join(buckets))],
+                 sums=[s.hex() for s in buckets])
+    spans = [(node_id(ALICE), 7, 8), (node_id(ALICE), 301000, 301200), (node_id(BOB), 0, BIG)]
+    sums = [over([digest[0]]), bytes(range(16)), bytes(range(16, 32))]
+    yield vector("ranges, three", "ranges", 21, spans_parts(spans, sums),
+                 held=[{**v, "sum": s.hex()} for v, s in zip(span_values(spans), sums)])
+    yield vector("ranges, none", "ranges", 21, [], held=[])
+    yield vector("pull, three", "pull", 22, [("number", u(77, 4))] + spans_parts(spans),
+                 number=77, spans=span_values(spans))
+    yield vector("served", "served", 23, [("number", u(77, 4)), ("ranges answered whole", u(1, 2)),
+                                         ("the next one below", u(301100, 8))], number=77, done=1, upto=301100)
     for ttl in (1, 16):
         parts, values = query(ttl)
         yield vector(f"query, time to live {ttl}", "query", 32, parts, **values)
@@ -211,6 +254,20 @@ def refused():
     yield body("graft of 48 bytes", 18, envelope_id(ONE)[:48])
     yield body("graft of 50 bytes", 18, envelope_id(ONE) + b"\x00")
     yield body("prune with a body", 19, b"\x00")
+    yield body("digest without a sum", 20, b"")
+    yield body("digest of two sums", 20, bytes(32))
+    yield body("digest of 15 bytes", 20, bytes(15))
+    yield body("digest of 257 sums", 20, bytes(16 * 257))
+    span = b"".join(part for _, part in spans_parts([(node_id(ALICE), 7, 9)]))
+    yield body("ranges, cut off", 21, span + bytes(15))
+    yield body("ranges whose first line names no author", 21, b"\x01" + span[33:] + bytes(16))
+    yield body("ranges with flags of a newer version", 21, b"\x02" + span[1:] + bytes(16))
+    yield body("ranges, one without seqs", 21, span[:-1] + b"\x00" + bytes(16))
+    yield body("ranges, one beyond the last seq", 21, span[:33] + u(BIG, 8) + b"\x01" + bytes(16))
+    yield body("pull without a number", 22, bytes(3))
+    yield body("pull, cut off", 22, u(1, 4) + span[:-1])
+    yield body("served of 13 bytes", 23, bytes(13))
+    yield body("served of 15 bytes", 23, bytes(15))
     yield body("query, time to live 0", 32, b"\x00" + good_query[1:])
     yield body("query, time to live 17", 32, b"\x11" + good_query[1:])
     yield body("query of 144 bytes", 32, good_query[:-1])

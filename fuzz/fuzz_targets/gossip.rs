@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use p2p_gossip::{Announced, Config, EnvelopeId, Gossip, Input, Message, Output, Ticket};
+use p2p_gossip::{Announced, Config, EnvelopeId, Gossip, Held, Input, Message, Output, Span, Ticket};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -36,8 +36,12 @@ impl Bytewise<'_> {
         EnvelopeId { author: self.u8() % 6, run: self.seq(), first: self.seq(), count: self.u8() % 67 }
     }
 
+    fn span(&mut self) -> Span<u8> {
+        Span { author: self.u8() % 6, from: self.seq(), to: self.seq() }
+    }
+
     fn message(&mut self) -> Message<u8> {
-        match self.u8() % 5 {
+        match self.u8() % 9 {
             0 => {
                 let (id, hops) = (self.id(), self.u8().into());
                 let (renew, age) =
@@ -56,6 +60,25 @@ impl Bytewise<'_> {
                 let count = self.u8() % 8;
                 Message::IWant { ids: (0..count).map(|_| self.id()).collect() }
             }
+            4 => {
+                let count = [1, 256, 7][usize::from(self.u8() % 3)];
+                Message::Digest { sums: vec![[self.u8(); 16]; count] }
+            }
+            5 => {
+                let count = self.u8() % 8;
+                Message::Ranges {
+                    held: (0..count).map(|_| Held { span: self.span(), sum: [self.u8() % 3; 16] }).collect(),
+                }
+            }
+            6 => {
+                let (number, count) = (u32::from(self.u8() % 4), self.u8() % 8);
+                Message::Pull { number, spans: (0..count).map(|_| self.span()).collect() }
+            }
+            7 => Message::Served {
+                number: u32::from(self.u8() % 4),
+                done: u16::from(self.u8() % 4),
+                upto: self.seq(),
+            },
             _ => Message::Prune,
         }
     }

@@ -66,6 +66,8 @@ fn drain(me: &'static str, core: &mut Core, now: Instant, wire: &mut Vec<Frame>)
             Output::Append { .. } | Output::Drop { .. } | Output::Fetch { .. } => {}
             Output::OwnAhead { id } => println!("{me}: {id:?} is ours, but not from here"),
             Output::Withholds { peer } => println!("{me}: {peer} brings nothing"),
+            Output::Gap { missing } => println!("{me}: nobody has {missing:?}"),
+            Output::Forked { author } => println!("{me}: {author} signed two messages under one number"),
             Output::Misbehaved { peer, fault } => println!("{me}: {peer} {fault}"),
         }
     }

@@ -39,6 +39,21 @@ impl Bucket {
         has
     }
 
+    /// Takes so many tokens if they are there.
+    pub(crate) fn take_many(&mut self, now: Instant, tokens: u32) -> bool {
+        let has = self.tokens(now) >= u64::from(tokens);
+        if has {
+            self.parts -= i64::from(tokens) * TOKEN;
+        }
+        has
+    }
+
+    /// How many whole tokens are there.
+    pub(crate) fn tokens(&mut self, now: Instant) -> u64 {
+        self.refill(now);
+        u64::try_from(self.parts / TOKEN).unwrap_or(0)
+    }
+
     /// Whether a whole token is there.
     pub(crate) fn has(&mut self, now: Instant) -> bool {
         self.refill(now);
@@ -85,6 +100,17 @@ mod tests {
             }
         }
         assert_eq!(given, 10 + 49);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as the first")]
+    fn many_are_taken_all_or_none() {
+        let start = Instant::now();
+        let mut bucket = Bucket::new(start, 10, 100);
+        assert!(bucket.take_many(start, 60) && !bucket.take_many(start, 60) && bucket.take_many(start, 40));
+        assert_eq!(bucket.tokens(start + Duration::from_secs(3)), 30);
+        bucket.spend(start);
+        assert_eq!(bucket.tokens(start + Duration::from_secs(3)), 29);
     }
 
     #[test]

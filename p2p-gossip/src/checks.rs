@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::config::Config;
-use crate::message::{EnvelopeId, Key, Ticket};
+use crate::message::{EnvelopeId, Key, Span, Ticket, ids_of};
 
 /// One version of an envelope and who sent exactly these bytes.
 #[derive(Debug)]
@@ -45,6 +45,8 @@ pub(crate) struct Sender<P> {
     pub(crate) peer: P,
     /// We had asked for it; otherwise the tree brought it.
     pub(crate) asked: bool,
+    /// As a part of a range that was missed.
+    pub(crate) caught_up: bool,
 }
 
 /// What became of a copy whose id is being checked already.
@@ -155,6 +157,16 @@ impl<P: Key, A: Key> Checks<P, A> {
 
     pub(crate) fn contains(&self, id: &EnvelopeId<A>) -> bool {
         self.open.contains_key(id)
+    }
+
+    /// The ids of an author with a seq in this range.
+    pub(crate) fn within(&self, span: Span<A>) -> Vec<EnvelopeId<A>> {
+        self.open.range(ids_of(span.author)).map(|(id, _)| *id).filter(|id| span.meets(&id.seqs())).collect()
+    }
+
+    /// The lowest seq of an author that is being checked. Runs rise with the seqs, so it is of the first id.
+    pub(crate) fn lowest(&self, author: A) -> Option<u64> {
+        self.open.range(ids_of(author)).next().map(|(id, _)| id.first)
     }
 
     pub(crate) fn load(&self, peer: P) -> Load {

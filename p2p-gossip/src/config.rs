@@ -102,10 +102,44 @@ pub struct Config {
     /// Envelopes in the log, with the same rule. 100,000.
     pub log_messages: usize,
 
+    /// A neighbour is asked for what was missed this long after it said what it holds. 500 ms: what was just sent comes
+    /// through the tree meanwhile, and is not asked for.
+    pub catch_up_delay: Duration,
+    /// Bytes of envelopes that answer one pull of what was missed, at the least one envelope. The next one is made after
+    /// a pause of three times what it took, so three quarters of the link stay free. 256 KiB.
+    pub range_bytes: usize,
+    /// Seqs that one such pull asks for. What is asked of one neighbour is not asked of another. 512.
+    pub range_messages: u64,
+    /// Such pulls taken from one neighbour per second, and ten times as many at once; those above are ignored and
+    /// counted. We send four fifths of it. 10.
+    pub range_pulls_per_sec: u32,
+    /// How long a neighbour may send nothing of what it was asked for before another is asked. 5 s.
+    pub range_timeout: Duration,
+    /// Ranges remembered that one neighbour says it holds, and lines of one such message; what is above is refused and
+    /// counted. 1,024: about what 64 KiB hold.
+    pub max_claims: usize,
+    /// Bytes of digests and ranges sent to one neighbour at once, about. 64 KiB.
+    pub summary_bytes: u32,
+    /// How fast that refills, in bytes per second. 1,024: full again after a minute.
+    pub summary_bytes_per_sec: u32,
+    /// How often one neighbour, a random one, is told the digest of the log, so that what got lost without a link going
+    /// is noticed too. 60 s.
+    pub digest_every: Duration,
+    /// What was asked for and is older than this goes on by IHAVE alone: others are catching up too, and would get it
+    /// twice. 5 s.
+    pub history_age: Duration,
+    /// How long what comes live is held back while older messages of its author are being handed over. 30 s.
+    pub catch_up_hold: Duration,
+    /// How long every neighbour has to lack what is missing inside a run before the application is told. 60 s.
+    pub gap_after: Duration,
+    /// Such holes remembered; the oldest is forgotten first, and counted. 1,024.
+    pub max_holes: usize,
+
     /// How long a hole holds an author's later messages back. 1 s: in a flood the hole fills within a few
     /// round trips or not at all.
     pub hold_time: Duration,
-    /// Envelopes held back for one author; one more gives the lowest hole up. 256.
+    /// Envelopes held back for one author; one more gives the lowest hole up. 256, and four times as many while older
+    /// ones are being handed over.
     pub hold_messages: usize,
     /// The same in bytes. 1 MiB.
     pub hold_bytes: usize,
@@ -147,6 +181,19 @@ impl Default for Config {
             log_in_memory: true,
             log_bytes: 64 * 1024 * 1024,
             log_messages: 100_000,
+            catch_up_delay: Duration::from_millis(500),
+            range_bytes: 256 * 1024,
+            range_messages: 512,
+            range_pulls_per_sec: 10,
+            range_timeout: Duration::from_secs(5),
+            max_claims: 1_024,
+            summary_bytes: 64 * 1024,
+            summary_bytes_per_sec: 1_024,
+            digest_every: Duration::from_secs(60),
+            history_age: Duration::from_secs(5),
+            catch_up_hold: Duration::from_secs(30),
+            gap_after: Duration::from_secs(60),
+            max_holes: 1_024,
             hold_time: Duration::from_secs(1),
             hold_messages: 256,
             hold_bytes: 1024 * 1024,

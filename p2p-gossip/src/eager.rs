@@ -28,6 +28,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             }
         }
         self.drop_offers(now, peer);
+        self.drop_claims(now, peer);
     }
 
     pub(crate) fn on_graft(&mut self, now: Instant, from: P, id: Option<EnvelopeId<A>>) {

@@ -6,22 +6,33 @@ use std::time::Instant;
 use bytes::Bytes;
 use rand::Rng;
 
+use crate::claims::MAX_SPANS;
 use crate::log::Answer;
-use crate::message::{EnvelopeId, Key, Output, Ticket};
+use crate::message::{EnvelopeId, Fault, Key, Message, Output, Span, Ticket};
 use crate::state::Gossip;
 
 /// Envelopes being read for one neighbour; what it asks for beyond is not answered, and counted. As many as four full
 /// IWANTs.
 const MAX_PER_PEER: usize = 256;
+/// Envelopes looked at for one pull of ranges; what is beyond is left for the next.
+const MAX_LOOKED_AT: usize = 1_024;
 /// Tickets of checks count up from 0; those of reads from here.
 const FIRST_TICKET: u64 = 1 << 63;
 
 /// What is being read, and for whom.
 #[derive(Debug)]
 pub(crate) struct Fetches<P, A> {
-    open: BTreeMap<Ticket, (P, Vec<EnvelopeId<A>>)>,
+    open: BTreeMap<Ticket, Fetch<P, A>>,
     loads: BTreeMap<P, usize>,
     next: u64,
+}
+
+/// Envelopes being read for a neighbour, and what to say behind them.
+#[derive(Debug)]
+struct Fetch<P, A> {
+    peer: P,
+    ids: Vec<EnvelopeId<A>>,
+    served: Option<Message<A>>,
 }
 
 impl<P: Key, A: Key> Fetches<P, A> {
@@ -33,23 +44,23 @@ impl<P: Key, A: Key> Fetches<P, A> {
         self.loads.get(&peer).copied().unwrap_or(0) + more < MAX_PER_PEER
     }
 
-    fn open(&mut self, peer: P, ids: Vec<EnvelopeId<A>>) -> Ticket {
+    fn open(&mut self, peer: P, ids: Vec<EnvelopeId<A>>, served: Option<Message<A>>) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
         *self.loads.entry(peer).or_default() += ids.len();
-        self.open.insert(ticket, (peer, ids));
+        self.open.insert(ticket, Fetch { peer, ids, served });
         ticket
     }
 
-    fn close(&mut self, ticket: Ticket) -> Option<(P, Vec<EnvelopeId<A>>)> {
-        let (peer, ids) = self.open.remove(&ticket)?;
-        if let Some(load) = self.loads.get_mut(&peer) {
-            *load -= ids.len();
+    fn close(&mut self, ticket: Ticket) -> Option<Fetch<P, A>> {
+        let fetch = self.open.remove(&ticket)?;
+        if let Some(load) = self.loads.get_mut(&fetch.peer) {
+            *load -= fetch.ids.len();
             if *load == 0 {
-                self.loads.remove(&peer);
+                self.loads.remove(&fetch.peer);
             }
         }
-        Some((peer, ids))
+        Some(fetch)
     }
 }
 
@@ -71,13 +82,66 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             }
         }
         if !read.is_empty() {
-            let ticket = self.fetches.open(from, read.clone());
-            self.outputs.push_back(Output::Fetch { ticket, ids: read });
+            self.fetch(from, read, None);
+        }
+    }
+
+    fn fetch(&mut self, peer: P, ids: Vec<EnvelopeId<A>>, served: Option<Message<A>>) {
+        let ticket = self.fetches.open(peer, ids.clone(), served);
+        self.outputs.push_back(Output::Fetch { ticket, ids });
+    }
+
+    /// Sends what is here of what a neighbour missed, within the limits of one pull, and says how far that went.
+    pub(crate) fn on_pull(&mut self, now: Instant, from: P, number: u32, spans: &[Span<A>]) {
+        if spans.len() > MAX_SPANS {
+            return self.blame(from, Fault::TooManyIds { count: spans.len(), limit: MAX_SPANS });
+        }
+        if !spans.iter().all(Span::is_valid) {
+            return self.refuse_malformed(from);
+        }
+        if !self.claims.get_mut(from).is_some_and(|of| of.pulls.take(now)) {
+            self.stats.pulls_refused += 1;
+            return;
+        }
+        self.expire_log(now);
+        let (mut read, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+        let (mut done, mut upto) = (0, 0);
+        'spans: for span in spans {
+            let here: Vec<_> = self.log.within(*span).take(MAX_LOOKED_AT + 1 - looked_at).collect();
+            for (id, len, _) in here {
+                let full = bytes > 0 && bytes + len > self.config.range_bytes;
+                let outside = !self.config.log_in_memory;
+                if full || looked_at >= MAX_LOOKED_AT || (outside && !self.fetches.has_room(from, read.len()))
+                {
+                    upto = id.first;
+                    break 'spans;
+                }
+                looked_at += 1;
+                match self.log.answer(&id, from, self.config.max_answers) {
+                    Answer::Envelope(envelope) => {
+                        bytes += len;
+                        self.send_logged(now, from, id, envelope);
+                    }
+                    Answer::Outside => {
+                        bytes += len;
+                        read.push(id);
+                    }
+                    Answer::Unknown => self.stats.pulls_unknown += 1,
+                    Answer::Refused => self.stats.pulls_refused += 1,
+                }
+            }
+            done += 1;
+        }
+        let served = Message::Served { number, done, upto };
+        if read.is_empty() {
+            self.send(from, served);
+        } else {
+            self.fetch(from, read, Some(served));
         }
     }
 
     pub(crate) fn on_fetched(&mut self, now: Instant, ticket: Ticket, envelopes: Vec<Option<Bytes>>) {
-        let Some((peer, ids)) = self.fetches.close(ticket) else {
+        let Some(Fetch { peer, ids, served }) = self.fetches.close(ticket) else {
             self.stats.unknown_tickets += 1;
             return;
         };
@@ -90,6 +154,9 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                 Some(envelope) => self.send_logged(now, peer, id, envelope),
                 None => self.stats.pulls_unknown += 1,
             }
+        }
+        if let Some(served) = served {
+            self.send(peer, served);
         }
     }
 

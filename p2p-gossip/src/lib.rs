@@ -37,32 +37,41 @@
 //! - De-duplication is exact per author and number, not a cache with a time.
 
 mod announce;
+mod asks;
 mod bucket;
+mod catchup;
 mod checks;
+mod claims;
 mod config;
 mod digest;
 mod eager;
 mod fetch;
+mod forks;
+mod gaps;
 mod log;
 mod message;
 mod missing;
 mod neighbor;
 mod order;
 mod pace;
+mod ranges;
 mod recent;
 mod restore;
 mod seen;
 mod spread;
 mod state;
 mod stats;
+mod sums;
 mod timers;
 mod tree;
 mod wait;
 
 pub use config::Config;
 pub use message::{
-    Announced, EnvelopeId, Fault, Input, Key, Logged, Message, Output, PublishError, Queued, Ticket,
+    Announced, EnvelopeId, Fault, Held, Input, Key, Logged, Message, Output, PublishError, Queued, Span, Sum,
+    Ticket,
 };
+pub use ranges::Ranges;
 pub use restore::{AuthorState, Restored};
 pub use state::Gossip;
 pub use stats::Stats;

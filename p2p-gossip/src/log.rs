@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::config::Config;
-use crate::message::{EnvelopeId, Key, Logged};
+use crate::message::{EnvelopeId, Held, Key, Logged, MAX_ENTRIES, Span, Sum};
+use crate::sums::{self, Sums};
 
 /// Neighbours whose answers are counted per envelope; the oldest is forgotten first.
 const COUNTED_PEERS: usize = 256;
@@ -21,6 +22,7 @@ pub(crate) struct Log<P, A> {
     by_age: BTreeMap<Due, EnvelopeId<A>>,
     authors: BTreeMap<A, Author>,
     by_bytes: BTreeSet<(usize, A)>,
+    sums: Sums<A>,
     bytes: usize,
     next_pos: u64,
     in_memory: bool,
@@ -42,8 +44,7 @@ struct Entry<P> {
     age: Duration,
     hops: u16,
     len: usize,
-    #[expect(dead_code, reason = "for the digests that neighbours compare")]
-    digest: [u8; 16],
+    digest: Sum,
     /// `None`: it is in the log outside.
     envelope: Option<Bytes>,
     /// How often each neighbour had it because it asked.
@@ -81,6 +82,7 @@ impl<P: Key, A: Key> Log<P, A> {
             by_age: BTreeMap::new(),
             authors: BTreeMap::new(),
             by_bytes: BTreeSet::new(),
+            sums: Sums::new(),
             bytes: 0,
             next_pos: 0,
             in_memory: config.log_in_memory,
@@ -90,12 +92,17 @@ impl<P: Key, A: Key> Log<P, A> {
         }
     }
 
-    /// Adds an envelope; one that is there stays as it is. [`evict`](Self::evict) until there is room again.
+    /// Adds an envelope. Of two with one id the one with the lower digest stays. [`evict`](Self::evict) until there is
+    /// room again.
     pub(crate) fn insert(&mut self, now: Instant, entry: Logged<A>, envelope: Option<&Bytes>) {
         let Logged { id, len, age, hops, digest } = entry;
-        if self.entries.contains_key(&place(&id)) {
-            return;
+        if let Some(there) = self.entries.get(&place(&id)) {
+            if there.digest <= digest {
+                return;
+            }
+            self.remove(id);
         }
+        self.sums.added(id.author, id.first);
         let left = self.max_age.saturating_sub(age).min(FAR);
         let due = (now.checked_add(left).unwrap_or(now), self.next_pos);
         self.next_pos += 1;
@@ -169,11 +176,13 @@ impl<P: Key, A: Key> Log<P, A> {
         self.bytes
     }
 
-    fn remove(&mut self, id: EnvelopeId<A>) {
+    /// Takes an envelope out.
+    pub(crate) fn remove(&mut self, id: EnvelopeId<A>) {
         let Some(entry) = self.entries.remove(&place(&id)) else {
             debug_assert!(false, "the indexes name entries that are there");
             return;
         };
+        self.sums.removed(id.author, id.first);
         self.by_age.remove(&entry.due);
         self.bytes -= entry.len;
         self.weigh(id.author, |author| {
@@ -192,6 +201,97 @@ impl<P: Key, A: Key> Log<P, A> {
         } else {
             self.by_bytes.insert((author.bytes, key));
         }
+    }
+}
+
+/// What neighbours compare and ask for.
+impl<P: Key, A: Key> Log<P, A> {
+    /// Into which of 256 buckets an author belongs. Only while the log is empty.
+    pub(crate) fn set_buckets(&mut self, bucket_of: fn(&A) -> u8) {
+        self.sums.set_buckets(bucket_of);
+    }
+
+    /// The sum of all envelopes.
+    pub(crate) fn sum(&mut self) -> Sum {
+        let Self { entries, sums, .. } = self;
+        sums.whole(digests(entries))
+    }
+
+    /// The sums of the buckets.
+    pub(crate) fn bucket_sums(&mut self) -> Vec<Sum> {
+        let Self { entries, sums, .. } = self;
+        sums.buckets(digests(entries))
+    }
+
+    /// The authors of these buckets, those with the newest envelopes first.
+    pub(crate) fn authors_of(&self, buckets: impl IntoIterator<Item = usize>) -> Vec<A> {
+        let authors = buckets.into_iter().flat_map(|bucket| self.sums.authors(bucket));
+        let newest = |author: A| Some((self.authors.get(&author)?.due.last().copied()?, author));
+        let mut authors: Vec<_> = authors.filter_map(newest).collect();
+        authors.sort_unstable_by(|a, b| b.cmp(a));
+        authors.into_iter().map(|(_, author)| author).collect()
+    }
+
+    /// What is here of an author: at most `max` ranges without a hole, the highest if there are more.
+    pub(crate) fn held(&self, author: A, max: usize) -> Vec<Held<A>> {
+        let mut runs: VecDeque<(Span<A>, Vec<Sum>)> = VecDeque::new();
+        for (&(_, first, count, _), entry) in self.entries.range(places(author, 0, u64::MAX)) {
+            let end = first.saturating_add(u64::from(count));
+            match runs.back_mut() {
+                Some((span, sums)) if first <= span.to => {
+                    span.to = span.to.max(end);
+                    sums.push(entry.digest);
+                }
+                _ => {
+                    if runs.len() >= max {
+                        runs.pop_front();
+                    }
+                    runs.push_back((Span { author, from: first, to: end }, vec![entry.digest]));
+                }
+            }
+        }
+        let held = |(span, digests)| Held { span, sum: sums::of_all(digests) };
+        runs.into_iter().take(max).map(held).collect()
+    }
+
+    /// The envelopes with a seq in this range, rising.
+    pub(crate) fn within(&self, span: Span<A>) -> impl Iterator<Item = (EnvelopeId<A>, usize, Sum)> + '_ {
+        // One that begins before may reach into it.
+        let first = span.from.saturating_sub(u64::from(MAX_ENTRIES) - 1);
+        let entries = self.entries.range(places(span.author, first, span.to.saturating_sub(1)));
+        let id = |&(author, first, count, run): &Place<A>| EnvelopeId { author, run, first, count };
+        let found = entries.map(move |(place, entry)| (id(place), entry.len, entry.digest));
+        found.filter(move |(id, _, _)| span.meets(&id.seqs()))
+    }
+
+    /// Other envelopes that have a seq of this one.
+    pub(crate) fn rivals(&self, id: &EnvelopeId<A>, digest: Sum) -> Vec<(EnvelopeId<A>, Sum)> {
+        let seqs = id.seqs();
+        let span = Span { author: id.author, from: seqs.start, to: seqs.end };
+        let others = self.within(span).filter(|(there, _, sum)| there != id || *sum != digest);
+        others.map(|(there, _, sum)| (there, sum)).collect()
+    }
+}
+
+/// Those of one author with a first seq from `first` to `last`.
+fn places<A: Copy>(author: A, first: u64, last: u64) -> std::ops::RangeInclusive<Place<A>> {
+    (author, first, 0, 0)..=(author, last, u8::MAX, u64::MAX)
+}
+
+fn digests<'a, P, A: Key>(
+    entries: &'a BTreeMap<Place<A>, Entry<P>>,
+) -> impl Fn(A, u64, u64) -> Digests<'a, P, A> {
+    |author, first, last| Digests(entries.range(places(author, first, last)))
+}
+
+/// Of some entries in a row.
+struct Digests<'a, P, A>(std::collections::btree_map::Range<'a, Place<A>, Entry<P>>);
+
+impl<P, A> Iterator for Digests<'_, P, A> {
+    type Item = Sum;
+
+    fn next(&mut self) -> Option<Sum> {
+        self.0.next().map(|(_, entry)| entry.digest)
     }
 }
 
@@ -287,5 +387,58 @@ mod tests {
         }
         assert_eq!(log.answer(&id(1, 0), 7, 3), Answer::Refused);
         assert_eq!(log.answer(&id(1, 0), 8, 3), zeros);
+    }
+
+    fn whole(log: &mut Log<u32, u32>) -> (Sum, Vec<Sum>) {
+        (log.sum(), log.bucket_sums())
+    }
+
+    #[test]
+    fn what_is_held_are_ranges_without_holes_and_their_sums() {
+        let now = Instant::now();
+        let mut log = log(1_000, 100);
+        let entry = |first, count, digest| Logged {
+            id: EnvelopeId { author: 7, run: 0, first, count },
+            len: 1,
+            age: Duration::ZERO,
+            hops: 0,
+            digest: [digest; 16],
+        };
+        for (first, count, digest) in [(3, 1, 1), (4, 3, 2), (7, 1, 3), (20, 2, 4), (30, 1, 5)] {
+            log.insert(now, entry(first, count, digest), None);
+        }
+        let held = |from, to, digests: &[u8]| Held {
+            span: Span { author: 7, from, to },
+            sum: sums::of_all(digests.iter().map(|d| [*d; 16])),
+        };
+        let all = [held(3, 8, &[1, 2, 3]), held(20, 22, &[4]), held(30, 31, &[5])];
+        assert_eq!(log.held(7, 9), all);
+        assert_eq!(log.held(7, 2), all[1..]);
+        assert_eq!((log.held(8, 9), log.held(7, 0)), (vec![], vec![]));
+        let within =
+            |from, to| log.within(Span { author: 7, from, to }).map(|(id, ..)| id.first).collect::<Vec<_>>();
+        assert_eq!(within(6, 21), [4, 7, 20], "one begins before, one ends behind");
+        assert_eq!(within(8, 20), []);
+        let rivals = log.rivals(&EnvelopeId { author: 7, run: 0, first: 6, count: 2 }, [1; 16]);
+        assert_eq!(rivals.iter().map(|(id, _)| id.first).collect::<Vec<_>>(), [4, 7]);
+    }
+
+    #[test]
+    fn sums_follow_what_comes_and_goes_and_of_two_with_one_id_the_lower_stays() {
+        let now = Instant::now();
+        let mut log = log(1_000, 100);
+        let empty = whole(&mut log);
+        let entry =
+            |digest| Logged { id: id(1, 0), len: 1, age: Duration::ZERO, hops: 0, digest: [digest; 16] };
+        log.insert(now, entry(5), None);
+        let five = whole(&mut log);
+        assert_ne!(five, empty);
+        log.insert(now, entry(6), None);
+        assert_eq!(whole(&mut log), five);
+        log.insert(now, entry(4), None);
+        assert_ne!(whole(&mut log), five);
+        assert_eq!((log.len(), log.bytes(), log.held(1, 9)[0].sum), (1, 1, sums::of_all([[4; 16]])));
+        expired(&mut log, now + Duration::from_secs(60));
+        assert_eq!(whole(&mut log), empty);
     }
 }

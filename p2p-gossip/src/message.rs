@@ -81,6 +81,74 @@ pub enum Message<A> {
     },
     /// Stop pushing to me; announce instead.
     Prune,
+    /// What my log holds, for a neighbour that compares it with its own.
+    Digest {
+        /// One sum of everything, or 256 of the [buckets](crate::Gossip::set_buckets) of authors.
+        sums: Vec<Sum>,
+    },
+    /// These I hold. A hint about what to ask for, and nothing more.
+    Ranges {
+        /// At most [`Config::max_claims`](crate::Config::max_claims); authors with the newest envelopes first, each
+        /// one's seqs rising.
+        held: Vec<Held<A>>,
+    },
+    /// Send me what you hold of these, in their order and each one's seqs rising.
+    Pull {
+        /// To be repeated in the answer.
+        number: u32,
+        /// At most 256.
+        spans: Vec<Span<A>>,
+    },
+    /// The pushes before this were the answer to a [`Message::Pull`], or a part of it.
+    Served {
+        /// Of the pull.
+        number: u32,
+        /// So many of its spans are answered whole: what did not come of them is not here.
+        done: u16,
+        /// The next one is answered below this seq.
+        upto: u64,
+    },
+}
+
+/// All ids of one author, for a range of an ordered map.
+pub(crate) fn ids_of<A: Copy>(author: A) -> std::ops::RangeInclusive<EnvelopeId<A>> {
+    let first = EnvelopeId { author, run: 0, first: 0, count: 0 };
+    first..=EnvelopeId { author, run: u64::MAX, first: u64::MAX, count: u8::MAX }
+}
+
+/// What neighbours compare instead of envelopes: the first 16 bytes of a SHA-256.
+pub type Sum = [u8; 16];
+
+/// Envelopes of one author in a row that a neighbour holds, without a hole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held<A> {
+    /// Where.
+    pub span: Span<A>,
+    /// The sum of the digests of the envelopes whose first seq lies in it, in the order of their seqs.
+    pub sum: Sum,
+}
+
+/// Some seqs of one author.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span<A> {
+    /// Whose.
+    pub author: A,
+    /// The first.
+    pub from: u64,
+    /// One above the last; more than `from`.
+    pub to: u64,
+}
+
+impl<A> Span<A> {
+    /// Whether it holds any seq.
+    pub(crate) const fn is_valid(&self) -> bool {
+        self.from < self.to
+    }
+
+    /// Whether it has a seq in common with this range.
+    pub(crate) const fn meets(&self, seqs: &Range<u64>) -> bool {
+        self.from < seqs.end && seqs.start < self.to
+    }
 }
 
 /// One line of an announcement.
@@ -144,7 +212,7 @@ pub struct Logged<A> {
     /// Links it had travelled when it came here; 0 for our own.
     pub hops: u16,
     /// First 16 bytes of the SHA-256 of its bytes.
-    pub digest: [u8; 16],
+    pub digest: Sum,
 }
 
 /// What the caller has to do.
@@ -184,7 +252,7 @@ pub enum Output<P, A> {
         id: EnvelopeId<A>,
     },
     /// Read these out of the log outside and answer with [`Input::Fetched`]. Comes only without
-    /// [`Config::log_in_memory`](crate::Config::log_in_memory); at most 64 ids at once, 256 per neighbour.
+    /// [`Config::log_in_memory`](crate::Config::log_in_memory); at most 256 ids per neighbour.
     Fetch {
         /// Hand it back with the answer.
         ticket: Ticket,
@@ -218,6 +286,18 @@ pub enum Output<P, A> {
     Withholds {
         /// The neighbour.
         peer: P,
+    },
+    /// Messages that are missing between others of one run, and that no neighbour has had for
+    /// [`Config::gap_after`](crate::Config::gap_after). Should they turn up they are delivered, late. Comes once.
+    Gap {
+        /// What is missing.
+        missing: Span<A>,
+    },
+    /// This author signed two envelopes with a seq in common: two programs run with its key, or it lies. What was
+    /// delivered stays; the log keeps the envelope with the lower digest. Comes once for an author.
+    Forked {
+        /// Who.
+        author: A,
     },
     /// A neighbour broke the rules. What follows is the caller's policy; the core keeps working with it until
     /// it is down.
@@ -325,6 +405,17 @@ impl<A: Debug> Debug for Message<A> {
             Self::Graft { id } => f.debug_struct("Graft").field("id", id).finish(),
             Self::IWant { ids } => f.debug_struct("IWant").field("ids", ids).finish(),
             Self::Prune => f.write_str("Prune"),
+            Self::Digest { sums } => write!(f, "Digest({} sums)", sums.len()),
+            Self::Ranges { held } => f.debug_struct("Ranges").field("held", held).finish(),
+            Self::Pull { number, spans } => {
+                f.debug_struct("Pull").field("number", number).field("spans", spans).finish()
+            }
+            Self::Served { number, done, upto } => f
+                .debug_struct("Served")
+                .field("number", number)
+                .field("done", done)
+                .field("upto", upto)
+                .finish(),
         }
     }
 }
@@ -359,6 +450,8 @@ impl<P: Debug, A: Debug> Debug for Output<P, A> {
                 .finish(),
             Self::OwnAhead { id } => f.debug_struct("OwnAhead").field("id", id).finish(),
             Self::Withholds { peer } => f.debug_struct("Withholds").field("peer", peer).finish(),
+            Self::Gap { missing } => f.debug_struct("Gap").field("missing", missing).finish(),
+            Self::Forked { author } => f.debug_struct("Forked").field("author", author).finish(),
             Self::Misbehaved { peer, fault } => {
                 f.debug_struct("Misbehaved").field("peer", peer).field("fault", fault).finish()
             }

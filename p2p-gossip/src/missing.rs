@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use crate::message::{EnvelopeId, Key};
+use crate::message::{EnvelopeId, Key, Span, ids_of};
 
 /// The wanted ids. Each is asked of one announcer at a time; the others wait for their turn.
 #[derive(Debug)]
@@ -81,6 +81,17 @@ impl<P: Key, A: Key> Missing<P, A> {
     /// The ids that the tree may still bring.
     pub(crate) fn waiting(&self) -> Vec<EnvelopeId<A>> {
         self.wants.iter().filter(|(_, want)| !want.due).map(|(id, _)| *id).collect()
+    }
+
+    /// The ids of an author with a seq in this range.
+    pub(crate) fn within(&self, span: Span<A>) -> Vec<EnvelopeId<A>> {
+        let all = ids_of(span.author);
+        self.wants.range(all).map(|(id, _)| *id).filter(|id| span.meets(&id.seqs())).collect()
+    }
+
+    /// The lowest seq of an author that is to be asked for. Runs rise with the seqs, so it is of the first id.
+    pub(crate) fn lowest(&self, author: A) -> Option<u64> {
+        self.wants.range(ids_of(author)).find(|(_, want)| want.due).map(|(id, _)| id.first)
     }
 
     /// When the id was announced first.

@@ -27,6 +27,10 @@ impl Slots {
         }
     }
 
+    pub(crate) fn add(&mut self, more: Self) {
+        self.0 |= more.0;
+    }
+
     pub(crate) fn remove(&mut self, slot: Option<Slot>) {
         if let Some(Slot(bit)) = slot {
             self.0 &= !(1 << bit);
@@ -48,6 +52,8 @@ pub(crate) struct Arrival<P> {
     pub(crate) hops: u16,
     /// It makes the tree anew.
     pub(crate) renew: bool,
+    /// It was missed, and goes on by announcements alone.
+    pub(crate) history: bool,
     /// How old it was when it came.
     pub(crate) age: Duration,
     /// Sent it, or were sent it or told of it by us.
@@ -63,7 +69,7 @@ pub(crate) struct Arrival<P> {
 impl<P> Arrival<P> {
     pub(crate) fn new(from: Option<P>, hops: u16, renew: bool, age: Duration) -> Self {
         let (have, announced, ask) = (Slots::default(), Slots::default(), Slots::default());
-        Self { from, hops, renew, age, have, announced, ask, queued: false }
+        Self { from, hops, renew, history: false, age, have, announced, ask, queued: false }
     }
 }
 

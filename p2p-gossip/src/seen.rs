@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::message::{EnvelopeId, Key};
+use crate::ranges::Ranges;
 use crate::restore::AuthorState;
 
 /// What we know of the seqs of one id.
@@ -29,14 +30,12 @@ pub(crate) struct Seen<A> {
     max_ranges_total: usize,
 }
 
-/// `ranges` are sorted, not empty, do not touch, and lie above `floor`.
 #[derive(Debug, Default)]
 struct Author {
-    /// Seqs below it are not looked at again.
-    floor: u64,
-    /// Seqs below it were all seen; at most `floor`.
+    /// Seqs below it were all seen; at most the floor of `seen`.
     whole: u64,
-    ranges: Vec<(u64, u64)>,
+    /// Seqs below its floor are not looked at again.
+    seen: Ranges,
 }
 
 impl<A: Key> Seen<A> {
@@ -58,15 +57,15 @@ impl<A: Key> Seen<A> {
             return None;
         }
         let author = self.authors.entry(id.author).or_default();
-        let before = author.ranges.len();
+        let before = author.holes();
         author.insert(id.seqs().start, id.seqs().end);
         let mut given_up = 0;
-        while author.ranges.len() > self.max_ranges
-            || (author.ranges.len() > 1 && self.ranges - before + author.ranges.len() > self.max_ranges_total)
+        while author.holes() > self.max_ranges
+            || (author.holes() > 1 && self.ranges - before + author.holes() > self.max_ranges_total)
         {
-            given_up += author.raise_floor();
+            given_up += author.seen.fill_lowest().unwrap_or(0);
         }
-        self.ranges = self.ranges - before + author.ranges.len();
+        self.ranges = self.ranges - before + author.holes();
         Some(given_up)
     }
 
@@ -77,9 +76,9 @@ impl<A: Key> Seen<A> {
         let mut unseen = 0;
         let mut old = false;
         for (bit, seq) in id.seqs().enumerate() {
-            if seq < author.floor {
+            if seq < author.seen.floor() {
                 old |= seq >= author.whole;
-            } else if !author.has(seq) {
+            } else if !author.seen.has(seq) {
                 unseen |= 1 << bit;
             }
         }
@@ -96,20 +95,27 @@ impl<A: Key> Seen<A> {
             return false;
         }
         let author = self.authors.entry(state.author).or_default();
-        let before = author.ranges.len();
-        author.floor = author.floor.max(state.floor);
+        let before = author.holes();
+        author.seen.raise_floor(state.floor);
         author.whole = author.whole.max(state.whole.min(state.floor));
         for &(start, end) in state.ranges.iter().take(self.max_ranges) {
             author.insert(start, end);
         }
-        self.ranges = self.ranges - before + author.ranges.len();
+        self.ranges = self.ranges - before + author.holes();
         true
     }
 
     pub(crate) fn state(&self, key: &A) -> Option<AuthorState<A>> {
-        let Author { floor, whole, ranges } = self.authors.get(key)?;
-        let (floor, whole, ranges) = (*floor, *whole, ranges.clone());
-        Some(AuthorState { author: *key, floor, whole, ranges, delivered: None })
+        let Author { whole, seen } = self.authors.get(key)?;
+        let (floor, ranges) = (seen.floor(), seen.above().to_vec());
+        Some(AuthorState { author: *key, floor, whole: *whole, ranges, delivered: None })
+    }
+
+    /// What of `from..to` was never seen and may still come.
+    pub(crate) fn unseen(&self, author: &A, from: u64, to: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let known = self.authors.get(author);
+        let all = (known.is_none() && from < to).then_some((from, to));
+        known.into_iter().flat_map(move |author| author.seen.gaps(from, to)).chain(all)
     }
 
     pub(crate) fn keys(&self) -> impl Iterator<Item = &A> {
@@ -131,46 +137,16 @@ impl<A: Key> Seen<A> {
 
 impl Author {
     fn insert(&mut self, start: u64, end: u64) {
-        let start = start.max(self.floor);
-        if start >= end {
-            return;
-        }
-        // The ranges that overlap or touch [start, end) become one with it.
-        let from = self.ranges.partition_point(|&(_, e)| e < start);
-        let to = self.ranges.partition_point(|&(s, _)| s <= end);
-        let merged = match self.ranges.get(from..to) {
-            Some([(s, e)]) => (start.min(*s), end.max(*e)),
-            Some([(s, _), .., (_, e)]) => (start.min(*s), end.max(*e)),
-            _ => (start, end),
-        };
-        self.ranges.splice(from..to, [merged]);
-        self.settle();
-    }
-
-    /// Moves the floor over the lowest range, and returns how many unseen seqs that gives up.
-    fn raise_floor(&mut self) -> u64 {
-        let (start, end) = self.ranges.remove(0);
-        let given_up = start - self.floor;
-        self.floor = end;
-        given_up
-    }
-
-    /// A range that lies on the floor becomes part of it.
-    fn settle(&mut self) {
-        if let Some(&(start, end)) = self.ranges.first()
-            && start == self.floor
-        {
-            self.ranges.remove(0);
-            if self.whole == self.floor {
-                self.whole = end;
-            }
-            self.floor = end;
+        let floor = self.seen.floor();
+        self.seen.insert(start, end);
+        if self.whole == floor {
+            self.whole = self.seen.floor();
         }
     }
 
-    fn has(&self, seq: u64) -> bool {
-        let next = self.ranges.partition_point(|&(start, _)| start <= seq);
-        next.checked_sub(1).and_then(|i| self.ranges.get(i)).is_some_and(|&(_, end)| seq < end)
+    /// Ranges above the floor, each with a hole below it.
+    fn holes(&self) -> usize {
+        self.seen.above().len()
     }
 }
 
@@ -250,11 +226,13 @@ mod tests {
                 given_up += seen.insert(&id).unwrap();
                 model.extend(id.seqs());
                 let author = &seen.authors[&7];
-                prop_assert!(author.ranges.len() <= max_ranges);
-                prop_assert_eq!(author.ranges.len(), seen.ranges);
-                prop_assert!(author.ranges.windows(2).all(|w| w[0].1 < w[1].0));
-                prop_assert!(author.ranges.first().is_none_or(|r| r.0 > author.floor));
+                prop_assert!(author.holes() <= max_ranges);
+                prop_assert_eq!(author.holes(), seen.ranges);
+                let unseen: Vec<u64> = seen.unseen(&7, 5, 200).flat_map(|(start, end)| start..end).collect();
+                let expected = (5..200).filter(|seq| !model.contains(seq) && *seq >= author.seen.floor());
+                prop_assert_eq!(unseen, expected.collect::<Vec<_>>());
             }
+            prop_assert_eq!(seen.unseen(&8, 3, 9).collect::<Vec<_>>(), [(3, 9)]);
         }
 
         #[test]
@@ -264,7 +242,7 @@ mod tests {
             let mut seen = Seen::new(0, 10, 8, 20);
             for (author, first, count) in ids {
                 prop_assert!(seen.insert(&id(author, first, count)).is_some());
-                prop_assert_eq!(seen.ranges, seen.authors.values().map(|a| a.ranges.len()).sum::<usize>());
+                prop_assert_eq!(seen.ranges, seen.authors.values().map(Author::holes).sum::<usize>());
                 prop_assert!(seen.ranges <= 20 + 10);
             }
         }

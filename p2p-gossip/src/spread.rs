@@ -10,10 +10,13 @@ use tracing::debug;
 use crate::checks::Candidate;
 use crate::digest;
 use crate::message::{EnvelopeId, Fault, Key, Logged, Message, Output};
-use crate::order::Ready;
+use crate::order::{Item, Ready};
 use crate::recent::{Arrival, Slots};
 use crate::state::{Gossip, Timer};
 use crate::stats::Stats;
+
+/// Between two looks at what waits for older messages.
+const RECHECK: Duration = Duration::from_millis(100);
 
 /// Sending.
 impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
@@ -26,11 +29,15 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         mut arrival: Arrival<P>,
         envelope: &Bytes,
     ) -> usize {
-        let within = self.pace.admits(now, &id);
+        // What was missed comes in numbers, and is pushed to nobody as it is.
+        let within = arrival.history || self.pace.admits(now, &id);
         self.stats.author_too_fast += u64::from(!within);
         let small = within && envelope.len() <= self.config.eager_limit;
-        self.tree.count(id);
-        arrival.renew &= small;
+        let pushed_on = small && !arrival.history;
+        if !arrival.history {
+            self.tree.count(id);
+        }
+        arrival.renew &= pushed_on;
         if arrival.renew && self.tree.allows_renewal(&self.config) {
             self.stats.renewals += 1;
             self.tree.renew(id);
@@ -43,12 +50,12 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             if arrival.have.contains(neighbor.slot) || arrival.from == Some(peer) {
                 continue;
             }
-            if neighbor.eager && small {
+            if neighbor.eager && pushed_on {
                 arrival.have.insert(neighbor.slot);
                 pushed.push(peer);
             } else {
                 announced += 1;
-                if !small {
+                if !pushed_on {
                     arrival.ask.insert(neighbor.slot);
                 }
             }
@@ -62,6 +69,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             self.push(to, id, hint, envelope.clone());
         }
         if announced > 0 {
+            // What was missed comes in numbers: its announcements gather.
             self.announce_to_others(now, id, !small);
         }
         links
@@ -170,7 +178,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
 
     /// Whom to ask now. The caller does.
     fn ask(&mut self, now: Instant, id: EnvelopeId<A>) -> Option<P> {
-        if self.checks.contains(&id) {
+        if self.checks.contains(&id) || self.claims.is_asked(&id) {
             return None;
         }
         let (checks, config, tree) = (&self.checks, &self.config, &self.tree);
@@ -265,6 +273,16 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.checks.load(peer).fits(&self.config, times)
     }
 
+    /// Whether a push is taken, not only noted: up to twice the limits, and what was asked for as a part of a range
+    /// beyond that, as far as one such pull goes.
+    pub(crate) fn takes(&self, peer: P, caught_up: bool) -> bool {
+        let load = self.checks.load(peer);
+        let copies = self.config.max_open_checks.saturating_mul(2);
+        let extra = usize::try_from(self.config.range_messages).unwrap_or(usize::MAX);
+        let copies = copies.saturating_add(if caught_up { extra } else { 0 });
+        load.copies < copies && load.bytes < self.config.max_open_bytes.saturating_mul(2)
+    }
+
     /// Has the first candidate checked.
     pub(crate) fn check(&mut self, id: EnvelopeId<A>, candidates: VecDeque<Candidate<P>>) {
         if let Some((ticket, envelope, from)) = self.checks.open(id, candidates) {
@@ -330,8 +348,33 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.timers.set(Timer::LogAge, self.log.expires_at());
     }
 
-    pub(crate) fn deliver(&mut self, author: A, ready: Ready<P, A>) {
+    /// Takes a verified envelope into the order of its author, and hands over what is ready.
+    pub(crate) fn admit(&mut self, now: Instant, item: Item<P, A>) {
+        let author = item.id.author;
+        let (coming, _) = self.coming(now, author);
+        let ready = self.order.admit(now, item, coming);
+        self.deliver(now, author, ready);
+    }
+
+    /// Something of this author was held back long enough, unless older messages are still coming.
+    pub(crate) fn on_hole_timer(&mut self, now: Instant, author: A) {
+        let (coming, patience) = self.coming(now, author);
+        let ready = self.order.expire(now, author, coming, patience);
+        self.deliver(now, author, ready);
+    }
+
+    /// The lowest seq of an author that is on its way, and how long to wait for it: being checked, about to be handed
+    /// over by a neighbour that has handed something over just now, or announced, which is easily said.
+    fn coming(&mut self, now: Instant, author: A) -> (Option<u64>, Duration) {
+        let claimed = self.claims.coming(now, author, &self.seen);
+        let surely = claimed.into_iter().chain(self.checks.lowest(author)).min();
+        let patience = if surely.is_some() { self.config.catch_up_hold } else { self.config.hold_time };
+        (surely.into_iter().chain(self.missing.lowest(author)).min(), patience)
+    }
+
+    fn deliver(&mut self, now: Instant, author: A, ready: Ready<P, A>) {
         self.stats.holes_given_up += ready.holes_given_up;
+        self.note_holes(now, author, &ready.holes);
         for (item, late) in ready.items {
             let messages = u64::from(item.entries.count_ones());
             self.stats.delivered += messages;
@@ -344,7 +387,11 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                 from: item.from,
             });
         }
-        self.timers.set(Timer::Hole(author), self.order.deadline(author));
+        // What is overdue waits for what is coming, and is looked at again soon.
+        let soon = now.checked_add(RECHECK);
+        let deadline = self.order.deadline(author);
+        self.timers
+            .set(Timer::Hole(author), if deadline.is_some_and(|at| at <= now) { soon } else { deadline });
     }
 
     /// Counters, and the gauges of now.

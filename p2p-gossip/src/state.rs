@@ -1,16 +1,19 @@
 //! The core: dispatches inputs to its parts and owns them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::Rng;
 use tracing::{debug, trace};
 
+use crate::asks::Asks;
 use crate::bucket::Bucket;
 use crate::checks::{Candidate, Checks, Closed, Copied, Hint, Sender};
+use crate::claims::Claims;
 use crate::config::Config;
 use crate::fetch::Fetches;
+use crate::gaps::Gaps;
 use crate::log::Log;
 use crate::message::{
     Announced, EnvelopeId, Fault, Input, Key, Message, Output, PublishError, Queued, Ticket,
@@ -19,7 +22,7 @@ use crate::missing::Missing;
 use crate::order::{Item, Order};
 use crate::pace::Pace;
 use crate::recent::{Arrival, Recent};
-use crate::seen::{Seen, Status};
+use crate::seen::{Seen, Status, all_entries};
 use crate::stats::Stats;
 use crate::timers::Timers;
 use crate::tree::Tree;
@@ -38,6 +41,12 @@ pub(crate) enum Timer<A> {
     Hole(A),
     /// The oldest envelope of the log is too old.
     LogAge,
+    /// Something that was missed may be asked for, or should have come.
+    CatchUp,
+    /// Somebody is to be told the digest of the log.
+    Digest,
+    /// Somebody is to be asked for what is missing inside a run.
+    Gap,
 }
 
 /// One member of a broadcast group: a state machine without clock, sockets or keys.
@@ -66,6 +75,11 @@ pub struct Gossip<P, A, R> {
     pub(crate) order: Order<P, A>,
     pub(crate) log: Log<P, A>,
     pub(crate) fetches: Fetches<P, A>,
+    pub(crate) claims: Claims<P, A>,
+    pub(crate) asks: Asks<P, A>,
+    pub(crate) gaps: Gaps<P, A>,
+    /// Authors of whom the application was told; known authors alone.
+    pub(crate) forked: BTreeSet<A>,
     pub(crate) timers: Timers<Timer<A>>,
     /// Drained by the caller after each call, so it holds what one input causes and no more.
     pub(crate) outputs: VecDeque<Output<P, A>>,
@@ -94,6 +108,10 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             order: Order::new(&config),
             log: Log::new(&config),
             fetches: Fetches::new(),
+            claims: Claims::new(&config),
+            asks: Asks::new(),
+            gaps: Gaps::new(config.max_holes),
+            forked: BTreeSet::new(),
             timers: Timers::new(),
             outputs: VecDeque::new(),
             stats: Stats::default(),
@@ -115,7 +133,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         trace!(?input);
         match input {
             Input::Received { from, message } => self.on_received(now, from, message),
-            Input::NeighborUp(peer) => self.tree.up(now, peer, &self.config),
+            Input::NeighborUp(peer) => self.on_neighbor_up(now, peer),
             Input::NeighborDown(peer) => self.on_neighbor_down(now, peer),
             Input::Timeout => self.on_timeout(now),
             Input::Verified { ticket, ok } => self.on_verified(now, ticket, ok),
@@ -194,6 +212,10 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             Message::Graft { id } => self.on_graft(now, from, id),
             Message::IWant { ids } => self.on_iwant(now, from, &ids),
             Message::Prune => self.set_eager(from, false),
+            Message::Digest { sums } => self.on_digest(now, from, &sums),
+            Message::Ranges { held } => self.on_ranges(now, from, &held),
+            Message::Pull { number, spans } => self.on_pull(now, from, number, &spans),
+            Message::Served { number, done, upto } => self.on_served(now, from, (number, done, upto)),
         }
     }
 
@@ -206,12 +228,14 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             let (len, limit) = (envelope.len(), self.config.max_envelope);
             return self.blame(from, Fault::TooLarge { len, limit });
         }
-        let asked = self.end_pull(now, &id, from);
+        let caught_up = self.is_caught_up(now, from, &id);
+        let asked = self.end_pull(now, &id, from) || caught_up || self.asks.expects(from, &id);
         if let Some(neighbor) = self.tree.get_mut(from) {
             neighbor.on_evidence(now);
         }
         match self.seen.status(&id) {
             Status::New(_) => {}
+            _ if self.is_rival(from, &id, &envelope) => {}
             Status::Old => {
                 self.stats.refused_old += 1;
                 self.forget_missing(now, &id);
@@ -227,14 +251,14 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             // Another announcer may be allowed to introduce it.
             return self.pull(now, id);
         }
-        if !self.has_room(from, 2) {
+        if !self.takes(from, caught_up) {
             self.stats.refused_busy += 1;
             return self.announce(now, from, id, false);
         }
         if !asked && let Some(since) = self.missing.since(&id) {
             self.wait.measured(now.saturating_duration_since(since));
         }
-        let sender = Sender { peer: from, asked };
+        let sender = Sender { peer: from, asked, caught_up };
         match self.checks.copy(&id, sender, hint, &envelope) {
             Some(Copied::Kept) => {}
             Some(Copied::Repeated) => self.on_duplicate(now, from, id, asked),
@@ -269,11 +293,12 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.stats.duplicates += (candidate.senders.len() - 1) as u64;
         let announcers = self.forget_missing(now, &id);
         // A bundle that overlaps this one may have been verified meanwhile.
-        let (Status::New(entries), Some(&first)) = (self.seen.status(&id), candidate.senders.first()) else {
+        let Some(&first) = candidate.senders.first() else { return };
+        let (from, hint, age) = (first.peer, candidate.hint, candidate.hint.age(now));
+        let Status::New(entries) = self.seen.status(&id) else {
             self.stats.duplicates += 1;
-            return;
+            return self.keep_rival(now, id, (hint.hops, age), &candidate.envelope);
         };
-        let from = first.peer;
         if !self.seen.knows(&id.author) {
             if self.seen.is_full() {
                 self.stats.refused_authors_full += 1;
@@ -283,27 +308,41 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                 neighbor.introductions.spend(now);
             }
         }
+        // Some of its seqs were seen in another envelope, or lie under the floor.
+        let whole = entries == all_entries(&id) || !self.has_rival(&id, &candidate.envelope);
+        let keeps = whole || self.settle_fork(&id, &candidate.envelope);
         self.mark_seen(&id);
         self.stats.verified += 1;
-        let (hint, age) = (candidate.hint, candidate.hint.age(now));
-        self.keep(now, id, (hint.hops, age), &candidate.envelope);
+        if keeps {
+            self.keep(now, id, (hint.hops, age), &candidate.envelope);
+        }
         if !first.asked {
             self.on_first(now, from);
         }
         let senders = || candidate.senders.iter().chain(others.iter().flat_map(|other| &other.senders));
         let mut arrival = Arrival::new(Some(from), hint.hops, hint.renew, age);
+        arrival.history = first.caught_up || (first.asked && age > self.config.history_age);
+        let is_news = !arrival.history;
         arrival.have = self.slots(senders().map(|sender| sender.peer).chain(announcers));
+        if !is_news {
+            arrival.have.add(self.slots(self.claims.claimants(&id)));
+        }
         self.forward(now, id, arrival, &candidate.envelope);
         for sender in senders().skip(1).filter(|sender| !sender.asked) {
             self.on_redundant(now, sender.peer, &id);
         }
-        self.look_for_withholders(now, &id);
+        if is_news {
+            self.look_for_withholders(now, &id);
+        }
+        if first.caught_up {
+            self.stats.caught_up += 1;
+            self.claims.progress(now);
+        }
         if id.author == self.me {
             return self.on_own(id);
         }
         let item = Item { id, envelope: candidate.envelope, entries, from };
-        let ready = self.order.admit(now, item);
-        self.deliver(id.author, ready);
+        self.admit(now, item);
     }
 
     fn on_forged(&mut self, now: Instant, closed: Closed<P, A>) {
@@ -359,10 +398,10 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                 Timer::Graft(id) => self.on_graft_timer(now, id),
                 Timer::Announce => self.on_announce_timer(now),
                 Timer::Pull(id) => self.on_pull_timeout(now, id),
-                Timer::Hole(author) => {
-                    let ready = self.order.expire(now, author);
-                    self.deliver(author, ready);
-                }
+                Timer::Hole(author) => self.on_hole_timer(now, author),
+                Timer::CatchUp => self.on_catch_up_timer(now),
+                Timer::Gap => self.on_gap_timer(now),
+                Timer::Digest => self.on_digest_timer(now),
                 Timer::LogAge => self.expire_log(now),
             }
         }

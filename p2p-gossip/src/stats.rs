@@ -85,6 +85,26 @@ pub struct Stats {
     /// Pulls of neighbours for envelopes that are not in the log.
     pub pulls_unknown: u64,
 
+    /// Envelopes that were missed and handed over by a neighbour that was asked for a range of them.
+    pub caught_up: u64,
+    /// Ranges of missed seqs that neighbours were asked for.
+    pub ranges_pulled: u64,
+    /// Pulls of ranges that were not answered in time.
+    pub ranges_timed_out: u64,
+    /// Answers to pulls of ranges that are not open.
+    pub unknown_answers: u64,
+    /// Ranges that a neighbour said it holds and that were not remembered, because it said so of too many.
+    pub refused_claims: u64,
+    /// Digests and lists of ranges that were not sent, or cut off, because the neighbour has got its share.
+    pub summaries_spared: u64,
+
+    /// Holes inside a run that nobody had and the application was told of.
+    pub gaps: u64,
+    /// Holes forgotten because there were too many.
+    pub holes_forgotten: u64,
+    /// Authors who signed two envelopes with one seq.
+    pub forked: u64,
+
     /// Envelopes dropped from the log because they grew old.
     pub log_expired: u64,
     /// Envelopes not logged, because they were too old when they came.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use net::{Core, Id, Out, announce, check, core, drain, forged, genuine, id, ms, start};
-use p2p_gossip::{Config, Input, Message, Output, Ticket};
+use p2p_gossip::{Config, Held, Input, Message, Output, Span, Sum, Ticket};
 use proptest::prelude::*;
 
 const PEERS: u32 = 5;
@@ -35,6 +35,25 @@ enum Action {
         ids: Vec<Id>,
     },
     Prune(u32),
+    Digest {
+        from: u32,
+        sums: Vec<Sum>,
+    },
+    Ranges {
+        from: u32,
+        held: Vec<Held<u32>>,
+    },
+    Pull {
+        from: u32,
+        number: u32,
+        spans: Vec<Span<u32>>,
+    },
+    Served {
+        from: u32,
+        number: u32,
+        done: u16,
+        upto: u64,
+    },
     /// The caller had no room for a push.
     NoRoom {
         to: u32,
@@ -63,6 +82,37 @@ fn ids() -> impl Strategy<Value = Id> {
     prop_oneof![9 => near, 1 => far]
 }
 
+fn spans() -> impl Strategy<Value = Span<u32>> {
+    let near = (0..4_u32, 0..12_u64, 0..12_u64).prop_map(|(author, from, to)| Span { author, from, to });
+    let far = (0..6_u32, any::<u64>(), any::<u64>()).prop_map(|(author, from, to)| Span { author, from, to });
+    prop_oneof![9 => near, 1 => far]
+}
+
+fn helds() -> impl Strategy<Value = Held<u32>> {
+    (spans(), any::<u8>()).prop_map(|(span, sum)| Held { span, sum: [sum; 16] })
+}
+
+fn sums() -> impl Strategy<Value = Vec<Sum>> {
+    let one = any::<u8>().prop_map(|sum| vec![[sum; 16]]);
+    let buckets = any::<u8>().prop_map(|sum| vec![[sum; 16]; 256]);
+    let odd = (0..9_usize).prop_map(|count| vec![[1; 16]; count]);
+    prop_oneof![3 => one, 3 => buckets, 1 => odd]
+}
+
+fn catch_ups() -> impl Strategy<Value = Action> {
+    let peer = || 1..=PEERS;
+    let seq = || prop_oneof![9 => 0..12_u64, 1 => any::<u64>()];
+    prop_oneof![
+        2 => (peer(), sums()).prop_map(|(from, sums)| Action::Digest { from, sums }),
+        3 => (peer(), proptest::collection::vec(helds(), 0..8))
+            .prop_map(|(from, held)| Action::Ranges { from, held }),
+        2 => (peer(), 0..5_u32, proptest::collection::vec(spans(), 0..6))
+            .prop_map(|(from, number, spans)| Action::Pull { from, number, spans }),
+        2 => (peer(), 0..5_u32, 0..4_u16, seq())
+            .prop_map(|(from, number, done, upto)| Action::Served { from, number, done, upto }),
+    ]
+}
+
 fn actions() -> impl Strategy<Value = Action> {
     let peer = || 1..=PEERS;
     let len = || prop_oneof![Just(0_usize), Just(300), Just(900)];
@@ -78,6 +128,7 @@ fn actions() -> impl Strategy<Value = Action> {
         1 => (peer(), ids()).prop_map(|(to, id)| Action::NoRoom { to, id }),
         2 => (peer(), proptest::option::of(ids())).prop_map(|(from, id)| Action::Graft { from, id }),
         1 => peer().prop_map(Action::Prune),
+        6 => catch_ups(),
         8 => any::<usize>().prop_map(Action::Answer),
         1 => any::<usize>().prop_map(Action::AnswerAgain),
         3 => (0_u64..2_000).prop_map(Action::Wait),
@@ -108,6 +159,9 @@ fn tight() -> Config {
         hold_messages: 3,
         hold_bytes: 700,
         hold_bytes_total: 900,
+        range_bytes: 500,
+        range_messages: 5,
+        max_claims: 5,
         ..Config::default()
     }
 }
@@ -116,7 +170,7 @@ fn tight() -> Config {
 fn any_config() -> impl Strategy<Value = Config> {
     let number = || prop_oneof![Just(0_usize), Just(1), Just(3), Just(usize::MAX / 4)];
     let time = || prop_oneof![Just(ms(0)), Just(ms(100)), Just(Duration::MAX)];
-    let numbers = proptest::collection::vec(number(), 26);
+    let numbers = proptest::collection::vec(number(), 33);
     (numbers, time(), time(), time()).prop_map(|(numbers, pull_timeout, log_age, hold_time)| {
         let mut numbers = numbers.into_iter();
         let mut next = || numbers.next().unwrap_or(1);
@@ -157,6 +211,19 @@ fn any_config() -> impl Strategy<Value = Config> {
             hold_messages: next(),
             hold_bytes: next(),
             hold_bytes_total: usize::MAX,
+            catch_up_delay: hold_time,
+            range_bytes: next(),
+            range_messages: next() as u64,
+            range_pulls_per_sec: small(next()),
+            range_timeout: pull_timeout,
+            max_claims: next(),
+            summary_bytes: small(next()),
+            summary_bytes_per_sec: small(next()),
+            digest_every: log_age,
+            history_age: hold_time,
+            catch_up_hold: log_age,
+            gap_after: pull_timeout,
+            max_holes: next(),
         }
     })
 }
@@ -221,6 +288,12 @@ impl World {
             }
             Action::Graft { from, id } => self.receive(from, Message::Graft { id }),
             Action::Prune(from) => self.receive(from, Message::Prune),
+            Action::Digest { from, sums } => self.receive(from, Message::Digest { sums }),
+            Action::Ranges { from, held } => self.receive(from, Message::Ranges { held }),
+            Action::Pull { from, number, spans } => self.receive(from, Message::Pull { number, spans }),
+            Action::Served { from, number, done, upto } => {
+                self.receive(from, Message::Served { number, done, upto });
+            }
             Action::Answer(at) => {
                 if !self.checks.is_empty() {
                     let check = self.checks.swap_remove(at % self.checks.len());
@@ -273,8 +346,12 @@ impl World {
         assert!(stats.log_bytes <= config.log_bytes && stats.log_messages <= config.log_messages);
         assert!(stats.authors <= config.max_authors.max(1));
         assert!(stats.missing <= config.max_announced.saturating_mul(PEERS as usize));
-        assert!(stats.held <= config.hold_messages.saturating_mul(config.max_authors.max(1)));
-        assert!(stats.open_checks <= config.max_open_checks.saturating_mul(2 * PEERS as usize));
+        assert!(stats.held <= config.hold_messages.saturating_mul(4 * config.max_authors.clamp(1, 1 << 20)));
+        let checks = config
+            .max_open_checks
+            .saturating_mul(2)
+            .saturating_add(usize::try_from(config.range_messages).unwrap_or(usize::MAX));
+        assert!(stats.open_checks <= checks.saturating_mul(PEERS as usize));
         assert_eq!(stats.open_checks, self.checks.len());
         assert_eq!(stats.neighbors, self.up.len());
     }
@@ -305,7 +382,8 @@ impl World {
                 assert_eq!(id.author, 0);
                 self.own_next = self.own_next.max(id.seqs().end);
             }
-            Output::Withholds { .. } | Output::Misbehaved { .. } => {}
+            Output::Gap { missing } => assert!(missing.from < missing.to),
+            Output::Forked { .. } | Output::Withholds { .. } | Output::Misbehaved { .. } => {}
         }
     }
 

@@ -203,7 +203,7 @@ fn a_pull_is_answered_three_times() {
     assert_eq!(receive(&mut core, now, 2, graft.clone()).len(), 1);
     // A day later it is gone.
     core.handle(now + Config::default().log_age, Input::Timeout);
-    assert_eq!(drain(&mut core), [Output::Drop { id }]);
+    assert!(drain(&mut core).contains(&Output::Drop { id }));
     assert_eq!(receive(&mut core, now, 2, graft), []);
     assert_eq!((core.stats().log_messages, core.stats().pulls_unknown), (0, 1));
 }

@@ -33,11 +33,54 @@ pub(crate) struct Backlog {
     /// The same ones by what they take.
     by_bytes: BTreeSet<(usize, NodeId)>,
     bytes: usize,
+    /// Frames that follow what was queued before them.
+    behind: VecDeque<Behind>,
 }
+
+/// A frame, and how many messages of each author are still before it.
+#[derive(Debug)]
+struct Behind {
+    before: BTreeMap<NodeId, usize>,
+    frame: Bytes,
+}
+
+/// Frames behind messages; a neighbour has no reason to cause so many.
+const MAX_BEHIND: usize = 128;
 
 impl Backlog {
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    pub(crate) fn behind_bytes(&self) -> usize {
+        self.behind.iter().map(|behind| behind.frame.len()).sum()
+    }
+
+    /// Queues a frame that goes out once all messages that wait now did, or gave way. Gives it back if there are too
+    /// many.
+    pub(crate) fn push_behind(&mut self, frame: Bytes) -> Result<(), Bytes> {
+        if self.behind.len() >= MAX_BEHIND {
+            return Err(frame);
+        }
+        let before = self.authors.iter().map(|(author, queue)| (*author, queue.items.len())).collect();
+        self.behind.push_back(Behind { before, frame });
+        Ok(())
+    }
+
+    /// So many messages of an author are left; `popped`: its first one went, not its last.
+    fn settle_behind(&mut self, author: NodeId, popped: bool) {
+        if self.behind.is_empty() {
+            return;
+        }
+        let left = self.authors.get(&author).map_or(0, |queue| queue.items.len());
+        for behind in &mut self.behind {
+            if let Some(before) = behind.before.get_mut(&author) {
+                *before = if popped { *before - 1 } else { (*before).min(left) };
+                if *before == 0 {
+                    behind.before.remove(&author);
+                }
+            }
+        }
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
@@ -69,8 +112,12 @@ impl Backlog {
 
     /// Takes the next message, of the author whose turn it is.
     pub(crate) fn pop(&mut self) -> Option<Bytes> {
+        if let Some(first) = self.behind.pop_front_if(|first| first.before.is_empty()) {
+            return Some(first.frame);
+        }
         let author = self.turns.pop_front()?;
         let item = self.change(author, |queue| queue.take(VecDeque::pop_front));
+        self.settle_behind(author, true);
         if self.authors.contains_key(&author) {
             self.turns.push_back(author);
         }
@@ -79,6 +126,7 @@ impl Backlog {
 
     fn take_newest(&mut self, author: NodeId) -> Option<Item> {
         let item = self.change(author, |queue| queue.take(VecDeque::pop_back));
+        self.settle_behind(author, false);
         if !self.authors.contains_key(&author) {
             self.turns.retain(|waiting| *waiting != author);
         }
@@ -137,6 +185,26 @@ mod tests {
         let order: Vec<u8> = std::iter::from_fn(|| backlog.pop()).map(|frame| frame[0]).collect();
         assert_eq!(order, [1, 2, 3, 1, 1, 1, 1]);
         assert!(backlog.is_empty());
+    }
+
+    #[test]
+    fn what_is_behind_follows_all_that_was_there_and_nothing_later() {
+        let mut backlog = Backlog::default();
+        for (author, first) in [(1, 0), (1, 1), (1, 2), (2, 0)] {
+            push(&mut backlog, item(author, first, 100), 500);
+        }
+        backlog.push_behind(Bytes::from_static(&[9])).unwrap();
+        // The newest of author 1 give way to author 3, and with them what was to come before.
+        assert_eq!(push(&mut backlog, item(3, 0, 200), 500), [(1, 2)]);
+        push(&mut backlog, item(2, 1, 1), 501);
+        backlog.push_behind(Bytes::from_static(&[8])).unwrap();
+        assert_eq!(backlog.behind_bytes(), 2);
+        let order: Vec<u8> = std::iter::from_fn(|| backlog.pop()).map(|frame| frame[0]).collect();
+        assert_eq!(order, [1, 2, 3, 1, 9, 2, 8]);
+        for _ in 0..MAX_BEHIND {
+            backlog.push_behind(Bytes::new()).unwrap();
+        }
+        assert!(backlog.push_behind(Bytes::new()).is_err());
     }
 
     #[test]

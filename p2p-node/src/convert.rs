@@ -18,6 +18,11 @@ pub(crate) const fn line(line: Announced) -> Line<NodeId> {
     Line { id: gossip_id(line.id), hops: line.hops, wait: line.wait }
 }
 
+/// Of 256, the one in which catch-up compares this author.
+pub(crate) const fn bucket(author: &NodeId) -> u8 {
+    author.as_bytes()[0]
+}
+
 pub(crate) const fn table_addr(addr: p2p_wire::PeerAddr) -> p2p_peers::PeerAddr {
     p2p_peers::PeerAddr { ip: addr.ip, port: addr.port, file_port: addr.file_port }
 }
@@ -42,5 +47,9 @@ pub(crate) fn packet(message: Message<NodeId>) -> Packet {
         Message::IWant { ids } => Packet::IWant(ids.into_iter().map(wire_id).collect()),
         Message::Graft { id } => Packet::Graft(id.map(wire_id)),
         Message::Prune => Packet::Prune,
+        Message::Digest { sums } => Packet::Digest(sums),
+        Message::Ranges { held } => Packet::Ranges(held),
+        Message::Pull { number, spans } => Packet::Pull { number, spans },
+        Message::Served { number, done, upto } => Packet::Served { number, done, upto },
     }
 }

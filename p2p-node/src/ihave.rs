@@ -82,7 +82,7 @@ fn decode_line(body: &mut Bytes, before: Option<NodeId>) -> Result<Announced, De
 }
 
 /// Groups of 7 bits, lowest first, the top bit set on all but the last (LEB128).
-fn put_number(mut number: u64, out: &mut BytesMut) {
+pub(crate) fn put_number(mut number: u64, out: &mut BytesMut) {
     loop {
         let group = number.to_le_bytes()[0] & 0x7f;
         number >>= 7;
@@ -93,10 +93,10 @@ fn put_number(mut number: u64, out: &mut BytesMut) {
     }
 }
 
-fn get_number(body: &mut Bytes) -> Result<u64, DecodeError> {
+pub(crate) fn get_number(body: &mut Bytes) -> Result<u64, DecodeError> {
     let mut number = 0;
     for at in 0..MAX_GROUPS {
-        let group = body.try_get_u8().map_err(|_| DecodeError::Layout("announced ids are cut off"))?;
+        let group = body.try_get_u8().map_err(|_| DecodeError::Layout("a number is cut off"))?;
         let bits = u64::from(group & 0x7f);
         if bits.leading_zeros() < 7 * at || (at > 0 && group == 0) {
             return Err(DecodeError::Layout("a number that is not in its one form"));

@@ -34,6 +34,7 @@ pub mod sim;
 mod stack;
 mod start;
 mod submit;
+mod summary;
 mod target;
 mod throttle;
 mod tls;

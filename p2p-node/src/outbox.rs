@@ -126,6 +126,20 @@ impl Outbox {
         displaced
     }
 
+    /// Queues a frame that goes out behind all messages that wait now.
+    pub(crate) fn push_behind(&self, frame: Bytes) -> Result<(), Full> {
+        let mut state = self.lock();
+        if state.closed {
+            return Ok(());
+        }
+        let len = frame.len();
+        state.messages.push_behind(frame).map_err(|_| Full)?;
+        self.budget.take(len);
+        drop(state);
+        self.unrung.store(true, Ordering::Release);
+        Ok(())
+    }
+
     /// Tells the writer of what was queued since the last time: once for all of it, so that frames that come together
     /// leave together.
     pub(crate) fn ring(&self) {
@@ -219,7 +233,7 @@ impl Outbox {
 impl Drop for Outbox {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.budget.give(state.control.bytes + state.messages.bytes());
+        self.budget.give(state.control.bytes + state.messages.bytes() + state.messages.behind_bytes());
     }
 }
 

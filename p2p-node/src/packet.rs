@@ -4,14 +4,16 @@ use std::mem::size_of;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use p2p_gossip::{Held, Span, Sum};
 use p2p_wire::{
     DecodeError, EncodeError, Envelope, EnvelopeId, FrameBody, Hello, MAX_FRAME_CONTROL, MAX_FRAME_PAYLOAD,
-    msgpack,
+    NodeId, msgpack,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::ihave::{self, Announced};
 use crate::query::{Answer, Query};
+use crate::summary;
 use crate::view::{self, View};
 
 /// IWANT: ids in one list; a longer one is refused. As many pulls may be open at one neighbour.
@@ -114,6 +116,26 @@ pub enum Packet {
     IWant(Vec<EnvelopeId>),
     /// Stop pushing to me.
     Prune,
+    /// The sum of the sender's log, or those of its 256 buckets of authors.
+    Digest(Vec<Sum>),
+    /// The sender's log holds these.
+    Ranges(Vec<Held<NodeId>>),
+    /// Send me what you hold of these.
+    Pull {
+        /// Repeated in the answer.
+        number: u32,
+        /// What is wanted.
+        spans: Vec<Span<NodeId>>,
+    },
+    /// The pushes before were the answer to a pull, so far.
+    Served {
+        /// Of the pull.
+        number: u32,
+        /// Ranges of it that are answered whole.
+        done: u16,
+        /// The next one is answered below this seq.
+        upto: u64,
+    },
     /// Who has this file?
     Query(Query),
     /// That node has it.
@@ -130,6 +152,10 @@ pub(crate) mod kind {
     pub(crate) const IHAVE: u8 = 17;
     pub(crate) const GRAFT: u8 = 18;
     pub(crate) const PRUNE: u8 = 19;
+    pub(crate) const DIGEST: u8 = 20;
+    pub(crate) const RANGES: u8 = 21;
+    pub(crate) const PULL: u8 = 22;
+    pub(crate) const SERVED: u8 = 23;
     pub(crate) const IWANT: u8 = 26;
     pub(crate) const QUERY: u8 = 32;
     pub(crate) const ANSWER: u8 = 33;
@@ -162,6 +188,10 @@ impl FrameBody for Packet {
             Self::Graft(_) => kind::GRAFT,
             Self::Prune => kind::PRUNE,
             Self::IWant(_) => kind::IWANT,
+            Self::Digest(_) => kind::DIGEST,
+            Self::Ranges(_) => kind::RANGES,
+            Self::Pull { .. } => kind::PULL,
+            Self::Served { .. } => kind::SERVED,
             Self::Query(_) => kind::QUERY,
             Self::Answer(_) => kind::ANSWER,
         }
@@ -182,6 +212,14 @@ impl FrameBody for Packet {
             Self::IWant(ids) => ids.iter().for_each(|id| out.put_slice(&id.to_bytes())),
             Self::Graft(Some(id)) => out.put_slice(&id.to_bytes()),
             Self::Graft(None) | Self::Prune => {}
+            Self::Digest(sums) => summary::encode_sums(sums, out),
+            Self::Ranges(held) => summary::encode_held(held, out),
+            Self::Pull { number, spans } => summary::encode_pull(*number, spans, out),
+            Self::Served { number, done, upto } => {
+                out.put_u32(*number);
+                out.put_u16(*done);
+                out.put_u64(*upto);
+            }
             Self::Query(query) => query.encode(out),
             Self::Answer(answer) => out.put_slice(&answer.encode()?),
         }
@@ -229,6 +267,16 @@ impl FrameBody for Packet {
             kind::PRUNE => {
                 no_more(&body)?;
                 Self::Prune
+            }
+            kind::DIGEST => Self::Digest(summary::decode_sums(&body)?),
+            kind::RANGES => Self::Ranges(summary::decode_held(body)?),
+            kind::PULL => {
+                let (number, spans) = summary::decode_pull(body)?;
+                Self::Pull { number, spans }
+            }
+            kind::SERVED => {
+                let (number, done, upto) = summary::decode_served(body)?;
+                Self::Served { number, done, upto }
             }
             kind::QUERY => Self::Query(Query::decode(body)?),
             kind::ANSWER => Self::Answer(Answer::decode(&body)?),

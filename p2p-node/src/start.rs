@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use p2p_files::{Library, ServeStats};
-use p2p_gossip::{AuthorState, Gossip, Logged, Restored};
+use p2p_gossip::{AuthorState, Gossip, Logged, Ranges, Restored};
 use p2p_peers::views::{self, Views};
 use p2p_peers::{LivenessConfig, LoadError, Loaded, PeerStore, PeerTable, Snapshot};
 use p2p_wire::{NodeId, SecretKey};
@@ -187,11 +187,11 @@ fn open_log(
     for warning in &log.found.warnings {
         warn(events, warning.clone());
     }
-    let author = |(author, seen): (NodeId, crate::log::Ranges)| AuthorState {
+    let author = |(author, seen): (NodeId, Ranges)| AuthorState {
         author,
-        floor: seen.floor,
-        whole: seen.floor,
-        ranges: seen.ranges,
+        floor: seen.floor(),
+        whole: seen.floor(),
+        ranges: seen.above().to_vec(),
         delivered: None,
     };
     let logged = |(entry, len, age): (crate::log::Entry, usize, Duration)| Logged {

@@ -37,6 +37,30 @@ fn everybody_gets_everything_once() {
 }
 
 #[test]
+fn halves_that_were_cut_off_end_with_the_same_messages() {
+    for (seed, nodes) in [(1, 20), (2, 30)] {
+        let mut options = Options::of(Scenario::Partition);
+        (options.nodes, options.messages, options.warm_up) = (nodes, 60, 20);
+        options.sim.seed = seed;
+        let report = Scenario::Partition.run(&options);
+        for bar in report.bars() {
+            assert!(bar.is_met(), "seed {seed}, {}: {} > {}: {report:?}", bar.name, bar.value, bar.limit);
+        }
+    }
+}
+
+#[test]
+fn a_node_that_was_away_gets_all_it_missed() {
+    let mut options = Options::of(Scenario::Absence);
+    (options.nodes, options.messages, options.warm_up) = (12, 400, 20);
+    options.lasts = Duration::from_secs(180);
+    let report = Scenario::Absence.run(&options);
+    for bar in report.bars() {
+        assert!(bar.is_met(), "{}: {} > {}: {report:?}", bar.name, bar.value, bar.limit);
+    }
+}
+
+#[test]
 fn loss_delays_and_loses_nothing() {
     let mut options = small(Scenario::RandomSenders, 3);
     options.sim.loss = 0.05;

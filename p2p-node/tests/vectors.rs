@@ -3,11 +3,14 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail like the tests")]
 
+use std::time::{Duration, Instant};
 use std::{fs, path::Path};
 
 use bytes::{Bytes, BytesMut};
+use p2p_gossip::{Config, Gossip, Held, Input, Message, Output, Span, Sum};
 use p2p_node::{Announced, Answer, ByeReason, FileHash, NodeId, Packet, Query, SecretKey, View};
 use p2p_wire::{BadSignature, EnvelopeId, Frame, FrameCodec, FrameError, Hello, domain, encode_frame};
+use rand::{SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use tokio_util::codec::Decoder;
 
@@ -47,6 +50,15 @@ fn records(values: &Value) -> Vec<Bytes> {
 
 fn id(value: &Value) -> EnvelopeId {
     EnvelopeId::from_bytes(&unhex(value.as_str().unwrap())[..].try_into().unwrap()).unwrap()
+}
+
+fn sum(value: &Value) -> Sum {
+    unhex(value.as_str().unwrap())[..].try_into().unwrap()
+}
+
+fn span(value: &Value) -> Span<NodeId> {
+    let author = NodeId::from_bytes(array(value, "author"));
+    Span { author, from: number(value, "from"), to: number(value, "to") }
 }
 
 /// The whole frame, after checking that its annotated fields add up to it.
@@ -112,7 +124,7 @@ fn packet(vector: &Value) -> Packet {
             id: id(&values["id"]),
             hops: number(values, "hops"),
             renew: values["renew"].as_bool().unwrap(),
-            age: std::time::Duration::from_millis(number(values, "age_ms")),
+            age: Duration::from_millis(number(values, "age_ms")),
             envelope: hex(values, "envelope"),
         },
         "ihave" => Packet::IHave(
@@ -128,6 +140,22 @@ fn packet(vector: &Value) -> Packet {
         "graft" => Packet::Graft(values["id"].is_string().then(|| id(&values["id"]))),
         "prune" => Packet::Prune,
         "iwant" => Packet::IWant(list(values, "ids").iter().map(id).collect()),
+        "digest" => Packet::Digest(list(values, "sums").iter().map(sum).collect()),
+        "ranges" => Packet::Ranges(
+            list(values, "held")
+                .iter()
+                .map(|held| Held { span: span(held), sum: array(held, "sum") })
+                .collect(),
+        ),
+        "pull" => Packet::Pull {
+            number: number(values, "number"),
+            spans: list(values, "spans").iter().map(span).collect(),
+        },
+        "served" => Packet::Served {
+            number: number(values, "number"),
+            done: number(values, "done"),
+            upto: number(values, "upto"),
+        },
         "query" => Packet::Query(query(values)),
         "answer" => Packet::Answer(Answer {
             id: array(values, "id"),
@@ -184,6 +212,51 @@ fn frames_that_break_a_rule_are_refused() {
     assert!(read(&bytes).is_err(), "ihave of 1,001 ids");
     let bytes = encode_frame(&Packet::IWant(vec![id; 65])).unwrap();
     assert!(read(&bytes).is_err(), "iwant of 65 ids");
+    let span = Span { author: id.author, from: 0, to: 1 };
+    let bytes = encode_frame(&Packet::Pull { number: 1, spans: vec![span; 257] }).unwrap();
+    assert!(read(&bytes).is_err(), "pull of 257 ranges");
+    let bytes = encode_frame(&Packet::Ranges(vec![Held { span, sum: [0; 16] }; 1025])).unwrap();
+    assert!(read(&bytes).is_err(), "1,025 ranges");
+}
+
+/// What a core says of a log that holds these pushes' envelopes: one sum, and those of the buckets.
+fn digests(pushes: &[&Value]) -> Vec<Vec<Sum>> {
+    let mut gossip = Gossip::<u8, NodeId, _>::new(
+        NodeId::from_bytes([0; 32]),
+        Config::default(),
+        StdRng::seed_from_u64(1),
+    );
+    gossip.set_buckets(|author| author.as_bytes()[0]);
+    let now = Instant::now();
+    gossip.handle(now, Input::NeighborUp(1));
+    for push in pushes {
+        let (id, envelope) = (id(&push["id"]), hex(push, "envelope"));
+        let id = p2p_gossip::EnvelopeId { author: id.author, run: id.run, first: id.first, count: id.count };
+        let message = Message::Push { id, hops: 1, renew: false, age: Duration::ZERO, envelope };
+        gossip.handle(now, Input::Received { from: 1, message });
+        while let Some(output) = gossip.poll_output() {
+            if let Output::Verify { ticket, .. } = output {
+                gossip.handle(now, Input::Verified { ticket, ok: true });
+            }
+        }
+    }
+    gossip.handle(now, Input::NeighborUp(2));
+    gossip.handle(now, Input::Received { from: 2, message: Message::Digest { sums: vec![[9; 16]] } });
+    let digest = |output| match output {
+        Output::Send { to: 2, message: Message::Digest { sums } } => Some(sums),
+        _ => None,
+    };
+    std::iter::from_fn(|| gossip.poll_output()).filter_map(digest).collect()
+}
+
+#[test]
+fn digests_are_those_of_the_log_that_is_described() {
+    let file = load();
+    let values = |name: &str| &list(&file, "vectors").iter().find(|v| v["name"] == name).unwrap()["values"];
+    let sums = |name: &str| list(values(name), "sums").iter().map(sum).collect::<Vec<Sum>>();
+    let pushes = ["push, from its author", "push, private, far away, a day old"].map(values);
+    assert_eq!(digests(&pushes), [sums("digest of all"), sums("digest of the buckets")]);
+    assert_eq!(digests(&[])[0], sums("digest of an empty log"));
 }
 
 #[test]

@@ -64,6 +64,8 @@ pub(crate) fn core_with(me: u32, neighbors: &[u32], config: Config, now: Instant
     for &peer in neighbors {
         core.handle(now, Input::NeighborUp(peer));
     }
+    // The digests that each is told.
+    drain(&mut core);
     core
 }
 

@@ -138,6 +138,9 @@ impl Driver {
                 }
             }
             Inbound::Packet(Packet::Graft(Some(id))) => self.on_pull(now, from, Pull::Graft(id)),
+            Inbound::Packet(Packet::Pull { number, spans }) => {
+                self.on_pull(now, from, Pull::Ranges(number, spans));
+            }
             Inbound::Packet(Packet::IWant(ids)) => {
                 for id in ids {
                     self.on_pull(now, from, Pull::IWant(id));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use p2p_files::FileHash;
-use p2p_gossip::Ticket;
+use p2p_gossip::{Span, Ticket};
 use p2p_peers::{DialFailure, PeerStore, Target};
 use p2p_wire::{Envelope, EnvelopeId, MAX_FILE_NAME, NodeId, PeerRecord, encode_frame};
 use tokio::sync::{mpsc, oneshot};
@@ -79,6 +79,10 @@ impl Driver {
             Output::Lookup { id, hash, from } => self.look_up(id, hash, from),
             Output::Found { id, provider, records, name } => self.found(id, provider, records, name),
             Output::OwnAhead(id) => self.on_own_ahead(id),
+            Output::Gap(Span { author, from, to }) => {
+                self.shared.events.publish(Event::Gap { author, from, to: to.saturating_sub(1) });
+            }
+            Output::Forked(author) => self.shared.events.publish(Event::Forked { author }),
             Output::Misbehaved { peer, fault } => {
                 self.counters.misbehaved += 1;
                 let text =
@@ -104,7 +108,15 @@ impl Driver {
                 self.counters.announced_instead += 1;
                 self.stack.announce_instead(Instant::now(), to, id, hops);
             }
-        } else if link.outbox.push_control(frame).is_err() {
+            return;
+        }
+        let queued = if matches!(packet, Packet::Served { .. }) {
+            // It says that the answer before it is complete.
+            link.outbox.push_behind(frame)
+        } else {
+            link.outbox.push_control(frame)
+        };
+        if queued.is_err() {
             self.counters.control_queue_full += 1;
             self.hang_up(to, Hangup::Silent);
         }

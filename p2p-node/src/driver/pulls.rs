@@ -5,6 +5,7 @@
 
 use std::time::Instant;
 
+use p2p_gossip::Span;
 use p2p_wire::{EnvelopeId, NodeId};
 
 use crate::packet::Packet;
@@ -16,11 +17,15 @@ use super::Driver;
 /// beyond is not answered, and counted.
 const MAX_PULLS: usize = 4096;
 
-/// A neighbour wants an envelope, and perhaps to be pushed to from now on.
-#[derive(Debug, Clone, Copy)]
+/// Of these, the ones for ranges: a neighbour has one open at a time, and asks for another only if that takes too long.
+const MAX_RANGE_PULLS: usize = 16;
+
+/// A neighbour wants an envelope, and perhaps to be pushed to from now on, or what it missed.
+#[derive(Debug, Clone)]
 pub(super) enum Pull {
     Graft(EnvelopeId),
     IWant(EnvelopeId),
+    Ranges(u32, Vec<Span<NodeId>>),
 }
 
 impl Pull {
@@ -28,6 +33,7 @@ impl Pull {
         match self {
             Self::Graft(id) => Packet::Graft(Some(id)),
             Self::IWant(id) => Packet::IWant(vec![id]),
+            Self::Ranges(number, spans) => Packet::Pull { number, spans },
         }
     }
 }
@@ -36,9 +42,11 @@ impl Driver {
     /// A neighbour asks for an envelope.
     pub(super) fn on_pull(&mut self, now: Instant, from: NodeId, pull: Pull) {
         let Some(link) = self.links.get_mut(&from) else { return };
+        let ranges = |pull: &&Pull| matches!(pull, Pull::Ranges(..));
+        let full = ranges(&&pull) && link.pulls.iter().filter(ranges).count() >= MAX_RANGE_PULLS;
         if link.pulls.is_empty() && link.outbox.has_room() {
             self.stack.handle(now, Input::Packet { from, packet: pull.packet() });
-        } else if link.pulls.len() < MAX_PULLS {
+        } else if link.pulls.len() < MAX_PULLS && !full {
             link.pulls.push_back(pull);
         } else {
             self.counters.pulls_full += 1;

@@ -91,6 +91,7 @@ impl Driver {
             ("busy", gossip.refused_busy),
             ("announcements", gossip.refused_ihaves + gossip.refused_announced),
             ("pulls", gossip.pulls_refused + gossip.pulls_unknown + self.counters.pulls_full),
+            ("summaries", gossip.summaries_spared + gossip.refused_claims),
             ("pulls_abandoned", gossip.pulls_abandoned),
             ("duplicates", gossip.duplicates),
             ("addresses", table.refused_addrs),

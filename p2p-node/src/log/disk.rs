@@ -7,10 +7,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use p2p_gossip::Ranges;
 use p2p_wire::NodeId;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
-use super::ranges::Ranges;
+use super::ranges;
 
 /// A segment is 4 MiB and one group more; a larger file is none of ours.
 const MAX_SEGMENT_FILE: u64 = 16 << 20;
@@ -87,7 +88,7 @@ impl RealDisk {
             for entry in read.open_table(AUTHORS)?.iter()? {
                 let (author, ranges) = entry?;
                 let author = author.value().try_into().ok().map(NodeId::from_bytes);
-                let pair = author.zip(Ranges::decode(ranges.value()));
+                let pair = author.zip(ranges::decode(ranges.value()));
                 let (author, ranges) = pair.ok_or_else(|| redb::Error::Corrupted("an author".to_owned()))?;
                 base.seen.insert(author, ranges);
             }
@@ -210,11 +211,10 @@ impl Disk for RealDisk {
                 let mut authors = write.open_table(AUTHORS)?;
                 for (author, new) in &more.seen {
                     let key = author.as_bytes().as_slice();
-                    let mut ranges =
-                        authors.get(key)?.and_then(|old| Ranges::decode(old.value())).unwrap_or_default();
-                    ranges.insert(0, new.floor);
-                    new.ranges.iter().for_each(|&(start, end)| ranges.insert(start, end));
-                    authors.insert(key, ranges.encode().as_slice())?;
+                    let old = authors.get(key)?.and_then(|old| ranges::decode(old.value()));
+                    let mut seen = old.unwrap_or_default();
+                    ranges::add_all(&mut seen, new);
+                    authors.insert(key, ranges::encode(&seen).as_slice())?;
                 }
                 let mut next = write.open_table(NEXT)?;
                 next.insert("pos", more.next_pos)?;

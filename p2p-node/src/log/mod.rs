@@ -28,7 +28,6 @@ use disk::RealDisk;
 use read::LogTime;
 use store::{LogLimits, Store};
 
-pub(crate) use ranges::Ranges;
 pub(crate) use read::LogReader;
 pub use read::{Follow, Since};
 pub(crate) use store::{Entry, Found, Op, Undelivered};

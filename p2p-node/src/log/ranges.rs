@@ -1,95 +1,63 @@
-//! Which seqs of one author were seen, as `p2p_gossip` counts them: a floor and the ranges above it.
+//! Which seqs of one author were seen: [`Ranges`] bounded in number, and as bytes.
+
+use p2p_gossip::Ranges;
 
 /// As `p2p_gossip::Config::max_ranges`: beyond, the floor rises over the lowest hole.
 const MAX_RANGES: usize = 256;
 
-/// `ranges` are sorted, not empty, do not touch, and lie above `floor`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Ranges {
-    /// Seqs below it are not looked at again.
-    pub(crate) floor: u64,
-    pub(crate) ranges: Vec<(u64, u64)>,
+/// Adds `start..end`; nothing that was added is ever forgotten.
+pub(super) fn add(ranges: &mut Ranges, start: u64, end: u64) {
+    ranges.insert(start, end);
+    while ranges.above().len() > MAX_RANGES {
+        ranges.fill_lowest();
+    }
 }
 
-impl Ranges {
-    /// Adds `start..end`.
-    pub(crate) fn insert(&mut self, start: u64, end: u64) {
-        let start = start.max(self.floor);
-        if start >= end {
-            return;
-        }
-        let from = self.ranges.partition_point(|&(_, e)| e < start);
-        let to = self.ranges.partition_point(|&(s, _)| s <= end);
-        let merged = match self.ranges.get(from..to) {
-            Some([(s, e)]) => (start.min(*s), end.max(*e)),
-            Some([(s, _), .., (_, e)]) => (start.min(*s), end.max(*e)),
-            _ => (start, end),
-        };
-        self.ranges.splice(from..to, [merged]);
-        while let Some(&(start, end)) = self.ranges.first()
-            && (start <= self.floor || self.ranges.len() > MAX_RANGES)
-        {
-            self.ranges.remove(0);
-            self.floor = end;
-        }
-    }
+/// Adds all of `more`.
+pub(super) fn add_all(ranges: &mut Ranges, more: &Ranges) {
+    ranges.raise_floor(more.floor());
+    more.above().iter().for_each(|&(start, end)| add(ranges, start, end));
+}
 
-    pub(crate) fn has(&self, seq: u64) -> bool {
-        let next = self.ranges.partition_point(|&(start, _)| start <= seq);
-        seq < self.floor
-            || next.checked_sub(1).and_then(|i| self.ranges.get(i)).is_some_and(|&(_, end)| seq < end)
-    }
+/// Floor, then start and end of each range: 8 bytes each, big-endian.
+pub(super) fn encode(ranges: &Ranges) -> Vec<u8> {
+    let above = ranges.above().iter().flat_map(|&(start, end)| [start, end]);
+    std::iter::once(ranges.floor()).chain(above).flat_map(u64::to_be_bytes).collect()
+}
 
-    /// Floor, then start and end of each range: 8 bytes each, big-endian.
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let ranges = self.ranges.iter().flat_map(|&(start, end)| [start, end]);
-        std::iter::once(self.floor).chain(ranges).flat_map(u64::to_be_bytes).collect()
+/// `None` if it is nothing that [`encode`] gives.
+pub(super) fn decode(bytes: &[u8]) -> Option<Ranges> {
+    let (numbers, rest) = bytes.as_chunks::<8>();
+    let mut numbers = numbers.iter().map(|bytes| u64::from_be_bytes(*bytes));
+    let floor = numbers.next()?;
+    let mut above = Vec::new();
+    while let Some(start) = numbers.next() {
+        above.push((start, numbers.next()?));
     }
-
-    /// `None` if it is nothing that [`Ranges::encode`] gives.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let (numbers, rest) = bytes.as_chunks::<8>();
-        let mut numbers = numbers.iter().map(|bytes| u64::from_be_bytes(*bytes));
-        let mut this = Self { floor: numbers.next()?, ranges: Vec::new() };
-        let mut above = this.floor;
-        while let Some(start) = numbers.next() {
-            let end = numbers.next()?;
-            if start <= above || end <= start || this.ranges.len() >= MAX_RANGES {
-                return None;
-            }
-            this.ranges.push((start, end));
-            above = end;
-        }
-        rest.is_empty().then_some(this)
-    }
+    let fits = rest.is_empty() && above.len() <= MAX_RANGES;
+    Ranges::from_parts(floor, above).filter(|_| fits)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
 
     proptest! {
         #[test]
-        fn it_agrees_with_a_set_and_reads_back(inserts in proptest::collection::vec((0_u64..400, 1_u64..=64), 0..60)) {
-            let (mut ranges, mut model) = (Ranges::default(), BTreeSet::new());
+        fn what_is_written_reads_back(inserts in proptest::collection::vec((0_u64..400, 1_u64..=64), 0..60)) {
+            let mut ranges = Ranges::default();
             for (start, len) in inserts {
-                ranges.insert(start, start + len);
-                model.extend(start..start + len);
+                add(&mut ranges, start, start + len);
             }
-            for seq in 0..500 {
-                prop_assert_eq!(ranges.has(seq), model.contains(&seq));
-            }
-            prop_assert_eq!(Ranges::decode(&ranges.encode()), Some(ranges));
+            prop_assert_eq!(decode(&encode(&ranges)), Some(ranges));
         }
 
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-            if let Some(ranges) = Ranges::decode(&bytes) {
-                prop_assert_eq!(ranges.encode(), bytes);
+            if let Some(ranges) = decode(&bytes) {
+                prop_assert_eq!(encode(&ranges), bytes);
             }
         }
     }
@@ -98,9 +66,9 @@ mod tests {
     fn nothing_seen_is_forgotten_when_there_are_too_many_holes() {
         let mut ranges = Ranges::default();
         for n in 1..=1_000 {
-            ranges.insert(n * 10, n * 10 + 1);
+            add(&mut ranges, n * 10, n * 10 + 1);
         }
-        assert_eq!(ranges.ranges.len(), MAX_RANGES);
+        assert_eq!(ranges.above().len(), MAX_RANGES);
         assert!((1..=1_000).all(|n| ranges.has(n * 10)));
     }
 }

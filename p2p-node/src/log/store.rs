@@ -9,12 +9,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use p2p_gossip::Ranges;
 use p2p_wire::{Envelope, EnvelopeId, NodeId};
 use tokio::sync::oneshot;
 
 use super::disk::{Base, Disk};
 use super::index::{Given, Index, Place};
-use super::ranges::Ranges;
+use super::ranges;
 use super::record::{self, ENVELOPE_PREFIX, HEADER, MAGIC, Next, Record};
 use crate::event::Message;
 
@@ -175,7 +176,7 @@ impl<D: Disk> Store<D> {
             let entries =
                 id.seqs().enumerate().filter(|(_, seq)| !author.has(*seq)).map(|(bit, _)| 1 << bit).sum();
             if entries != 0 {
-                author.insert(id.first, id.seqs().end);
+                ranges::add(author, id.first, id.seqs().end);
                 self.open.insert(id, (n, entries));
                 // Copied: it is a part of a whole segment.
                 let envelope = Bytes::copy_from_slice(&envelope);
@@ -248,7 +249,7 @@ impl<D: Disk> Store<D> {
                 let rises = self.lock().last_n().is_none_or(|last| n > last) && n < u64::MAX;
                 let Some(id) = record::id_of(&envelope).filter(|_| rises) else { return at_ms };
                 self.next_n = self.next_n.max(n + 1);
-                found.seen.entry(id.author).or_default().insert(id.first, id.seqs().end);
+                ranges::add(found.seen.entry(id.author).or_default(), id.first, id.seqs().end);
                 if age_ms != Entry::TOO_OLD {
                     // When it was published, for now.
                     let born = Duration::from_millis(at_ms.saturating_sub(age_ms.into()));
@@ -270,7 +271,7 @@ impl<D: Disk> Store<D> {
                     drop(index);
                     let author = given.entry(id.author).or_default();
                     for (_, seq) in id.seqs().enumerate().filter(|(bit, _)| entries >> bit & 1 == 1) {
-                        author.insert(seq, seq + 1);
+                        ranges::add(author, seq, seq + 1);
                     }
                     if id.seqs().all(|seq| author.has(seq)) {
                         envelopes.remove(&id);
@@ -407,7 +408,7 @@ impl<D: Disk> Store<D> {
                 let index = self.lock();
                 base.next_pos = index.next_pos;
                 for id in index.ids_of(oldest) {
-                    base.seen.entry(id.author).or_default().insert(id.first, id.seqs().end);
+                    ranges::add(base.seen.entry(id.author).or_default(), id.first, id.seqs().end);
                 }
             }
             self.disk.merge(&base)?;

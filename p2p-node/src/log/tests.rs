@@ -5,11 +5,12 @@ use std::io;
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
+use p2p_gossip::Ranges;
 use p2p_wire::{Envelope, EnvelopeId, NewEntry, NodeId, SecretKey};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
 use super::disk::{Base, Disk, RealDisk};
-use super::ranges::Ranges;
+use super::ranges;
 use super::read::{LogReader, Since};
 use super::store::{Entry, Found, LogLimits, Op, Store};
 use crate::event::{Content, Message};
@@ -123,8 +124,7 @@ impl Disk for Model {
         self.step()?;
         for (author, new) in &more.seen {
             let ranges = self.base.seen.entry(*author).or_default();
-            ranges.insert(0, new.floor);
-            new.ranges.iter().for_each(|&(start, end)| ranges.insert(start, end));
+            ranges::add_all(ranges, new);
         }
         (self.base.next_pos, self.base.next_n) = (more.next_pos, more.next_n);
         Ok(())

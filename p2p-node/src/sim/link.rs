@@ -47,12 +47,14 @@ pub(super) struct Link {
     pub(super) latency: Time,
     /// Into which the one and the other end writes.
     pipes: [Pipe; 2],
+    /// Bytes of digests and ranges that went over it, both ways.
+    pub(super) summaries: u64,
 }
 
 impl Link {
     pub(super) fn new(ends: [u32; 2], latency: Time, now: Time) -> Self {
         let pipe = Pipe { departs: now, arrives: now };
-        Self { ends, up: [false, false], latency, pipes: [pipe; 2] }
+        Self { ends, up: [false, false], latency, pipes: [pipe; 2], summaries: 0 }
     }
 
     /// Bytes that wait to be written by this end, at the rate that `config` allows.

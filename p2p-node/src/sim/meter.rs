@@ -61,6 +61,8 @@ pub(super) struct Meter {
     pub(super) false_deaths: u64,
     pub(super) misbehaved: u64,
     pub(super) announced_instead: u64,
+    pub(super) gaps: u64,
+    pub(super) forks: u64,
     pub(super) deliveries: u64,
 }
 

@@ -53,6 +53,10 @@ pub struct Totals {
     pub control_bytes: u64,
     /// Of those, pings and their answers.
     pub ping_bytes: u64,
+    /// Of those, what catch-up compares: digests and ranges.
+    pub summary_bytes: u64,
+    /// Of those, what it asks for, and the ends of the answers. The answers themselves are payload.
+    pub range_pull_bytes: u64,
     /// Of those, peer lists, and what keeps the views.
     pub peer_bytes: u64,
     /// Frames of both kinds.
@@ -69,6 +73,10 @@ pub struct Totals {
     pub misbehaved: u64,
     /// Pushes that did not fit into a link's queue.
     pub announced_instead: u64,
+    /// Holes that applications were told of.
+    pub gaps: u64,
+    /// Forked authors that applications were told of.
+    pub forks: u64,
 }
 
 impl Sim {
@@ -126,6 +134,19 @@ impl Sim {
         self.meter.messages[message].author as usize
     }
 
+    /// Bytes of digests and ranges that went over one link, both ways: the most of any that was made since the link
+    /// with this number. They count from 0.
+    #[must_use]
+    pub fn summaries_of_a_link(&self, since: usize) -> u64 {
+        self.links.iter().skip(since).map(|link| link.summaries).max().unwrap_or(0)
+    }
+
+    /// Links made so far.
+    #[must_use]
+    pub fn links_made(&self) -> usize {
+        self.links.len()
+    }
+
     /// What was counted so far.
     #[must_use]
     pub fn totals(&self) -> Totals {
@@ -136,6 +157,8 @@ impl Sim {
         Totals {
             payload_bytes,
             control_bytes: all - payload_bytes,
+            summary_bytes: of(&[kind::DIGEST, kind::RANGES]),
+            range_pull_bytes: of(&[kind::PULL, kind::SERVED]),
             ping_bytes: of(&[kind::PING, kind::PONG]),
             peer_bytes: of(&[6, 7, 8, 9, 10, 11]),
             frames: meter.traffic.frames.iter().sum(),
@@ -145,6 +168,8 @@ impl Sim {
             false_deaths: meter.false_deaths,
             misbehaved: meter.misbehaved,
             announced_instead: meter.announced_instead,
+            gaps: meter.gaps,
+            forks: meter.forks,
         }
     }
 }

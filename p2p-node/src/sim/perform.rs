@@ -75,6 +75,8 @@ impl Sim {
             // The log is in memory.
             Output::Append { .. } | Output::Fetch { .. } => {}
             Output::Up(_) | Output::Down(_) => {}
+            Output::Gap(_) => self.meter.gaps += 1,
+            Output::Forked(_) => self.meter.forks += 1,
             Output::Lookup { .. } | Output::Found { .. } | Output::OwnAhead(_) | Output::Save => {}
         }
     }
@@ -132,6 +134,9 @@ impl Sim {
         let kind = usize::from(packet.kind());
         self.meter.traffic.bytes[kind] += len;
         self.meter.traffic.frames[kind] += 1;
+        if matches!(packet, Packet::Digest(_) | Packet::Ranges(_)) {
+            self.links[link as usize].summaries += len;
+        }
         let packet = self.packets.put(packet);
         self.queue.push(at, Event::Frame { link, to: 1 - side, packet });
     }
@@ -158,7 +163,7 @@ impl Sim {
                 let view = view.clone().with(records.collect());
                 self.input(me, Input::View { from, view });
             }
-            Packet::Graft(Some(_)) | Packet::IWant(_) if !self.has_room(me, other) => {
+            Packet::Graft(Some(_)) | Packet::IWant(_) | Packet::Pull { .. } if !self.has_room(me, other) => {
                 self.answer_later(me, other, packet);
             }
             packet => {

@@ -184,6 +184,11 @@ impl Report {
                     self.more.get("payload_ratio").copied().unwrap_or(f64::INFINITY),
                     1.2,
                 );
+                must(
+                    "summary bytes of a link",
+                    self.more.get("summary_bytes_link").copied().unwrap_or(f64::INFINITY),
+                    65_536.0,
+                );
             }
             "covert-flash" => {
                 must("missed", all, 0.0);

@@ -360,7 +360,7 @@ impl Run {
         }
         let spent = self.sim.elapsed() - begin;
         self.sim.run_for(options.lasts.saturating_sub(spent).max(IN_TIME));
-        let before = self.sim.totals();
+        let (before, links) = (self.sim.totals(), self.sim.links_made());
         self.sim.partition(|_| 0);
         for node in 0..self.sim.len() {
             self.sim.network_changed(node);
@@ -388,6 +388,11 @@ impl Run {
         let envelope = (options.size + p2p_wire::Envelope::OVERHEAD + 14) as u64;
         report.more.insert("healed_s", if report.missed == 0 { last.as_secs_f64() } else { f64::INFINITY });
         report.more.insert("missing", ratio(missing, 1));
+        report.more.insert("gaps", ratio(after.gaps, 1));
+        report.more.insert("payload_bytes", ratio(after.payload_bytes - before.payload_bytes, 1));
+        report.more.insert("summary_bytes", ratio(after.summary_bytes - before.summary_bytes, 1));
+        report.more.insert("range_pull_bytes", ratio(after.range_pull_bytes - before.range_pull_bytes, 1));
+        report.more.insert("summary_bytes_link", ratio(self.sim.summaries_of_a_link(links), 1));
         report
             .more
             .insert("payload_ratio", ratio(after.payload_bytes - before.payload_bytes, missing * envelope));

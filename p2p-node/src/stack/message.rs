@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use p2p_files::FileHash;
-use p2p_gossip::{Logged, Ticket};
+use p2p_gossip::{Logged, Span, Ticket};
 use p2p_peers::{DialFailure, DownCause, HangupCause, Source, Target};
 use p2p_wire::{EnvelopeId, NodeId, PeerRecord};
 
@@ -186,6 +186,10 @@ pub enum Output {
     },
     /// A valid envelope of this node's own key that this process did not make.
     OwnAhead(EnvelopeId),
+    /// No neighbour has these messages, which are missing between others.
+    Gap(Span<NodeId>),
+    /// This author signed two different envelopes with one number.
+    Forked(NodeId),
     /// The peer broke the rules: close its link and keep away from it for a while.
     Misbehaved {
         /// Who.

@@ -59,9 +59,10 @@ impl<R: Rng> Stack<R> {
     pub fn new(
         table: PeerTable<NodeId, R>,
         views: Views<NodeId, R>,
-        gossip: Gossip<NodeId, NodeId, R>,
+        mut gossip: Gossip<NodeId, NodeId, R>,
         liveness: LivenessConfig,
     ) -> Self {
+        gossip.set_buckets(convert::bucket);
         Self {
             table,
             views,
@@ -279,6 +280,10 @@ impl<R: Rng> Stack<R> {
             }
             Packet::Graft(id) => GossipMessage::Graft { id: id.map(convert::gossip_id) },
             Packet::Prune => GossipMessage::Prune,
+            Packet::Digest(sums) => GossipMessage::Digest { sums },
+            Packet::Ranges(held) => GossipMessage::Ranges { held },
+            Packet::Pull { number, spans } => GossipMessage::Pull { number, spans },
+            Packet::Served { number, done, upto } => GossipMessage::Served { number, done, upto },
             // The link's task and the driver deal with these.
             Packet::Hello(_) | Packet::Bye(_) | Packet::View(_) => return,
         };
@@ -358,6 +363,8 @@ impl<R: Rng> Stack<R> {
             G::Withholds { peer } => {
                 return self.views.handle(now, p2p_peers::views::Input::Withholds(peer));
             }
+            G::Gap { missing } => Output::Gap(missing),
+            G::Forked { author } => Output::Forked(author),
             G::Misbehaved { peer, fault } => Output::Misbehaved { peer, fault: fault.to_string() },
             G::Append { entry, envelope } => Output::Append { entry, envelope },
             G::Fetch { ticket, ids } => {

@@ -15,5 +15,6 @@ mod lifecycle;
 mod line;
 mod lists;
 mod rates;
+mod replay;
 mod tls;
 mod util;
