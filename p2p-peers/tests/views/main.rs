@@ -124,7 +124,7 @@ fn independent(net: &Net) {
     let near = mean(&mut nodes.iter().flat_map(|&a| net.ups[a as usize].iter().map(move |&b| (a, b))));
     let any =
         mean(&mut nodes.iter().flat_map(|&a| nodes.iter().map(move |&b| (a, b))).filter(|(a, b)| a != b));
-    let half = n as u32 / 2;
+    let half = nodes[nodes.len() / 2];
     let (mut same, mut all) = (0.0, 0.0);
     for (&node, view) in nodes.iter().zip(&views) {
         same += view.iter().filter(|&&peer| (peer < half) == (node < half)).count() as f64;
@@ -203,7 +203,7 @@ proptest! {
         net.join(None);
         let config = Config::default();
         let mut views = net.nodes[0].take().unwrap();
-        let (mut now, mut up) = (net.now, std::collections::BTreeSet::new());
+        let (mut now, mut up) = (net.now, BTreeSet::new());
         for (wait, input) in inputs {
             now += Duration::from_millis(wait);
             views.handle(now, input);
