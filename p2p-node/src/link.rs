@@ -27,7 +27,7 @@ const BATCH_BYTES: usize = 256 * 1024;
 /// Room to read into, one TLS record's worth; a larger frame makes its own as it comes in.
 pub(crate) const READ_BYTES: usize = 16 * 1024;
 /// What a writer keeps of the memory in which it joins frames.
-const KEPT_BYTES: usize = 4 * 1024;
+const KEPT_BYTES: usize = 512;
 /// Decoding and checking for one link before others on the same thread have their turn. Whoever makes more work than
 /// that at once is then not read for as long as it took: at most half of a core is spent on one neighbour.
 const WORK: Duration = Duration::from_millis(1);

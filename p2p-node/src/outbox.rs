@@ -140,6 +140,11 @@ impl Outbox {
         Ok(())
     }
 
+    /// Whether something was queued of which the writer was not told yet.
+    pub(crate) fn is_unrung(&self) -> bool {
+        self.unrung.load(Ordering::Relaxed)
+    }
+
     /// Tells the writer of what was queued since the last time: once for all of it, so that frames that come together
     /// leave together.
     pub(crate) fn ring(&self) {

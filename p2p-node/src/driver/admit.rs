@@ -118,6 +118,7 @@ impl Driver {
         {
             // The answer to its hello goes first; an empty queue takes it.
             outbox.push_control(frame).ok();
+            outbox.ring();
         }
         if let Some(observed) = hello.observed
             && self.own.on_observed(observed.ip(), addr.ip())

@@ -12,7 +12,7 @@ mod report;
 
 pub(crate) use receipts::MAX_AWAITED;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
@@ -108,6 +108,10 @@ pub(crate) struct Driver {
     link_events: mpsc::Receiver<LinkEvent>,
     links: BTreeMap<NodeId, LinkHandle>,
     turns: hear::Turns,
+    /// Queues of links that got something of which their writers were not told yet.
+    unrung: Vec<Arc<Outbox>>,
+    /// Links that wait for answers to pulls.
+    pulling: BTreeSet<NodeId>,
     next_link: u64,
     claims: Claims,
     waiters: Vec<(NodeId, oneshot::Sender<Agreed>)>,
@@ -157,6 +161,8 @@ impl Driver {
             link_events,
             links: BTreeMap::new(),
             turns: hear::Turns::default(),
+            unrung: Vec::new(),
+            pulling: BTreeSet::new(),
             next_link: 0,
             waiters: Vec::new(),
             finders: BTreeMap::new(),
@@ -208,7 +214,7 @@ impl Driver {
                     self.on_command(command);
                 }
                 () = shared.submissions.ready.notified() => {}
-                () = shared.drained.notified(), if self.publisher.is_blocked() || self.has_pulls() => {}
+                () = shared.drained.notified(), if self.publisher.is_blocked() || !self.pulling.is_empty() => {}
                 () = deliver::log_room(self.log.as_ref()), if !room => {}
                 // Others on this thread, the links' writers among them, have their turn.
                 () = tokio::task::yield_now(), if busy => {}
@@ -248,8 +254,8 @@ impl Driver {
     }
 
     /// The writers of links learn of what was queued for them.
-    fn ring_links(&self) {
-        self.links.values().for_each(|link| link.outbox.ring());
+    fn ring_links(&mut self) {
+        self.unrung.drain(..).for_each(|outbox| outbox.ring());
     }
 
     fn on_clock(&mut self, now: Instant) {
@@ -282,6 +288,7 @@ impl Driver {
 
     fn after_down(&mut self, peer: NodeId, stage: Stage, cause: DownCause, reason: String) {
         self.turns.remove(peer);
+        self.pulling.remove(&peer);
         self.count_neighbours();
         tracing::debug!(peer = %peer.short(), %reason, "link down");
         self.stack.handle(Instant::now(), Input::LinkDown { peer, cause });

@@ -98,6 +98,9 @@ impl Driver {
     fn send(&mut self, to: NodeId, packet: &Packet) {
         let Some(link) = self.links.get(&to) else { return };
         let Some(frame) = self.push_cache.frame(packet) else { return };
+        if !link.outbox.is_unrung() {
+            self.unrung.push(Arc::clone(&link.outbox));
+        }
         if let Packet::Push { id, hops, .. } = packet {
             // Too much for this link just now: it is told of what has no room, and asks for it when it can.
             let displaced = link.outbox.push_message(*id, *hops, frame);

@@ -48,20 +48,15 @@ impl Driver {
             self.stack.handle(now, Input::Packet { from, packet: pull.packet() });
         } else if link.pulls.len() < MAX_PULLS && !full {
             link.pulls.push_back(pull);
+            self.pulling.insert(from);
         } else {
             self.counters.pulls_full += 1;
         }
     }
 
-    /// Whether some neighbour waits for an answer.
-    pub(super) fn has_pulls(&self) -> bool {
-        self.links.values().any(|link| !link.pulls.is_empty())
-    }
-
     /// Answers what waits, as far as there is room.
     pub(super) fn answer_pulls(&mut self) {
-        let waiting: Vec<NodeId> =
-            self.links.iter().filter(|(_, link)| !link.pulls.is_empty()).map(|(peer, _)| *peer).collect();
+        let waiting: Vec<NodeId> = self.pulling.iter().copied().collect();
         for from in waiting {
             while let Some(link) = self.links.get_mut(&from)
                 && link.outbox.has_room()
@@ -69,6 +64,9 @@ impl Driver {
             {
                 self.stack.handle(Instant::now(), Input::Packet { from, packet: pull.packet() });
                 self.perform_all();
+            }
+            if self.links.get(&from).is_none_or(|link| link.pulls.is_empty()) {
+                self.pulling.remove(&from);
             }
         }
     }
