@@ -31,12 +31,21 @@ pub(crate) struct Answers<'a, W> {
     stats: &'a ServeStats,
     upload: Option<Counted<'a>>,
     open: Option<Source>,
+    /// How the last open was refused; requests for runs that follow it are answered alike.
+    refused: Option<Refusal>,
     /// Runs being read, oldest first.
     jobs: VecDeque<Job>,
     /// Buffers for runs that are not in use.
     spare: Vec<Vec<u8>>,
     /// A request that has to wait until the jobs before it are done.
     held: Option<Received>,
+}
+
+/// Why nothing is open after an open.
+#[derive(Debug, Clone, Copy)]
+enum Refusal {
+    NotFound,
+    Busy,
 }
 
 /// A run being read on a blocking thread: the whole frame, or why not.
@@ -53,8 +62,19 @@ impl<'a, W: AsyncWrite + Unpin> Answers<'a, W> {
         limits: ServeLimits,
         stats: &'a ServeStats,
     ) -> Self {
-        let (jobs, spare) = (VecDeque::new(), Vec::new());
-        Self { write, waiting, library, limits, stats, upload: None, open: None, jobs, spare, held: None }
+        Self {
+            write,
+            waiting,
+            library,
+            limits,
+            stats,
+            upload: None,
+            open: None,
+            refused: None,
+            jobs: VecDeque::new(),
+            spare: Vec::new(),
+            held: None,
+        }
     }
 
     pub(crate) async fn run(mut self) -> Result<(), ServeError> {
@@ -72,8 +92,11 @@ impl<'a, W: AsyncWrite + Unpin> Answers<'a, W> {
                 Some(Ok(Request::Open(hash))) => self.open(hash).await?,
                 Some(Ok(Request::Have { first, known })) => self.have(first, known).await?,
                 Some(Ok(get)) if self.open.is_some() => self.held = Some(Ok(get)),
-                // Nothing was opened: the run cannot exist.
-                Some(Ok(_)) => return self.refuse(ServeError::BadRun).await,
+                Some(Ok(_)) => match self.refused {
+                    Some(why) => self.refuse_open(why).await?,
+                    // Nothing was opened: the run cannot exist.
+                    None => return self.refuse(ServeError::BadRun).await,
+                },
                 Some(Err(error)) => return self.refuse(error).await,
                 None => {
                     // The other side may be gone already; then there is nobody to say goodbye to.
@@ -160,15 +183,16 @@ impl<'a, W: AsyncWrite + Unpin> Answers<'a, W> {
         }
         if self.upload.is_none() {
             self.stats.busy.fetch_add(1, Relaxed);
-            return self.reply(Reply::Error(ErrorCode::Busy)).await;
+            return self.refuse_open(Refusal::Busy).await;
         }
         let library = Arc::clone(&self.library);
         let opened = spawn_blocking(move || find(&library, &hash)).await.map_err(io::Error::other)??;
         let Some(source) = opened else {
             self.upload = None;
             self.stats.not_found.fetch_add(1, Relaxed);
-            return self.reply(Reply::NotFound).await;
+            return self.refuse_open(Refusal::NotFound).await;
         };
+        self.refused = None;
         self.stats.opened.fetch_add(1, Relaxed);
         let info = source.info();
         let reply = if matches!(source, Source::Whole(_)) { Reply::Info(info) } else { Reply::Part(info) };
@@ -211,6 +235,15 @@ impl<'a, W: AsyncWrite + Unpin> Answers<'a, W> {
             _ => all_ones(chunks - first),
         };
         self.reply(Reply::Held { first, bits }).await
+    }
+
+    async fn refuse_open(&mut self, why: Refusal) -> Result<(), ServeError> {
+        self.refused = Some(why);
+        self.reply(match why {
+            Refusal::NotFound => Reply::NotFound,
+            Refusal::Busy => Reply::Error(ErrorCode::Busy),
+        })
+        .await
     }
 
     /// Tells the other side that its request is bad, and ends.

@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 
 use crate::disk;
 use crate::event::{DownloadError, DownloadEvent, Finished};
+use crate::folder::make_executable;
 use crate::geometry::{CHUNK, Geometry};
 use crate::hash::{HASH_LEN, Info};
 use crate::journal::JournalRecord;
@@ -121,6 +122,9 @@ pub(crate) fn local(shared: &Shared) -> Result<Option<(PathBuf, u64)>, DownloadE
     });
     let Some(share) = opened else { return Ok(finished_before(shared)) };
     let length = share.record.info.length;
+    if let Some(said) = shared.config.length.filter(|said| *said != length) {
+        return Err(DownloadError::WrongLength { said, length });
+    }
     if shared.reuse {
         return Ok(Some((share.path, length)));
     }
@@ -183,6 +187,9 @@ fn copy(shared: &Shared, share: &OpenShare) -> Result<Option<PathBuf>, DownloadE
                 return Ok(None);
             }
         }
+    }
+    if shared.config.executable {
+        make_executable(part.file()).map_err(io)?;
     }
     part.sync().map_err(io)?;
     let path = part.finish().map_err(io)?;
@@ -247,6 +254,9 @@ pub(crate) fn sync(shared: &Shared) -> Result<(), DownloadError> {
             io::ErrorKind::InvalidData,
             "the tree file does not fold to the root",
         )));
+    }
+    if shared.config.executable {
+        make_executable(plan.part.file()).map_err(io)?;
     }
     plan.part.sync().map_err(io)
 }

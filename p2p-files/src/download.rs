@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::conduct::conduct;
 use crate::event::{DownloadError, DownloadEvent, Progress};
-use crate::hash::FileHash;
+use crate::hash::{FileHash, Kind};
 use crate::library::Library;
 use crate::part::Destination;
 use crate::picker::SourceId;
@@ -24,6 +24,12 @@ use crate::source;
 /// Bounds of one download.
 #[derive(Debug, Clone)]
 pub struct DownloadConfig {
+    /// What the hash must name. Default a file; the manifest of a folder is for [`FolderDownload`](crate::FolderDownload).
+    pub kind: Kind,
+    /// Bytes of the file, as who told of it says; another length ends the download before anything is fetched.
+    pub length: Option<u64>,
+    /// Whoever may read the file is to be able to execute it. Default false.
+    pub executable: bool,
     /// Longest file that is fetched, in bytes. Default 1 TiB, whose bookkeeping is 128 KiB of memory and 64 MiB of tree file.
     pub max_length: u64,
     /// A source that sends no byte for this long while something is asked of it is dropped. Default 10 s.
@@ -46,6 +52,9 @@ pub struct DownloadConfig {
 impl Default for DownloadConfig {
     fn default() -> Self {
         Self {
+            kind: Kind::File,
+            length: None,
+            executable: false,
             max_length: 1 << 40,
             stall: Duration::from_secs(10),
             run_timeout: Duration::from_secs(120),

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::folder::ManifestError;
 use crate::library::LibraryError;
 
 /// How far a download is.
@@ -140,9 +141,29 @@ pub enum DownloadError {
         /// Bytes that are free.
         free: u64,
     },
-    /// The hash names a folder.
-    #[error("the hash names a folder; folders come later")]
+    /// The hash names a folder, which [`FolderDownload`](crate::FolderDownload) fetches.
+    #[error("the hash names a folder")]
     Directory,
+    /// The hash names a file, and a folder was asked for.
+    #[error("the hash names a file, not a folder")]
+    NotDirectory,
+    /// Whoever told of it said another length than it has.
+    #[error("it has {length} bytes and not {said}, as was said")]
+    WrongLength {
+        /// Bytes as they were told.
+        said: u64,
+        /// Bytes as the hash proves them.
+        length: u64,
+    },
+    /// What the hash names is not a manifest that this version takes.
+    #[error("the folder cannot be fetched: {0}")]
+    Manifest(#[source] ManifestError),
+    /// The folder does not have a path that was asked for.
+    #[error("there is no {path:?} in the folder")]
+    NoSuchPath {
+        /// The path.
+        path: String,
+    },
     /// The disk failed while runs were written (one that is full is waited for). What is verified stays; starting again goes on from there.
     #[error("cannot write {}; what is verified stays", path.display())]
     Interrupted {

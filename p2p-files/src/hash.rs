@@ -113,7 +113,7 @@ pub enum ParseHashError {
 pub enum Kind {
     /// The bytes of one file; tag `p2p/file/1`.
     File,
-    /// The manifest of a directory; tag `p2p/dir/1`. Reserved: nothing makes or fetches one yet.
+    /// The manifest of a directory; tag `p2p/dir/1`.
     Dir,
 }
 

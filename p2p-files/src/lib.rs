@@ -11,6 +11,7 @@ mod direct;
 mod disk;
 mod download;
 mod event;
+mod folder;
 mod geometry;
 mod hash;
 mod index;
@@ -34,6 +35,12 @@ mod unfinished;
 pub use bitfield::Bitfield;
 pub use download::{Download, DownloadConfig, DownloadHandle};
 pub use event::{DownloadError, DownloadEvent, Finished, Progress, SourceFault};
+pub use folder::{
+    AddFolderError, AddProgress, DEPTH_MAX, ENTRIES_MAX, Entry, EntryFault, EntryKind, EntryPath, Folder,
+    FolderConfig, FolderDownload, FolderGoal, FolderHandle, FolderProgress, FolderShare, LeftOut,
+    LeftOutReason, MANIFEST_MAX, ManifestError, ManifestReader, ManifestWriter, PATH_MAX, PathError,
+    SelectError, Selection, Sums,
+};
 pub use geometry::{BLOCK, BlockIndex, CHUNK, Geometry, LENGTH_MAX, RUN_BLOCKS_MAX, Run, RunError};
 pub use hash::{FileHash, HASH_LEN, Info, Kind, ParseHashError};
 pub use index::IndexError;

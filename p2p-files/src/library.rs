@@ -22,10 +22,12 @@ pub struct Share {
     pub hash: FileHash,
     /// What the hash is made of: kind, length, root.
     pub info: Info,
-    /// Where it lies, absolute. Equal files at several paths are one share; this is one of the paths.
+    /// Where it lies, absolute; of a folder, the folder. Equal files at several paths are one share; this is one of the paths.
     pub path: PathBuf,
     /// The last part of the path, for people; what is not Unicode in it is replaced.
     pub name: String,
+    /// Bytes of the file, or of all files of the folder.
+    pub bytes: u64,
     /// Whether it can be had from us.
     pub state: ShareState,
 }
@@ -129,13 +131,15 @@ impl Library {
             tracing::error!(%error, "looking up a share");
             Vec::new()
         });
-        found.into_iter().filter(|(_, record)| !record.gone).find_map(|(path, record)| {
+        let mut found = found.into_iter().filter(|(_, record)| !record.gone).find_map(|(path, record)| {
             if std::fs::symlink_metadata(&path).is_ok_and(|now| Stamp::of(&now) == record.stamp) {
                 return Some(share(path, &record));
             }
             self.mark_gone(&path, &record);
             None
-        })
+        });
+        self.name_folders(found.as_mut_slice());
+        found
     }
 
     /// The share with this hash. Reads the index only; whether the file is still there shows when it is served.
@@ -147,7 +151,9 @@ impl Library {
             tracing::error!(%error, "looking up a share");
             Vec::new()
         });
-        found.first().map(|(path, record)| share(path.clone(), record))
+        let mut found = found.first().map(|(path, record)| share(path.clone(), record));
+        self.name_folders(found.as_mut_slice());
+        found
     }
 
     /// Whether a download of this hash is under way that gives others what it has.
@@ -174,6 +180,7 @@ impl Library {
             key(a).cmp(&key(b)).then_with(|| a.path.cmp(&b.path))
         });
         all.dedup_by_key(|share| share.hash);
+        self.name_folders(&mut all);
         all
     }
 
@@ -275,7 +282,7 @@ impl Library {
     }
 
     /// The record of a path whose file is as it was when it was hashed.
-    fn unchanged(&self, path: &Path) -> Result<Option<Record>, AddError> {
+    pub(crate) fn unchanged(&self, path: &Path) -> Result<Option<Record>, AddError> {
         let metadata = std::fs::metadata(path).map_err(|source| AddError::io(path, source))?;
         Ok(self.index.of_path(path)?.filter(|record| self.is_unchanged(record, &metadata)))
     }
@@ -351,7 +358,8 @@ fn open_unchanged(path: &Path, record: &Record) -> io::Result<File> {
 pub(crate) fn share(path: PathBuf, record: &Record) -> Share {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let state = if record.gone { ShareState::Gone } else { ShareState::Shared };
-    Share { hash: record.hash, info: record.info, path, name, state }
+    let (hash, info) = (record.hash, record.info);
+    Share { hash, info, path, name, bytes: info.length, state }
 }
 
 fn move_aside(path: &Path) -> io::Result<PathBuf> {
@@ -403,7 +411,7 @@ impl LibraryError {
 #[non_exhaustive]
 pub enum AddError {
     /// It is a directory.
-    #[error("{} is a folder; folders come later, add its files", path.display())]
+    #[error("{} is a folder, which `add_folder` shares", path.display())]
     Directory {
         /// Which.
         path: PathBuf,

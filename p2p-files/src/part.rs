@@ -270,7 +270,7 @@ fn remove_if_stale(path: &Path) -> io::Result<()> {
 
 /// Gives the part-file a second name, which must not exist. Where there are no links, an empty file takes the name
 /// first, and the part-file then takes its place.
-fn link(part: &Path, name: &Path) -> io::Result<()> {
+pub(crate) fn link(part: &Path, name: &Path) -> io::Result<()> {
     match hard_link(part, name) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),

@@ -23,13 +23,14 @@
 //! # Conversation
 //!
 //! 1. `Open` names a file. The answer is `Info`, `Part` from who is still fetching it and gives what it has so far,
-//!    `NotFound` (also for what is not shared: the two cannot be told apart) or `Error` Busy. `tag` is 0 for a file (`p2p/file/1`) and 1 for a directory manifest (`p2p/dir/1`, reserved). The requester
+//!    `NotFound` (also for what is not shared: the two cannot be told apart) or `Error` Busy. `tag` is 0 for a file (`p2p/file/1`) and 1 for a directory manifest (`p2p/dir/1`). The requester
 //!    computes `SHA-256(tag text || length || root)` and ends the connection if that is not the hash it asked for,
 //!    before it believes or allocates anything.
 //! 2. `Get` asks for a run of blocks of 16,384 bytes of the file opened last: `count` is 1, 2, 4, 8, 16, 32 or 64 and
 //!    `first` a multiple of it and below the number of blocks. Requests may be sent ahead: a requester has at most
 //!    [`GETS_MAX`] unanswered ones, a provider takes up to 64 and then stops reading.
-//! 3. Every request gets exactly one answer, in the order of the requests.
+//! 3. Every request gets exactly one answer, in the order of the requests. A `Get` after an `Open` that was refused is
+//!    answered as that `Open` was, so that a requester that knows the length need not wait between the two.
 //! 4. `Run` repeats `first` and `count`. `data` are the bytes of the blocks, cut at the end of the file, so its length
 //!    follows from the file's length. `proof` holds, nearest first, the siblings on the way from the run's subtree to
 //!    the root: `hashes` = (levels of the tree) − min(log2 count, levels of the tree), where a tree over n blocks has

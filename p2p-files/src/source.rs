@@ -375,8 +375,13 @@ fn check_info(shared: &Shared, info: &Info) -> Result<bool, SourceFault> {
         return Err(SourceFault::WrongInfo);
     }
     // From here on it is the truth about the hash, whoever says it.
-    if info.kind != Kind::File {
-        shared.fail(DownloadError::Directory);
+    if info.kind != shared.config.kind {
+        let is_dir = info.kind == Kind::Dir;
+        shared.fail(if is_dir { DownloadError::Directory } else { DownloadError::NotDirectory });
+        return Ok(false);
+    }
+    if let Some(said) = shared.config.length.filter(|said| *said != info.length) {
+        shared.fail(DownloadError::WrongLength { said, length: info.length });
         return Ok(false);
     }
     let (length, max) = (info.length, shared.config.max_length.min(crate::LENGTH_MAX));

@@ -35,6 +35,8 @@ impl Library {
     /// When the folder of the journals cannot be read.
     pub fn unfinished(&self) -> io::Result<Vec<Unfinished>> {
         let mut found = Vec::new();
+        let mut folders: Vec<_> = self.dirs_if_any().into_iter().collect();
+        folders.extend(self.folders()?.into_iter().filter(|f| !f.complete).map(|f| f.path));
         for entry in std::fs::read_dir(&self.trees)? {
             let path = entry?.path();
             if path.extension().is_none_or(|end| end != "part") || found.len() >= UNFINISHED_MAX {
@@ -48,6 +50,11 @@ impl Library {
                 continue;
             }
             let destination = record.destination();
+            // What is part of a folder goes on with the folder.
+            let (Destination::Dir(place, _) | Destination::File(place)) = &destination;
+            if folders.iter().any(|folder| place.starts_with(folder)) {
+                continue;
+            }
             found.push(Unfinished { hash: record.info.hash(), length: record.info.length, destination });
         }
         found.sort_by_key(|unfinished| unfinished.hash);

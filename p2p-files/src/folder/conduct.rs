@@ -1,0 +1,340 @@
+//! The task that carries the download of a folder from start to end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::download::{FolderGoal, Shared};
+use super::lend::Link;
+use super::plan::{self, Job, Plan, Size};
+use super::small;
+use crate::download::{Download, DownloadConfig, DownloadHandle};
+use crate::event::{DownloadError, DownloadEvent, Finished, SourceFault};
+use crate::hash::{FileHash, Kind};
+use crate::part::Destination;
+
+/// How often progress is told while it changes, and the rate brought up to date.
+pub(super) const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+/// How long a source may take to send what it was asked for and nobody needs any more.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Large files whose places are found ahead of the one that is fetched.
+const AHEAD: usize = 4;
+
+/// Carries the download of a folder to its end.
+pub(super) async fn conduct(shared: Arc<Shared>) {
+    let mut conductor =
+        Conductor { shared: Arc::clone(&shared), idle: Vec::new(), givers: BTreeSet::new(), gave: 0 };
+    let end = match conductor.run().await {
+        Ok(finished) => DownloadEvent::Finished(finished),
+        Err(error) => DownloadEvent::Failed(error),
+    };
+    shared.tell_progress();
+    shared.end(end);
+}
+
+/// How one file ended.
+enum Outcome {
+    Done,
+    /// None of the sources has it.
+    Nowhere,
+}
+
+pub(super) struct Conductor {
+    pub(super) shared: Arc<Shared>,
+    /// Sources that nobody uses just now.
+    pub(super) idle: Vec<Link>,
+    /// Sources that gave a small file.
+    pub(super) givers: BTreeSet<u64>,
+    /// Most sources that gave something of one large file.
+    gave: usize,
+}
+
+impl Conductor {
+    async fn run(&mut self) -> Result<Finished, DownloadError> {
+        let shared = Arc::clone(&self.shared);
+        let FolderGoal::Files { to, selection } = &shared.goal else {
+            self.manifest().await?;
+            let on_thread = Arc::clone(&shared);
+            let (path, bytes) = self.blocking(move || plan::listed(&on_thread)).await?;
+            return Ok(self.finished(path, bytes));
+        };
+        let (on_thread, to, selection) = (Arc::clone(&shared), to.clone(), selection.clone());
+        let plan = self.blocking(move || Plan::begin(&on_thread, &to, selection)).await?;
+        if let Some((path, bytes)) = plan.here() {
+            return Ok(self.finished(path, bytes));
+        }
+        let plan = Arc::new(plan);
+        let outcome = self.files(&plan).await;
+        let stays = matches!(&outcome, Err(DownloadError::Suspended | DownloadError::Interrupted { .. }));
+        let done = outcome.is_ok();
+        let on_thread = Arc::clone(&plan);
+        let end = self.blocking(move || on_thread.end(done, stays)).await;
+        outcome?;
+        let (path, bytes) = end?;
+        Ok(self.finished(path, bytes))
+    }
+
+    async fn files(&mut self, plan: &Arc<Plan>) -> Result<(), DownloadError> {
+        self.manifest().await?;
+        let on_thread = Arc::clone(plan);
+        let (files, bytes) = self.blocking(move || on_thread.check()).await?;
+        {
+            let mut state = self.shared.state();
+            (state.told.files, state.told.length) = (Some(files), Some(bytes));
+        }
+        // As often as somebody came who may have what nobody had before.
+        loop {
+            let again = plan.clone();
+            self.shared.state().told.done = 0;
+            self.shared.state().told.files_done = 0;
+            let mut nowhere = small::fetch(self, &again).await?;
+            nowhere += self.large(&again).await?;
+            if nowhere == 0 {
+                return Ok(());
+            }
+            tracing::debug!(nowhere, folder = %self.shared.hash.short(), "files that no source has");
+            for link in self.idle.drain(..) {
+                self.shared.lose(link.label, SourceFault::NotFound);
+            }
+            self.wait_for_source().await?;
+        }
+    }
+
+    /// Fetches the manifest, unless it is here.
+    async fn manifest(&mut self) -> Result<(), DownloadError> {
+        let shared = Arc::clone(&self.shared);
+        loop {
+            let on_thread = Arc::clone(&shared);
+            let Some(path) = self.blocking(move || plan::missing_manifest(&on_thread)).await? else {
+                return Ok(());
+            };
+            let config = DownloadConfig { kind: Kind::Dir, ..shared.config.file.clone() };
+            let config = DownloadConfig { max_length: super::MANIFEST_MAX, ..config };
+            match self.one(shared.hash, Destination::File(path), config).await? {
+                Outcome::Done => return Ok(()),
+                Outcome::Nowhere => {
+                    for link in self.idle.drain(..) {
+                        shared.lose(link.label, SourceFault::NotFound);
+                    }
+                    self.wait_for_source().await?;
+                }
+            }
+        }
+    }
+
+    /// Fetches the files above 1 MiB, one after another; returns how many no source has.
+    async fn large(&mut self, plan: &Arc<Plan>) -> Result<u64, DownloadError> {
+        let (tell, mut jobs) = mpsc::channel(AHEAD);
+        let on_thread = Arc::clone(plan);
+        let finding = spawn_blocking(move || on_thread.find(Size::Large, &tell));
+        let mut nowhere = 0;
+        while let Some(Job { hash, length, places, .. }) = jobs.recv().await {
+            for spot in places {
+                let on_thread = Arc::clone(plan);
+                let executable = spot.executable;
+                let to = self.blocking(move || on_thread.free(&spot)).await?;
+                let config =
+                    DownloadConfig { executable, length: Some(length), ..self.shared.config.file.clone() };
+                match self.one(hash, Destination::File(to), config).await? {
+                    Outcome::Done => self.shared.completed(1, length),
+                    Outcome::Nowhere => nowhere += 1,
+                }
+            }
+        }
+        let found = finding.await;
+        self.joined(found)?;
+        Ok(nowhere)
+    }
+
+    /// Fetches one file from all sources, old and new.
+    async fn one(
+        &mut self,
+        hash: FileHash,
+        to: Destination,
+        config: DownloadConfig,
+    ) -> Result<Outcome, DownloadError> {
+        let shared = Arc::clone(&self.shared);
+        let max = config.max_sources;
+        let download = Download::start(Arc::clone(&shared.library), hash, to, config)?;
+        let (back, returned) = mpsc::channel(max.max(1));
+        let mut lending = Lending {
+            download,
+            back,
+            returned,
+            labels: BTreeMap::new(),
+            lacking: 0,
+            dead: BTreeSet::new(),
+            stopped: false,
+        };
+        self.idle.drain(..).for_each(|link| lending.lend(link));
+        let outcome = self.follow(&mut lending).await;
+        self.shared.state().partial = 0;
+        self.take_back(lending).await;
+        outcome
+    }
+
+    async fn follow(&mut self, lending: &mut Lending) -> Result<Outcome, DownloadError> {
+        let shared = Arc::clone(&self.shared);
+        let mut progress = lending.download.progress();
+        let mut tick = interval(PROGRESS_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut nowhere = false;
+        loop {
+            self.take_incoming().into_iter().for_each(|link| lending.lend(link));
+            tokio::select! {
+                () = shared.cancel.cancelled(), if !lending.stopped => lending.stop(shared.is_suspended()),
+                () = shared.came.notified() => {}
+                _ = tick.tick() => {
+                    shared.state().partial = progress.borrow_and_update().done;
+                    shared.tell_progress();
+                }
+                event = lending.download.next_event() => match event {
+                    Some(DownloadEvent::Finished(finished)) => {
+                        self.gave = self.gave.max(finished.sources);
+                        return Ok(Outcome::Done);
+                    }
+                    Some(DownloadEvent::Failed(DownloadError::Suspended)) if nowhere => return Ok(Outcome::Nowhere),
+                    Some(DownloadEvent::Failed(error)) => return Err(error),
+                    Some(DownloadEvent::SourceFailed { label, fault }) => lending.failed(&label, fault, &shared),
+                    // Those that are left do not have it.
+                    Some(DownloadEvent::NeedSource) if lending.lacks() => {
+                        nowhere = true;
+                        lending.stop(true);
+                    }
+                    Some(DownloadEvent::NeedSource) => {}
+                    Some(event @ (DownloadEvent::Paused { .. } | DownloadEvent::Resumed)) => shared.tell(event),
+                    None => return Err(DownloadError::Cancelled),
+                },
+            }
+        }
+    }
+
+    /// Waits until every source is given back and read empty.
+    async fn take_back(&mut self, mut lending: Lending) {
+        let mut links = Vec::new();
+        while links.len() < lending.labels.len() {
+            match timeout(SETTLE_TIMEOUT, lending.returned.recv()).await {
+                Ok(Some(link)) => links.push(link),
+                _ => break,
+            }
+        }
+        let mut settling = tokio::task::JoinSet::new();
+        for mut link in links.into_iter().filter(|link| !lending.dead.contains(&link.id)) {
+            settling.spawn(async move {
+                let settled = timeout(SETTLE_TIMEOUT, link.settle()).await;
+                (link, settled.unwrap_or(Err(io::ErrorKind::TimedOut.into())))
+            });
+        }
+        while let Some(settled) = settling.join_next().await {
+            match settled {
+                Ok((link, Ok(()))) => self.idle.push(link),
+                Ok((link, Err(error))) => self.shared.lose(link.label, SourceFault::Io(error.kind())),
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+impl Conductor {
+    /// Sources that came since it was asked last.
+    pub(super) fn take_incoming(&self) -> Vec<Link> {
+        self.shared.state().incoming.drain(..).collect()
+    }
+
+    /// Waits until there is a source.
+    async fn wait_for_source(&mut self) -> Result<(), DownloadError> {
+        let shared = Arc::clone(&self.shared);
+        let mut tick = interval(PROGRESS_EVERY);
+        loop {
+            let new = self.take_incoming();
+            self.idle.extend(new);
+            if !self.idle.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = shared.cancel.cancelled() => return Err(ended(&shared)),
+                () = shared.came.notified() => {}
+                _ = tick.tick() => shared.tell_progress(),
+            }
+        }
+    }
+
+    /// Does something on a blocking thread.
+    async fn blocking<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> Result<T, DownloadError> + Send + 'static,
+    ) -> Result<T, DownloadError> {
+        let result = spawn_blocking(work).await;
+        self.joined(result)
+    }
+
+    /// What a blocking thread had to say.
+    pub(super) fn joined<T>(
+        &self,
+        result: Result<Result<T, DownloadError>, JoinError>,
+    ) -> Result<T, DownloadError> {
+        result.unwrap_or_else(|panic| Err(DownloadError::io(self.shared.shown(), io::Error::other(panic))))
+    }
+
+    fn finished(&self, path: PathBuf, length: u64) -> Finished {
+        let ms = u64::try_from(self.shared.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        Finished { path, length, ms, sources: self.gave.max(self.givers.len()) }
+    }
+}
+
+/// What the user said.
+pub(super) fn ended(shared: &Shared) -> DownloadError {
+    if shared.is_suspended() { DownloadError::Suspended } else { DownloadError::Cancelled }
+}
+
+/// One file's download, and the sources that are lent to it.
+struct Lending {
+    download: DownloadHandle,
+    back: mpsc::Sender<Link>,
+    returned: mpsc::Receiver<Link>,
+    /// What the sources that were lent are called.
+    labels: BTreeMap<u64, String>,
+    /// How many said that they do not have this file; they may have others.
+    lacking: usize,
+    /// Those that are not used again.
+    dead: BTreeSet<u64>,
+    stopped: bool,
+}
+
+impl Lending {
+    fn lend(&mut self, link: Link) {
+        self.labels.insert(link.id, link.label.clone());
+        self.download.add_source(link.id.to_string(), link.lend(self.back.clone()));
+    }
+
+    fn failed(&mut self, id: &str, fault: SourceFault, shared: &Shared) {
+        if matches!(fault, SourceFault::NotFound | SourceFault::Changed) {
+            self.lacking += 1;
+        } else if let Some((id, label)) = id.parse().ok().and_then(|id| self.labels.get_key_value(&id)) {
+            self.dead.insert(*id);
+            shared.lose(label.clone(), fault);
+        }
+    }
+
+    /// Whether some of the sources are left that do not have the file.
+    const fn lacks(&self) -> bool {
+        self.lacking > 0
+    }
+
+    fn stop(&mut self, for_now: bool) {
+        self.stopped = true;
+        if for_now {
+            self.download.suspend();
+        } else {
+            self.download.cancel();
+        }
+    }
+}
