@@ -347,10 +347,10 @@ fn manifest(entries: &[(&[u8], Info)]) -> Vec<u8> {
     let mut bytes = vec![1];
     let number = |bytes: &mut Vec<u8>, mut number: u64| {
         while number >= 0x80 {
-            bytes.push((number & 0x7f) as u8 | 0x80);
+            bytes.push(number.to_le_bytes()[0] | 0x80);
             number >>= 7;
         }
-        bytes.push(number as u8);
+        bytes.push(number.to_le_bytes()[0]);
     };
     let mut before: &[u8] = b"";
     for (path, info) in entries {

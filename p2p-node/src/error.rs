@@ -255,6 +255,9 @@ pub enum ShareError {
     /// The file can't be read or is of a kind that can't be shared.
     #[error(transparent)]
     Add(#[from] p2p_files::AddError),
+    /// The folder can't be read or is of a kind that can't be shared.
+    #[error(transparent)]
+    Folder(#[from] p2p_files::AddFolderError),
     /// The index could not be read or written.
     #[error(transparent)]
     Library(#[from] p2p_files::LibraryError),
@@ -299,6 +302,26 @@ pub enum FetchError {
         /// Bytes that are free.
         free: u64,
     },
+    /// The ticket says another length than the file or folder has: it is a mistake or a trick.
+    #[error("it has {length} bytes, and the ticket says {said}")]
+    WrongLength {
+        /// Bytes by the ticket.
+        said: u64,
+        /// Bytes as the hash proves them.
+        length: u64,
+    },
+    /// What was asked for is not in the folder, or the hash names no folder.
+    #[error("{detail}")]
+    NoSuchPath {
+        /// What is not there.
+        detail: String,
+    },
+    /// The folder breaks the rules for folders: hostile names, or a newer format.
+    #[error("{detail}")]
+    BadFolder {
+        /// What is wrong with it.
+        detail: String,
+    },
     /// The file could not be written.
     #[error("{detail}")]
     Disk {
@@ -323,6 +346,9 @@ impl FetchError {
             Self::Providers { lied: false, .. } => "providers_failed",
             Self::Exists { .. } => "exists",
             Self::NoRoom { .. } => "no_room",
+            Self::WrongLength { .. } => "wrong_length",
+            Self::NoSuchPath { .. } => "no_such_path",
+            Self::BadFolder { .. } => "bad_folder",
             Self::Disk { .. } => "disk",
             Self::Cancelled => "cancelled",
             Self::Stopped => "stopped",

@@ -8,10 +8,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use p2p_files::{
-    Destination, Download, DownloadConfig, DownloadError, DownloadEvent, DownloadHandle, FileHash, Finished,
-    Progress, SourceFault,
+    Destination, DownloadConfig, DownloadError, DownloadEvent, FileHash, Finished, FolderConfig, FolderGoal,
+    Kind, Selection, SourceFault,
 };
-use p2p_wire::{NodeId, PeerAddr, Ticket};
+use p2p_wire::{NodeId, PeerAddr, Ticket, TicketKind};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -22,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 use crate::command::{Command, Provider};
 use crate::error::{ConnectError, FetchError};
 use crate::event::Event;
+use crate::info::{FileEntry, FileState};
 use crate::resume;
+use crate::running::{Feed, Running};
 use crate::shared::Shared;
 use crate::transfer;
 
@@ -70,6 +72,10 @@ impl From<Ticket> for FetchTarget {
 pub struct FetchOptions {
     /// The file to make, or an existing folder to put it into; `None` is the content folder.
     pub to: Option<PathBuf>,
+    /// What of a folder to fetch; with anything but all of it, the hash must be a folder's.
+    pub selection: Selection,
+    /// Only the list of what is in a folder; [`Node::manifest`](crate::Node::manifest) reads it then.
+    pub list: bool,
     /// How long to look for somebody who has it; `None` is [`Limits::find_timeout`](crate::Limits::find_timeout).
     pub timeout: Option<Duration>,
 }
@@ -82,6 +88,10 @@ pub struct FetchProgress {
     pub done: u64,
     /// Bytes in all, once a provider has proved it.
     pub length: Option<u64>,
+    /// Of a folder: files that are complete.
+    pub files_done: u64,
+    /// Of a folder: files in all, once its list is here.
+    pub files: Option<u64>,
     /// Providers at work.
     pub sources: usize,
     /// Bytes per second.
@@ -168,7 +178,16 @@ impl Drop for Fetch {
 pub(crate) struct FetchEntry {
     pub(crate) hash: FileHash,
     pub(crate) path: PathBuf,
+    pub(crate) kind: Kind,
     pub(crate) progress: watch::Receiver<FetchProgress>,
+}
+
+impl FetchEntry {
+    pub(crate) fn file_entry(&self) -> FileEntry {
+        let FetchProgress { done: have, length, sources, rate, .. } = *self.progress.borrow();
+        let (hash, kind, path, state) = (self.hash, self.kind, self.path.clone(), FileState::Fetching);
+        FileEntry { hash, kind, length, path, state, have, sources, rate }
+    }
 }
 
 /// Begins a fetch.
@@ -184,7 +203,8 @@ pub(crate) fn begin(shared: &Arc<Shared>, target: FetchTarget, options: FetchOpt
     let end = End { now: shared.stop.child_token(), discard: Arc::default() };
     let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
     let path = options.to.clone().unwrap_or_else(|| shared.content_dir.clone());
-    register(shared, number, Some(FetchEntry { hash, path, progress: progress.clone() }));
+    let kind = ticket.as_ref().and_then(|t| t.file.as_ref()).map_or(Kind::File, |f| kind_of(f.kind));
+    register(shared, number, Some(FetchEntry { hash, path, kind, progress: progress.clone() }));
     let task = {
         let (shared, end) = (Arc::clone(shared), end.clone());
         async move {
@@ -220,8 +240,20 @@ struct Job<'a> {
     shared: &'a Arc<Shared>,
     hash: FileHash,
     /// `None` until somebody has said what the file is called, or it is clear that no name is needed.
-    download: Option<DownloadHandle>,
-    to: Option<PathBuf>,
+    download: Option<Running>,
+    /// A folder; until it is known, a file.
+    is_dir: bool,
+    /// It has just become known to be one.
+    turned: bool,
+    options: FetchOptions,
+    /// The folder that an earlier try began is the destination, not one to put a folder into.
+    exact: bool,
+    /// What was said that it is called.
+    name: Option<String>,
+    /// The ticket says how many bytes it has.
+    length: Option<u64>,
+    /// Everybody who was offered, until it is known what the hash names.
+    offered: Vec<Provider>,
     providers: BTreeMap<NodeId, Record>,
     waiting: VecDeque<Provider>,
     dials: JoinSet<Opened>,
@@ -244,28 +276,41 @@ impl<'a> Job<'a> {
         told: watch::Sender<FetchProgress>,
         end: &End,
     ) -> Result<Fetched, FetchError> {
+        let file = ticket.as_ref().and_then(|ticket| ticket.file.as_ref());
         let mut job = Self {
             shared,
             hash,
             download: None,
+            is_dir: options.list
+                || !options.selection.is_all()
+                || file.is_some_and(|f| f.kind == TicketKind::Dir),
+            exact: false,
+            turned: false,
+            name: None,
+            length: file.map(|file| file.length),
+            offered: Vec::new(),
             providers: BTreeMap::new(),
             waiting: VecDeque::new(),
             dials: JoinSet::new(),
             live: 0,
             idle_since: Some(Instant::now()),
             timeout: options.timeout.unwrap_or(shared.config.limits.find_timeout),
-            to: options.to,
+            options,
             paused: false,
             ticket_addrs: ticket.as_ref().map(|ticket| (ticket.id, ticket.addrs.clone())),
         };
-        let (library, folder) =
-            (Arc::clone(&shared.library), job.to.clone().unwrap_or_else(|| shared.content_dir.clone()));
-        let look = move || (library.get(&hash).is_some(), resume::name_in(&library, hash, &folder));
-        let (here, begun) = tokio::task::spawn_blocking(look).await.unwrap_or_default();
-        let named = job.to.as_ref().is_some_and(|to| !is_dir(to));
+        let (library, folder) = (
+            Arc::clone(&shared.library),
+            job.options.to.clone().unwrap_or_else(|| shared.content_dir.clone()),
+        );
+        let look = move || resume::look(&library, hash, &folder);
+        let before = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        let named = job.options.to.as_ref().is_some_and(|to| !is_dir(to));
+        job.is_dir |= before.kind == Some(Kind::Dir);
+        job.exact = before.is_root;
         // What was begun under a name goes on under it, whatever others call it now.
-        if here || named || begun.is_some() {
-            job.start(begun)?;
+        if before.kind.is_some() || named || job.exact || job.options.list || before.name.is_some() {
+            job.start(before.name)?;
         }
         if let Some(ticket) = ticket {
             let name = ticket.file.as_ref().map(|f| f.name.clone());
@@ -278,13 +323,38 @@ impl<'a> Job<'a> {
     /// looked at.
     fn start(&mut self, name: Option<String>) -> Result<(), FetchError> {
         if self.download.is_none() {
-            let destination = destination(self.shared, self.to.take(), name.filter(|n| !n.is_empty()));
+            self.name = self.name.take().or(name).filter(|n| !n.is_empty());
+            let to = match self.options.to.clone() {
+                Some(path) if self.exact => Destination::File(path),
+                to => destination(self.shared, to, self.name.clone()),
+            };
             let library = Arc::clone(&self.shared.library);
             let config = DownloadConfig { throttle: self.shared.down.all(), ..DownloadConfig::default() };
-            let download = Download::start(library, self.hash, destination, config);
-            self.download = Some(download.map_err(failed)?);
+            self.download = Some(if self.is_dir {
+                let goal = match self.options.list {
+                    true => FolderGoal::List,
+                    false => FolderGoal::Files { to, selection: self.options.selection.clone() },
+                };
+                Running::folder(library, self.hash, goal, FolderConfig { file: config, bytes: self.length })
+            } else {
+                let config = DownloadConfig { length: self.length, ..config };
+                Running::file(library, self.hash, to, config).map_err(failed)?
+            });
         }
         Ok(())
+    }
+
+    /// The hash turned out to be a folder's: everybody is asked for that.
+    fn become_folder(&mut self) -> Result<(), FetchError> {
+        self.is_dir = true;
+        self.download = None;
+        self.providers.clear();
+        self.waiting.clear();
+        self.dials = JoinSet::new();
+        self.live = 0;
+        self.start(None)?;
+        let offered = std::mem::take(&mut self.offered);
+        offered.into_iter().try_for_each(|provider| self.offer(provider))
     }
 
     /// Ends the download with this error once its files are let go, unless it is complete just now.
@@ -317,6 +387,10 @@ impl<'a> Job<'a> {
         let (mut more_at, mut more_after) = (Instant::now() + MORE_AFTER, MORE_AFTER);
         loop {
             self.dial_waiting();
+            if self.turned {
+                self.turned = false;
+                progress = None;
+            }
             if let (None, Some(download)) = (&progress, &self.download) {
                 progress = Some(download.progress());
             }
@@ -341,7 +415,7 @@ impl<'a> Job<'a> {
                 Some(Ok((id, opened))) = self.dials.join_next(), if !self.dials.is_empty() => self.on_opened(id, opened),
                 Some(provider) = answers.recv() => self.offer(provider)?,
                 Some(p) = next_progress(progress.as_mut()) => {
-                    told.send_replace(FetchProgress { done: p.done, length: p.length, sources: p.sources, rate: p.rate });
+                    told.send_replace(p);
                 }
                 () = sleep_until(more_at), if !self.paused && self.live > 0 && self.live < MAX_SOURCES => {
                     self.ask(true, found.clone()).await;
@@ -373,6 +447,10 @@ impl<'a> Job<'a> {
                 let length = std::fs::metadata(&path).map_or(0, |m| m.len());
                 let took = Duration::ZERO;
                 Some(Ok(Fetched { hash: self.hash, path, length, took, sources: self.live }))
+            }
+            Some(DownloadEvent::Failed(DownloadError::Directory)) if !self.is_dir => {
+                self.turned = true;
+                self.become_folder().err().map(Err)
             }
             Some(DownloadEvent::Failed(error)) => Some(Err(failed(error))),
             Some(DownloadEvent::SourceFailed { label, fault }) => {
@@ -462,6 +540,9 @@ impl<'a> Job<'a> {
         {
             return Ok(());
         }
+        if !self.is_dir && !self.offered.iter().any(|offered| offered.id == provider.id) {
+            self.offered.push(provider.clone());
+        }
         let record = self.providers.entry(provider.id).or_default();
         if !record.busy && record.tries < TRIES {
             record.busy = true;
@@ -511,16 +592,16 @@ impl<'a> Job<'a> {
     }
 }
 
-async fn next_event(download: Option<&DownloadHandle>) -> Option<DownloadEvent> {
+async fn next_event(download: Option<&Running>) -> Option<DownloadEvent> {
     match download {
         Some(download) => download.next_event().await,
         None => pending().await,
     }
 }
 
-async fn next_progress(progress: Option<&mut watch::Receiver<Progress>>) -> Option<Progress> {
+async fn next_progress(progress: Option<&mut Feed>) -> Option<FetchProgress> {
     match progress {
-        Some(progress) => progress.changed().await.ok().map(|()| *progress.borrow_and_update()),
+        Some(progress) => progress.next().await,
         None => pending().await,
     }
 }
@@ -533,6 +614,13 @@ fn destination(shared: &Shared, to: Option<PathBuf>, hint: Option<String>) -> De
     }
 }
 
+const fn kind_of(kind: TicketKind) -> Kind {
+    match kind {
+        TicketKind::File => Kind::File,
+        TicketKind::Dir => Kind::Dir,
+    }
+}
+
 fn is_dir(path: &Path) -> bool {
     path.is_dir() || path.as_os_str().as_encoded_bytes().ends_with(b"/")
 }
@@ -541,6 +629,11 @@ fn failed(error: DownloadError) -> FetchError {
     match error {
         DownloadError::Exists { path } => FetchError::Exists { path },
         DownloadError::NoRoom { path, needed, free } => FetchError::NoRoom { path, needed, free },
+        DownloadError::WrongLength { said, length } => FetchError::WrongLength { said, length },
+        DownloadError::NoSuchPath { .. } | DownloadError::NotDirectory => {
+            FetchError::NoSuchPath { detail: error.to_string() }
+        }
+        DownloadError::Manifest(_) => FetchError::BadFolder { detail: error.to_string() },
         DownloadError::Cancelled | DownloadError::Suspended => FetchError::Cancelled,
         DownloadError::Io { path, source } | DownloadError::Interrupted { path, source } => {
             FetchError::Disk { detail: format!("{}: {source}", path.display()) }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
-use p2p_files::FileHash;
+use p2p_files::{FileHash, Kind};
 use p2p_wire::{NodeId, Receipt};
 use tokio::sync::oneshot;
 
@@ -161,6 +161,8 @@ pub enum FileState {
     Shared,
     /// Being fetched.
     Fetching,
+    /// A part of it is here; nobody fetches the rest just now.
+    Partial,
     /// It changed or went away since it was shared, and is not served any more.
     Gone,
 }
@@ -172,6 +174,7 @@ impl FileState {
         match self {
             Self::Shared => "shared",
             Self::Fetching => "fetching",
+            Self::Partial => "partial",
             Self::Gone => "gone",
         }
     }
@@ -183,6 +186,8 @@ impl FileState {
 pub struct FileEntry {
     /// Its hash.
     pub hash: FileHash,
+    /// A file or a folder.
+    pub kind: Kind,
     /// Bytes; not known before the first provider has answered.
     pub length: Option<u64>,
     /// Where it lies, or will.
@@ -191,16 +196,8 @@ pub struct FileEntry {
     pub state: FileState,
     /// Bytes that are here and verified.
     pub have: u64,
-}
-
-impl FileEntry {
-    pub(crate) const fn new(
-        hash: FileHash,
-        length: Option<u64>,
-        path: PathBuf,
-        state: FileState,
-        have: u64,
-    ) -> Self {
-        Self { hash, length, path, state, have }
-    }
+    /// Providers at work, of one that is being fetched.
+    pub sources: usize,
+    /// Bytes that come in per second.
+    pub rate: u64,
 }

@@ -13,6 +13,7 @@ mod driver;
 mod error;
 mod event;
 mod fetch;
+mod folder;
 mod ihave;
 mod info;
 mod join;
@@ -28,6 +29,7 @@ mod past;
 mod query;
 mod rate;
 mod resume;
+mod running;
 mod sequence;
 mod shared;
 pub mod sim;
@@ -61,5 +63,8 @@ pub use stack::{Hangup, Input, LinkUp, LinkView, Output, Stack};
 pub use target::{ParseTargetError, Target};
 pub use view::View;
 
-pub use p2p_files::{AddError, FileHash, Info, Kind, ParseHashError, Refreshed, Share, ShareState};
+pub use p2p_files::{
+    AddError, Entry, EntryKind, FileHash, Info, Kind, ManifestError, ManifestReader, ParseHashError,
+    Refreshed, SelectError, Selection, Share, ShareState, Sums,
+};
 pub use p2p_wire::{NodeId, ParseTicketError, PeerAddr, Receipt, SecretKey, Ticket, TicketFile, TicketKind};

@@ -1,13 +1,14 @@
 //! [`Node`]: the handle that applications hold.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2p_files::{FileHash, Refreshed, Share, ShareState};
+use p2p_files::{FileHash, Kind, ManifestError, ManifestReader, Refreshed, Share};
 use p2p_peers::{PeerStore, Snapshot};
 use p2p_upnp::Mapper;
 use p2p_wire::{NodeId, PeerAddr, PrivateBody, Receipt, Ticket, TicketFile, TicketKind};
@@ -20,8 +21,9 @@ use crate::error::{
     ConnectError, LogError, NoSuchPeer, SendError, ShareError, StartError, StateError, TopicsError,
 };
 use crate::event::{EventHub, Events, Message};
-use crate::fetch::{self, Fetch, FetchOptions, FetchTarget};
-use crate::info::{AwaitedReceipt, Connected, FileEntry, FileState, PeerInfo, Sent, Status};
+use crate::fetch::{self, Fetch, FetchEntry, FetchOptions, FetchTarget};
+use crate::folder;
+use crate::info::{AwaitedReceipt, Connected, FileEntry, PeerInfo, Sent, Status};
 use crate::join;
 use crate::log::{Follow, Since};
 use crate::resume;
@@ -170,13 +172,13 @@ impl Node {
     #[must_use]
     pub fn file_ticket(&self, share: &Share) -> Ticket {
         let kind = match share.info.kind {
-            p2p_files::Kind::Dir => TicketKind::Dir,
+            Kind::Dir => TicketKind::Dir,
             _ => TicketKind::File,
         };
         // A name that does not fit is left out; it is a hint only.
         let name =
             if share.name.len() <= p2p_wire::MAX_FILE_NAME { share.name.clone() } else { String::new() };
-        let file = TicketFile { kind, hash: *share.hash.as_bytes(), length: share.info.length, name };
+        let file = TicketFile { kind, hash: *share.hash.as_bytes(), length: share.bytes, name };
         Ticket { file: Some(file), ..self.ticket() }
     }
 
@@ -360,13 +362,17 @@ impl Node {
         self.shared().submissions.send(message).await
     }
 
-    /// Shares a file where it lies; nothing is copied.
+    /// Shares a file or a folder where it lies; nothing is copied. What in a folder is not shared (symlinks, names that
+    /// others would refuse) is told by an [`Event::Warning`].
     ///
     /// # Errors
     /// [`ShareError`].
     pub async fn share(&self, path: impl Into<PathBuf>) -> Result<Share, ShareError> {
         let path = path.into();
         self.blocking(move |shared| {
+            if path.is_dir() {
+                return folder::share(shared, &path);
+            }
             let share = shared.library.add(&path, |_, _| {})?;
             shared.watch.also(&share.path);
             Ok(share)
@@ -374,13 +380,37 @@ impl Node {
         .await
     }
 
-    /// Ends the sharing of a file; the file stays, and neither [`Node::refresh`] nor [`Config::watch`] shares it again:
-    /// only [`Node::share`] does. Returns whether it was shared.
+    /// What is in a folder that is shared here, or whose list was fetched ([`FetchOptions::list`]), entry by entry.
+    ///
+    /// # Errors
+    /// [`ManifestError`] when it is not here.
+    pub async fn manifest(&self, hash: FileHash) -> Result<ManifestReader<File>, ManifestError> {
+        let library = Arc::clone(&self.shared().library);
+        let open = tokio::task::spawn_blocking(move || library.manifest(&hash));
+        open.await.map_err(std::io::Error::other)?
+    }
+
+    /// Forgets the list of a folder that was fetched to look into it; one that is shared or being fetched keeps it.
+    ///
+    /// # Errors
+    /// [`ShareError`].
+    pub async fn drop_manifest(&self, hash: FileHash) -> Result<(), ShareError> {
+        self.blocking(move |shared| Ok(shared.library.drop_manifest(&hash)?)).await
+    }
+
+    /// Ends the sharing of a file or folder; it stays, and neither [`Node::refresh`] nor [`Config::watch`] shares it
+    /// again: only [`Node::share`] does. Returns whether it was shared.
     ///
     /// # Errors
     /// [`ShareError`].
     pub async fn unshare(&self, hash: FileHash) -> Result<bool, ShareError> {
-        self.blocking(move |shared| Ok(shared.library.remove(&hash)?)).await
+        self.blocking(move |shared| {
+            let is_dir = shared.library.get(&hash).is_some_and(|share| share.info.kind == Kind::Dir);
+            let removed =
+                if is_dir { shared.library.remove_folder(&hash) } else { shared.library.remove(&hash) };
+            Ok(removed?)
+        })
+        .await
     }
 
     /// Looks through the content folder: shares what is new, forgets what is gone.
@@ -393,30 +423,14 @@ impl Node {
 
     /// What is shared and what is being fetched.
     pub async fn files(&self) -> Vec<FileEntry> {
-        let shared = self.blocking(|shared| Ok(shared.library.list())).await.unwrap_or_default();
-        let shared = shared.into_iter().map(|share| {
-            let (state, have) = match share.state {
-                ShareState::Gone => (FileState::Gone, 0),
-                _ => (FileState::Shared, share.info.length),
-            };
-            FileEntry::new(share.hash, Some(share.info.length), share.path, state, have)
-        });
-        let mut files: Vec<_> = shared.collect();
+        let listed = self.blocking(|shared| Ok(folder::list(shared))).await;
+        let mut files = listed.unwrap_or_default();
         let fetches = self.shared().fetches.lock().unwrap_or_else(PoisonError::into_inner);
-        files.extend(fetches.values().map(|fetch| {
-            let progress = *fetch.progress.borrow();
-            FileEntry::new(
-                fetch.hash,
-                progress.length,
-                fetch.path.clone(),
-                FileState::Fetching,
-                progress.done,
-            )
-        }));
+        files.extend(fetches.values().map(FetchEntry::file_entry));
         files
     }
 
-    /// Begins to fetch a file; it goes on by itself until it ends or the [`Fetch`] is dropped.
+    /// Begins to fetch a file or a folder; it goes on by itself until it ends or the [`Fetch`] is dropped.
     #[must_use]
     pub fn fetch(&self, what: impl Into<FetchTarget>, options: FetchOptions) -> Fetch {
         fetch::begin(self.shared(), what.into(), options)

@@ -230,7 +230,7 @@ impl Conductor {
         for mut link in links.into_iter().filter(|link| !lending.dead.contains(&link.id)) {
             settling.spawn(async move {
                 let settled = timeout(SETTLE_TIMEOUT, link.settle()).await;
-                (link, settled.unwrap_or(Err(io::ErrorKind::TimedOut.into())))
+                (link, settled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())))
             });
         }
         while let Some(settled) = settling.join_next().await {
@@ -312,7 +312,8 @@ struct Lending {
 impl Lending {
     fn lend(&mut self, link: Link) {
         self.labels.insert(link.id, link.label.clone());
-        self.download.add_source(link.id.to_string(), link.lend(self.back.clone()));
+        let (id, limit) = (link.id.to_string(), link.limit.clone());
+        self.download.add_limited_source(id, link.lend(self.back.clone()), limit);
     }
 
     fn failed(&mut self, id: &str, fault: SourceFault, shared: &Shared) {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::conduct::conduct;
 use super::lend::{Link, Stream};
 use super::select::Selection;
+use crate::RateLimit;
 use crate::download::DownloadConfig;
 use crate::event::{DownloadEvent, SourceFault};
 use crate::hash::FileHash;
@@ -132,7 +133,15 @@ impl FolderHandle {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.shared.admit(label.into(), Box::new(stream));
+        self.add_limited_source(label, stream, None);
+    }
+
+    /// The same, and what the source sends is held to a rate besides [`DownloadConfig::throttle`].
+    pub fn add_limited_source<S>(&self, label: impl Into<String>, stream: S, limit: Option<Arc<RateLimit>>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        self.shared.admit(label.into(), limit, Box::new(stream));
     }
 
     /// Progress, told when it changes and at most 10 times a second.
@@ -221,7 +230,7 @@ impl Shared {
         &self.shown
     }
 
-    fn admit(&self, label: String, stream: Box<dyn Stream>) {
+    fn admit(&self, label: String, limit: Option<Arc<RateLimit>>, stream: Box<dyn Stream>) {
         let id = self.next_link.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state();
         if state.over {
@@ -233,7 +242,7 @@ impl Shared {
             return;
         }
         state.live += 1;
-        state.incoming.push_back(Link::new(id, label, stream));
+        state.incoming.push_back(Link::new(id, label, limit, stream));
         drop(state);
         self.came.notify_one();
     }

@@ -6,15 +6,15 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::mpsc;
 
+use crate::RateLimit;
 use crate::hash::{FileHash, HASH_LEN};
-use crate::protocol::{
-    ERROR, FRAME_MAX, GET, HAVE, HELD, INFO, NOT_FOUND, OPEN, PART, PREFIX, RUN, Request,
-};
+use crate::protocol::{ERROR, FRAME_MAX, GET, HAVE, HELD, INFO, NOT_FOUND, OPEN, PART, PREFIX, RUN, Request};
 
 /// What a provider can be reached through.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -25,6 +25,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 pub(super) struct Link {
     pub(super) id: u64,
     pub(super) label: String,
+    /// A rate that what it sends is held to.
+    pub(super) limit: Option<Arc<RateLimit>>,
     stream: Box<dyn Stream>,
     sent: Frames,
     received: Frames,
@@ -43,10 +45,16 @@ impl std::fmt::Debug for Link {
 }
 
 impl Link {
-    pub(super) fn new(id: u64, label: String, stream: Box<dyn Stream>) -> Self {
+    pub(super) fn new(
+        id: u64,
+        label: String,
+        limit: Option<Arc<RateLimit>>,
+        stream: Box<dyn Stream>,
+    ) -> Self {
         Self {
             id,
             label,
+            limit,
             stream,
             sent: Frames::default(),
             received: Frames::default(),
@@ -263,7 +271,7 @@ mod tests {
     async fn a_link_that_was_given_back_is_read_empty_before_it_is_used_again() {
         let (ours, mut theirs) = tokio::io::duplex(1024);
         let (back, mut returned) = mpsc::channel(1);
-        let mut lent = Link::new(1, "a".into(), Box::new(ours)).lend(back.clone());
+        let mut lent = Link::new(1, "a".into(), None, Box::new(ours)).lend(back.clone());
         let mut requests = Vec::new();
         Request::Get { first: 0, count: 1 }.encode(&mut requests);
         lent.write_all(&requests).await.unwrap();

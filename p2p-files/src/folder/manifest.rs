@@ -313,7 +313,7 @@ impl<R: Read> ManifestReader<R> {
         usize::try_from(number)
             .ok()
             .filter(|size| *size <= PATH_MAX)
-            .ok_or(EntryFault::Path(PathError::Length { len: PATH_MAX + 1 }).into())
+            .ok_or_else(|| EntryFault::Path(PathError::Length { len: PATH_MAX + 1 }).into())
     }
 
     fn number(&mut self) -> Result<u64, Failed> {

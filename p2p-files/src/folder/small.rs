@@ -18,6 +18,7 @@ use super::conduct::{Conductor, PROGRESS_EVERY, ended};
 use super::lend::Link;
 use super::plan::{Job, Plan, Size, Spot};
 use super::write::{self, Content, Item, Wrote};
+use crate::Throttle;
 use crate::event::{DownloadError, SourceFault};
 use crate::geometry::{BLOCK, CHUNK, Geometry};
 use crate::hash::{FileHash, Info, Kind};
@@ -202,6 +203,7 @@ impl Dispatch<'_> {
             stall: config.stall,
             limit: config.run_timeout,
             unwritten: Arc::clone(&self.unwritten),
+            throttle: config.throttle.and(link.limit.clone()),
             skipped: 0,
         };
         self.tasks.spawn(task.run(link));
@@ -310,6 +312,7 @@ struct LaneTask {
     /// For one file.
     limit: Duration,
     unwritten: Arc<Semaphore>,
+    throttle: Throttle,
     skipped: usize,
 }
 
@@ -354,6 +357,11 @@ impl LaneTask {
             let job = &sent[0];
             let kib = u32::try_from(job.length / 1024 + 1).unwrap_or(u32::MAX);
             let permit = Arc::clone(&self.unwritten).acquire_many_owned(kib).await.expect("never closed");
+            // Waiting for the limits is not stalling.
+            let mut left = usize::try_from(job.length).unwrap_or(usize::MAX);
+            while left > 0 {
+                left = left.saturating_sub(self.throttle.take(left).await);
+            }
             let received = timeout(self.limit, self.receive(link, job)).await;
             let received = received.unwrap_or(Err(SourceFault::Stalled(self.limit)))?;
             let Some(job) = sent.pop_front() else { return Ok(()) };

@@ -100,7 +100,11 @@ async fn shared(node: &Node, dir: &Path, len: u32) -> (Share, Vec<u8>) {
 }
 
 fn options(to: &Path) -> FetchOptions {
-    FetchOptions { to: Some(to.to_owned()), timeout: Some(Duration::from_millis(700)) }
+    FetchOptions {
+        to: Some(to.to_owned()),
+        timeout: Some(Duration::from_millis(700)),
+        ..FetchOptions::default()
+    }
 }
 
 async fn end(mut fetch: Fetch) -> Result<Fetched, FetchError> {
@@ -285,4 +289,32 @@ fn question_for(share: &Share) -> Packet {
     let signed: [&[u8]; 3] = [origin.as_bytes(), &id, share.hash.as_bytes()];
     let signature = asker.sign(p2p_wire::domain::QUERY, &signed);
     Packet::Query(p2p_node::Query { ttl: 1, origin, id, hash: share.hash, signature })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_that_is_wrong_about_what_it_names_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, node) = (local().start().await.unwrap(), local().start().await.unwrap());
+    let folder = dir.path().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join("a"), "hello").unwrap();
+    let to = dir.path().join("out");
+    for (share, length) in
+        [(shared(&good, dir.path(), 100_000).await.0, 100_000), (good.share(&folder).await.unwrap(), 5)]
+    {
+        let truth = good.file_ticket(&share);
+        let mut ticket = truth.clone();
+        ticket.file.as_mut().unwrap().length += 1;
+        let error = end(node.fetch(ticket, options(&to))).await.unwrap_err();
+        assert_eq!(error, FetchError::WrongLength { said: length + 1, length });
+        assert!(!to.exists());
+        assert_eq!(end(node.fetch(truth, options(&to))).await.unwrap().length, length);
+        if to.is_dir() { std::fs::remove_dir_all(&to).unwrap() } else { std::fs::remove_file(&to).unwrap() }
+    }
+    let (share, _) = shared(&good, dir.path(), 100).await;
+    let mut ticket = good.file_ticket(&share);
+    ticket.file.as_mut().unwrap().kind = TicketKind::Dir;
+    let error = end(node.fetch(ticket, options(&to))).await.unwrap_err();
+    assert!(matches!(error, FetchError::NoSuchPath { .. }), "{error:?}");
+    assert!(!to.exists());
 }

@@ -131,8 +131,11 @@ async fn a_banned_peer_gets_neither_link_nor_file_until_it_is_unbanned() {
     assert_eq!(a.connect(target(&b)).await, Err(ConnectError::Banned(b.id())));
     assert_eq!(a.connect(b.ticket()).await.unwrap_err().code(), "banned");
     assert_eq!(peer(&a, b.id()).await.unwrap().state, PeerState::Banned);
-    let options =
-        || FetchOptions { to: Some(dir.path().join("got.bin")), timeout: Some(Duration::from_millis(300)) };
+    let options = || FetchOptions {
+        to: Some(dir.path().join("got.bin")),
+        timeout: Some(Duration::from_millis(300)),
+        ..FetchOptions::default()
+    };
     let error = b.fetch(ticket.clone(), options()).finish().await.unwrap_err();
     assert_eq!(error.code(), "providers_failed", "{error}");
     assert!(!dir.path().join("got.bin").exists());

@@ -68,7 +68,11 @@ async fn a_file_is_found_over_several_links_and_fetched_directly() {
     std::fs::write(&path, &data).unwrap();
     let share = holder.share(&path).await.unwrap();
     let to = dir.path().join("got.bin");
-    let options = FetchOptions { to: Some(to.clone()), timeout: Some(Duration::from_secs(10)) };
+    let options = FetchOptions {
+        to: Some(to.clone()),
+        timeout: Some(Duration::from_secs(10)),
+        ..FetchOptions::default()
+    };
     let fetched = asker.fetch(share.hash, options).finish().await.unwrap();
     assert_eq!((fetched.length, fetched.sources), (data.len() as u64, 1));
     assert!(std::fs::read(to).unwrap() == data);
