@@ -31,6 +31,7 @@ cargo xtask TASK
   test-net [--nodes 5] [--seed N] [--keep-logs]
                                        a network of real `p2p` processes on loopback, driven through --json
   bench files [--size 1GiB] [--sources 1,4] [--up RATE] [--runs 5] [--json]
+  bench folders [--files 200000] [--longest 2048] [--json]
   bench gossip [--nodes 50 | --processes 20] [--burst 5000] [--window 128] [--copies 1] [--runs 1] [--json]
   bench log [--messages 50000] [--runs 5] [--json]
   bench shares [--files 200000] [--runs 5] [--json]

@@ -227,7 +227,7 @@ impl Bench {
     }
 }
 
-fn failed(event: &Event) -> bool {
+pub(super) fn failed(event: &Event) -> bool {
     event.is("error") || event.is("file_failed")
 }
 
@@ -241,13 +241,13 @@ fn cpu_at_the_end(pid: u32) -> Option<f64> {
 }
 
 /// Watches the peak memory of a process, which can't be read any more once it has ended.
-struct Peak {
+pub(super) struct Peak {
     kib: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
 }
 
 impl Peak {
-    fn of(pid: u32) -> Self {
+    pub(super) fn of(pid: u32) -> Self {
         let (kib, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (kib2, stop2) = (Arc::clone(&kib), Arc::clone(&stop));
         thread::spawn(move || {
@@ -260,7 +260,7 @@ impl Peak {
         Self { kib, stop }
     }
 
-    fn mib(&self) -> Option<f64> {
+    pub(super) fn mib(&self) -> Option<f64> {
         let kib = self.kib.load(Relaxed);
         (kib > 0).then_some(kib as f64 / 1024.0)
     }

@@ -3,6 +3,8 @@
 #[cfg(feature = "bench")]
 mod files;
 #[cfg(feature = "bench")]
+mod folders;
+#[cfg(feature = "bench")]
 mod gossip;
 #[cfg(feature = "bench")]
 mod limits;
@@ -49,6 +51,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let what = args.word().unwrap_or_default();
     match what.as_str() {
         "files" => files::run(args)?,
+        "folders" => folders::run(args)?,
         "gossip" => gossip::run(args)?,
         "gossip-node" => processes::node(args)?,
         "log" => log::run(args)?,
@@ -56,7 +59,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         "startup" => startup::run(args)?,
         "startup-probe" => startup::probe(args)?,
         "swarm" => swarm::run(args)?,
-        _ => anyhow::bail!("bench what? files, gossip, log, shares, startup, startup-probe or swarm"),
+        _ => anyhow::bail!("bench what? files, folders, gossip, log, shares, startup, startup-probe or swarm"),
     }
     Ok(ExitCode::SUCCESS)
 }
