@@ -189,23 +189,32 @@ pub(crate) enum Color {
 pub(crate) enum Command {
     /// A node without a console, until SIGTERM or Ctrl-C
     Daemon,
-    /// Share files: print hash and ticket of each, serve until Ctrl-C
+    /// Share files and folders: print hash and ticket of each, serve until Ctrl-C
     Share {
-        /// The files; they are served where they lie
-        #[arg(required = true, value_name = "PATH", value_hint = ValueHint::FilePath)]
+        /// The files and folders; they are served where they lie
+        #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
         paths: Vec<PathBuf>,
+        /// Show the ticket as a QR code too: on a terminal, always or never
+        #[arg(long, value_name = "WHEN", default_value = "auto", hide_default_value = true)]
+        qr: Color,
     },
-    /// Share a file no longer; the file stays. No node may run on the data directory (its console has `unshare` too)
+    /// Share a file or folder no longer; it stays. No node may run on the data directory (its console has `unshare` too)
     Unshare {
-        /// The file's hash, or the unique start of it
+        /// Its hash, or the unique start of it
         #[arg(value_name = "HASH")]
         hash: String,
     },
-    /// Fetch a file; ends when the verified file stands on disk
+    /// Fetch a file or a folder; ends when all of it stands verified on disk
     Get {
-        /// The file's hash, or a ticket from `p2p share`
+        /// Its hash, or a ticket from `p2p share`
         #[arg(value_name = "HASH|TICKET")]
         what: String,
+        /// Of a folder only this file, or what is in this folder in it; may be repeated
+        #[arg(long, value_name = "PATH")]
+        only: Vec<String>,
+        /// Fetch nothing but the list of what is in the folder, and print it
+        #[arg(long, conflicts_with_all = ["only", "output"])]
+        list: bool,
         /// File or directory to write to; nothing is ever overwritten [default: the current directory]
         #[arg(short, long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
         output: Option<PathBuf>,
@@ -245,6 +254,12 @@ pub(crate) enum Command {
         #[arg(long, value_name = "POS|TIME", value_parser = since)]
         since: Option<Since>,
     },
+    /// Print the hash of files and folders, with the BitTorrent v2 root and the plain SHA-256; no node is needed
+    Hash {
+        /// The files and folders
+        #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
+        paths: Vec<PathBuf>,
+    },
     /// Print this node's id, addresses and ticket
     Id,
     /// Take over the peers of a state.json, ours or python-p2p's
@@ -273,6 +288,7 @@ impl Command {
             Self::Send { .. } => "send",
             Self::Listen { .. } => "listen",
             Self::Log { .. } => "log",
+            Self::Hash { .. } => "hash",
             Self::Id => "id",
             Self::Import { .. } => "import",
             Self::Completions { .. } => "completions",

@@ -136,7 +136,7 @@ impl From<TopicsError> for Failure {
 impl From<ShareError> for Failure {
     fn from(error: ShareError) -> Self {
         let word = match error {
-            ShareError::Add(_) => "not_shared",
+            ShareError::Add(_) | ShareError::Folder(_) => "not_shared",
             ShareError::Library(_) => "index",
             _ => "stopped",
         };
@@ -148,7 +148,10 @@ impl From<FetchError> for Failure {
     fn from(error: FetchError) -> Self {
         let exit = match &error {
             FetchError::NotFound { .. } => Exit::NotFound,
-            FetchError::Providers { lied: true, .. } => Exit::WrongContent,
+            FetchError::Providers { lied: true, .. }
+            | FetchError::WrongLength { .. }
+            | FetchError::BadFolder { .. } => Exit::WrongContent,
+            FetchError::NoSuchPath { .. } => Exit::Usage,
             _ => Exit::Failed,
         };
         Self::new(exit, error.code(), error.to_string())

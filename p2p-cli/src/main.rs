@@ -92,11 +92,13 @@ async fn dispatch(
     match command {
         None => console::run(settings, screen, logging, stop).await,
         Some(Command::Daemon) => commands::daemon(settings, screen, stop).await,
-        Some(Command::Share { paths }) => commands::share(settings, screen, stop, paths).await,
+        Some(Command::Share { paths, qr }) => commands::share(settings, screen, stop, paths, qr).await,
         Some(Command::Unshare { hash }) => commands::unshare(settings, screen, stop, &hash).await,
-        Some(Command::Get { what, output, timeout }) => {
+        Some(Command::Get { what, only, list, output, timeout }) => {
+            let what = commands::Wanted { what, only, list };
             commands::get(settings, screen, stop, &what, output, timeout).await
         }
+        Some(Command::Hash { paths }) => commands::hash(screen, stop, paths).await,
         Some(Command::Send { text, to, topic, wait }) => {
             let how = commands::Sending { to, topic, wait };
             commands::send(settings, screen, stop, text, how).await

@@ -62,3 +62,8 @@ mod other {
         !std::io::stdin().is_terminal()
     }
 }
+
+/// Columns of the terminal that standard output is; 80 where it is none.
+pub(crate) fn columns() -> usize {
+    console::Term::stdout().size_checked().map_or(80, |(_, columns)| usize::from(columns))
+}

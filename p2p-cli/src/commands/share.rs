@@ -1,6 +1,6 @@
 //! `p2p share` and `p2p unshare`.
 
-use std::io::Read as _;
+use std::io::{IsTerminal as _, Read as _};
 use std::path::PathBuf;
 
 use p2p_node::Node;
@@ -8,9 +8,10 @@ use tokio::sync::oneshot;
 
 use super::node::keep_to_itself;
 use super::resolve;
+use crate::args::Color;
 use crate::config::Settings;
 use crate::failure::{Exit, Failure, PORT_IN_USE};
-use crate::output::{Line, Screen};
+use crate::output::{Line, Screen, qr_code};
 use crate::session::{Session, Show};
 use crate::signals::Stop;
 use crate::terminal;
@@ -21,6 +22,7 @@ pub(crate) async fn share(
     screen: Screen,
     stop: Stop,
     paths: Vec<PathBuf>,
+    qr: Color,
 ) -> Result<(), Failure> {
     // Before the node starts: a mistyped path needs none.
     if let Some((path, source)) = paths.iter().find_map(|p| Some((p, p.metadata().err()?))) {
@@ -42,7 +44,7 @@ pub(crate) async fn share(
     let until_pipe_ends = screen.is_json() && terminal::stdin_is_pipe();
     let mut asked = stop.clone();
     let outcome = tokio::select! {
-        served = serve(&session, paths, until_pipe_ends) => served,
+        served = serve(&session, paths, qr, until_pipe_ends) => served,
         // Being asked to end is how this command ends well.
         () = asked.wait() => Ok(()),
     };
@@ -74,10 +76,26 @@ pub(crate) async fn unshare_from(node: &Node, typed: &str) -> Result<Line, Failu
     Err(Failure::new(Exit::NotFound, "not_shared", format!("{} is not shared", hash.short())))
 }
 
-async fn serve(session: &Session, paths: Vec<PathBuf>, until_pipe_ends: bool) -> Result<(), Failure> {
+async fn serve(
+    session: &Session,
+    paths: Vec<PathBuf>,
+    qr: Color,
+    until_pipe_ends: bool,
+) -> Result<(), Failure> {
     for path in paths {
         let share = session.node.share(path).await?;
         session.screen.show(&Line::file_added("share", &session.node, &share)).await;
+        let wanted = match qr {
+            Color::Auto => std::io::stdout().is_terminal(),
+            Color::Always => true,
+            Color::Never => false,
+        };
+        if wanted {
+            let ticket = session.node.file_ticket(&share);
+            let code = qr_code(&ticket, terminal::columns(), session.screen.is_painted());
+            let code = code.unwrap_or_else(|| "(the terminal is too narrow for a QR code)".to_owned());
+            session.screen.hint(code.trim_end_matches('\n')).await;
+        }
     }
     session.screen.hint("Served until Ctrl-C. To fetch it: p2p get TICKET").await;
     if until_pipe_ends {

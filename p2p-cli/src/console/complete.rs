@@ -71,7 +71,7 @@ enum What {
 fn wanted(command: &str, argument: usize) -> What {
     match (command, argument) {
         ("disconnect" | "ban" | "unban" | "pm", 0) => What::Peer,
-        ("unshare" | "req", 0) => What::Hash,
+        ("unshare" | "req" | "list", 0) => What::Hash,
         ("add" | "save" | "load", 0) | ("req", 1) => What::Path,
         _ => What::Nothing,
     }

@@ -1,9 +1,8 @@
 //! What each command does. Every one ends in one [`Line`] or one [`Failure`].
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use p2p_node::{FetchOptions, NodeId, Target};
+use p2p_node::{Fetch, FetchOptions, NodeId, Target};
 
 use super::Console;
 use super::parse::{COMMANDS, Command};
@@ -52,7 +51,19 @@ impl Console {
             }
             Command::Add(path) => Line::file_added(name, node, &node.share(path).await?),
             Command::Unshare(hash) => share::unshare_from(node, &hash).await?,
-            Command::Req(what, path) => self.request(&what, path).await?,
+            Command::Req(what, path, only) => {
+                let selection = fetch::selection(&only)?;
+                let fetch =
+                    self.fetch(&what, FetchOptions { to: path, selection, ..FetchOptions::default() });
+                let (Ok(line) | Err((_, line))) =
+                    fetch::follow(name, fetch.await?, &self.session.screen).await;
+                line
+            }
+            Command::List(what) => {
+                let fetch = self.fetch(&what, FetchOptions { list: true, ..FetchOptions::default() }).await?;
+                let (Ok(line) | Err((_, line))) = fetch::list(name, node, fetch, &self.session.screen).await;
+                line
+            }
             Command::Files => Line::Files {
                 command: name,
                 files: node.files().await.into_iter().map(Entry::from).collect(),
@@ -111,16 +122,13 @@ impl Console {
         })
     }
 
-    /// Ends in `file_done` or `file_failed`; in `error` only if what was typed names no file.
-    async fn request(&self, what: &str, path: Option<PathBuf>) -> Result<Line, Failure> {
+    /// Begins to fetch what was typed; an error only if that names no file.
+    async fn fetch(&self, what: &str, options: FetchOptions) -> Result<Fetch, Failure> {
         let node = &self.session.node;
-        let options = FetchOptions { to: path, ..FetchOptions::default() };
-        let fetch = if resolve::looks_like_ticket(what) {
+        Ok(if resolve::looks_like_ticket(what) {
             node.fetch(resolve::file_ticket(what)?, options)
         } else {
             node.fetch(resolve::hash(what, &node.files().await)?, options)
-        };
-        let (Ok(line) | Err((_, line))) = fetch::follow("req", fetch, &self.session.screen).await;
-        Ok(line)
+        })
     }
 }

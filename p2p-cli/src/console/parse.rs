@@ -22,7 +22,8 @@ pub(crate) enum Command {
     Subscribe(Vec<String>),
     Add(PathBuf),
     Unshare(String),
-    Req(String, Option<PathBuf>),
+    Req(String, Option<PathBuf>, Vec<String>),
+    List(String),
     Files,
     Refresh,
     Peers,
@@ -60,10 +61,15 @@ pub(crate) const COMMANDS: &[Manual] = &[
         args: "[TOPIC]...",
         help: "show messages of these topics only; without a topic, all",
     },
-    Manual { name: "add", args: "PATH", help: "share a file; prints its hash" },
-    Manual { name: "unshare", args: "HASH", help: "share it no longer; the file stays" },
-    Manual { name: "req", args: "HASH|TICKET [PATH]", help: "fetch a file from whoever has it" },
-    Manual { name: "files", args: "", help: "files shared and being fetched" },
+    Manual { name: "add", args: "PATH", help: "share a file or a folder; prints its hash" },
+    Manual { name: "unshare", args: "HASH", help: "share it no longer; the file or folder stays" },
+    Manual {
+        name: "req",
+        args: "HASH|TICKET [PATH] [--only PATH]...",
+        help: "fetch a file or a folder from whoever has it; --only names what of a folder",
+    },
+    Manual { name: "list", args: "HASH|TICKET", help: "what is in a folder, without fetching it" },
+    Manual { name: "files", args: "", help: "files and folders shared and being fetched" },
     Manual { name: "refresh", args: "", help: "share what is new in content/, forget what is gone" },
     Manual { name: "peers", args: "", help: "nodes linked and known" },
     Manual { name: "save", args: "[FILE]", help: "write the known peers to state.json or FILE" },
@@ -93,6 +99,7 @@ impl Command {
             Self::Add(_) => "add",
             Self::Unshare(_) => "unshare",
             Self::Req(..) => "req",
+            Self::List(_) => "list",
             Self::Files => "files",
             Self::Refresh => "refresh",
             Self::Peers => "peers",
@@ -173,7 +180,8 @@ fn build(name: &str, words: Vec<String>) -> Option<Command> {
         "subscribe" => return Some(Command::Subscribe(words.collect())),
         "add" => Command::Add(path(next()?)),
         "unshare" => Command::Unshare(next()?),
-        "req" => Command::Req(next()?, next().map(path)),
+        "req" => return req(words),
+        "list" => Command::List(next()?),
         "files" => Command::Files,
         "refresh" => Command::Refresh,
         "peers" => Command::Peers,
@@ -186,6 +194,21 @@ fn build(name: &str, words: Vec<String>) -> Option<Command> {
     };
     // A word too many is a mistake: `add my file` must not share `my`.
     next().is_none().then_some(command)
+}
+
+/// `HASH|TICKET [PATH] [--only PATH]...`
+fn req(words: impl Iterator<Item = String>) -> Option<Command> {
+    let (mut plain, mut only) = (Vec::new(), Vec::new());
+    let mut words = words;
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--only" => only.push(words.next()?),
+            _ => plain.push(word),
+        }
+    }
+    let mut plain = plain.into_iter();
+    let (what, to) = (plain.next()?, plain.next().map(path));
+    plain.next().is_none().then_some(Command::Req(what, to, only))
 }
 
 /// A leading `~/` is the home directory, as people expect; `./~/` is a directory of that name.
@@ -289,7 +312,12 @@ mod tests {
     #[test]
     fn quotes_and_escapes_group_words() {
         assert_eq!(ok("add 'my file'"), Command::Add("my file".into()));
-        assert_eq!(ok("req abc \"a 'b' c\""), Command::Req("abc".into(), Some("a 'b' c".into())));
+        assert_eq!(ok("req abc \"a 'b' c\""), Command::Req("abc".into(), Some("a 'b' c".into()), vec![]));
+        assert_eq!(
+            ok("req abc --only a/b to --only c"),
+            Command::Req("abc".into(), Some("to".into()), vec!["a/b".into(), "c".into()])
+        );
+        assert_eq!(ok("list abc"), Command::List("abc".into()));
         assert_eq!(
             split(r#"a\ b "c\"d\e" ''"#, true),
             Ok(vec!["a b".into(), r#"c"d\e"#.into(), String::new()])

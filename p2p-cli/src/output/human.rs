@@ -102,6 +102,23 @@ fn reply(line: &Line, paint: Paint) -> String {
             paint.bold(&visible(path)),
             size(*length)
         ),
+        Line::FolderEntry { path, kind: "dir", .. } => format!("{:>10}  {}/", "", visible(path)),
+        Line::FolderEntry { path, length, executable, .. } => {
+            format!("{:>10}  {}{}", size(*length), visible(path), if *executable { " *" } else { "" })
+        }
+        Line::Folder { hash, files, length, .. } => {
+            format!("{files} file{} ({}) in folder {hash}", plural(*files), size(*length))
+        }
+        Line::Hashed { path, hash, length, root, sha256, files, left_out, .. } => {
+            let files = files.map(|files| format!(" in {files} file{}", plural(files))).unwrap_or_default();
+            let left_out =
+                left_out.as_deref().map(|text| format!("\n! {}", visible(text))).unwrap_or_default();
+            format!(
+                "{} ({}{files})\n  hash    {hash}\n  root    {root}\n  sha256  {sha256}{left_out}",
+                paint.bold(&visible(path)),
+                size(*length)
+            )
+        }
         Line::FileDone { path, length, ms, sources, .. } => done(paint, path, *length, *ms, *sources),
         Line::Files { files, .. } => listed_files(files),
         Line::Refreshed { added, removed, failed, .. } => {
@@ -122,6 +139,10 @@ fn reply(line: &Line, paint: Paint) -> String {
         Line::Help { commands, .. } => help(commands),
         _ => String::new(),
     }
+}
+
+const fn plural(count: u64) -> &'static str {
+    if count == 1 { "" } else { "s" }
 }
 
 fn short(id: &str) -> &str {
@@ -198,10 +219,17 @@ fn listed_files(files: &[Entry]) -> String {
     let row = |f: &Entry| {
         let length = f.length.map_or_else(|| "?".to_owned(), size);
         let have = match f.state {
-            "fetching" => format!("fetching, {}", size(f.have)),
+            "fetching" if f.sources > 0 => format!(
+                "fetching, {} at {}/s from {}",
+                size(f.have),
+                size(f.rate),
+                if f.sources == 1 { "1 source".to_owned() } else { format!("{} sources", f.sources) }
+            ),
+            "fetching" => format!("fetching, {}, looking for sources", size(f.have)),
             state => state.to_owned(),
         };
-        vec![f.hash.clone(), length, have, visible(&f.path).into_owned()]
+        let slash = if f.kind == "dir" { "/" } else { "" };
+        vec![f.hash.clone(), length, have, format!("{}{slash}", visible(&f.path))]
     };
     table(&["hash", "size", "state", "path"], &files.iter().map(row).collect::<Vec<_>>())
 }
@@ -304,7 +332,16 @@ mod tests {
             ms: 0,
             sources: 1,
         }));
-        let entry = Entry { hash: id(), length: None, kind: "file", path: evil(), state: "shared", have: 0 };
+        harmless(&plain(&Line::FolderEntry {
+            path: evil(),
+            kind: "file",
+            length: 1,
+            hash: None,
+            executable: false,
+        }));
+        let (hash, path) = (id(), evil());
+        let entry =
+            Entry { hash, length: None, kind: "file", path, state: "shared", have: 0, sources: 0, rate: 0 };
         harmless(&plain(&Line::Files { command: "files", files: vec![entry] }));
         let peer = Peer {
             id: id(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use data_encoding::BASE64;
-use p2p_node::{Direction, Event, FileEntry, Kind, Node, PeerInfo, Status};
+use p2p_node::{Direction, EntryKind, Event, FileEntry, Kind, Node, PeerInfo, Status};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -117,8 +117,39 @@ pub(crate) enum Line {
         hash: String,
         done: u64,
         length: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        files_done: Option<u64>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        files: Option<u64>,
         sources: usize,
         rate: u64,
+    },
+    FolderEntry {
+        path: String,
+        kind: &'static str,
+        length: u64,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hash: Option<String>,
+        executable: bool,
+    },
+    Folder {
+        command: &'static str,
+        hash: String,
+        files: u64,
+        length: u64,
+    },
+    Hashed {
+        command: &'static str,
+        path: String,
+        kind: &'static str,
+        hash: String,
+        length: u64,
+        root: String,
+        sha256: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        files: Option<u64>,
+        #[serde(skip)]
+        left_out: Option<String>,
     },
     FileDone {
         command: &'static str,
@@ -209,6 +240,8 @@ pub(crate) struct Entry {
     pub(crate) path: String,
     pub(crate) state: &'static str,
     pub(crate) have: u64,
+    pub(crate) sources: usize,
+    pub(crate) rate: u64,
 }
 
 /// A peer, linked or known.
@@ -285,11 +318,19 @@ impl Line {
         Self::FileAdded {
             command,
             hash: share.hash.to_string(),
-            length: share.info.length,
+            length: share.bytes,
             kind: kind(share.info.kind),
             path: share.path.display().to_string(),
             ticket: node.file_ticket(share).to_string(),
         }
+    }
+
+    pub(crate) fn folder_entry(entry: &p2p_node::Entry) -> Self {
+        let (kind, hash, executable) = match entry.kind {
+            EntryKind::File { hash, executable, .. } => ("file", Some(hash.to_string()), executable),
+            EntryKind::EmptyFolder => ("dir", None, false),
+        };
+        Self::FolderEntry { path: entry.path.to_string(), kind, length: entry.length(), hash, executable }
     }
 
     pub(crate) fn error(command: Option<&'static str>, failure: &Failure) -> Self {
@@ -346,10 +387,12 @@ impl From<FileEntry> for Entry {
         Self {
             hash: entry.hash.to_string(),
             length: entry.length,
-            kind: "file",
+            kind: kind(entry.kind),
             path: entry.path.display().to_string(),
             state: entry.state.as_str(),
             have: entry.have,
+            sources: entry.sources,
+            rate: entry.rate,
         }
     }
 }
@@ -376,7 +419,7 @@ fn friends(node: &Node) -> Vec<String> {
     node.addrs().iter().map(|a| std::net::SocketAddr::new(a.ip, a.port).to_string()).collect()
 }
 
-const fn kind(kind: Kind) -> &'static str {
+pub(crate) const fn kind(kind: Kind) -> &'static str {
     match kind {
         Kind::Dir => "dir",
         _ => "file",

@@ -3,9 +3,11 @@
 
 mod human;
 mod line;
+mod qr;
 mod screen;
 mod text;
 
-pub(crate) use line::{Entry, Line, Manual, Peer};
+pub(crate) use line::{Entry, Line, Manual, Peer, kind};
+pub(crate) use qr::code as qr_code;
 pub(crate) use screen::{Printer, Screen, painted};
 pub(crate) use text::visible;

@@ -26,10 +26,36 @@ pub(crate) type Printer = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
 
 enum Job {
     Text(String),
-    Progress { done: u64, length: Option<u64>, sources: usize, rate: u64 },
+    Progress(Progress),
     ProgressEnd,
     Attach(Printer),
     Close(oneshot::Sender<()>),
+}
+
+/// How far a download is.
+struct Progress {
+    done: u64,
+    length: Option<u64>,
+    /// Files that are complete, and in all.
+    files: Option<(u64, u64)>,
+    sources: usize,
+    rate: u64,
+}
+
+impl Progress {
+    /// Rate, sources and the time that is left at this rate, which is the rate of the last seconds and not of what was
+    /// here before.
+    fn words(&self) -> String {
+        let files = self.files.map(|(done, all)| format!("{done}/{all} files  ")).unwrap_or_default();
+        let sources = format!("{} source{}", self.sources, if self.sources == 1 { "" } else { "s" });
+        let left = self.length.unwrap_or(self.done).saturating_sub(self.done);
+        let left = match left.checked_div(self.rate) {
+            _ if left == 0 => "finishing".to_owned(),
+            Some(seconds) => format!("{} left", super::text::duration(Duration::from_secs(seconds))),
+            None => "waiting".to_owned(),
+        };
+        format!("{files}{}/s  {sources}  {left}", super::text::size(self.rate))
+    }
 }
 
 /// A handle to standard output; cheap to clone.
@@ -57,6 +83,10 @@ impl Screen {
         self.json
     }
 
+    pub(crate) const fn is_painted(&self) -> bool {
+        self.paint.0
+    }
+
     /// Says one thing. Returns once it is queued.
     pub(crate) async fn show(&self, line: &Line) {
         if self.json {
@@ -66,9 +96,11 @@ impl Screen {
             return self.give(Job::Text(text)).await;
         }
         match *line {
-            Line::FileProgress { done, length, sources, rate, .. } => {
-                return self.give(Job::Progress { done, length, sources, rate }).await;
+            Line::FileProgress { done, length, files_done, files, sources, rate, .. } => {
+                let files = files_done.zip(files);
+                return self.give(Job::Progress(Progress { done, length, files, sources, rate })).await;
             }
+            // The list of a folder ends in a line of its own.
             Line::FileDone { .. } | Line::FileFailed { .. } => self.give(Job::ProgressEnd).await,
             _ => {}
         }
@@ -166,7 +198,7 @@ impl Writer {
     fn perform(&mut self, job: Job) {
         match job {
             Job::Text(text) => self.text(&text),
-            Job::Progress { done, length, sources, rate } => self.progress(done, length, sources, rate),
+            Job::Progress(progress) => self.progress(&progress),
             Job::ProgressEnd => self.end_progress(),
             Job::Attach(printer) => {
                 let flushed = self.stdout.flush();
@@ -201,17 +233,17 @@ impl Writer {
         self.note(written);
     }
 
-    fn progress(&mut self, done: u64, length: Option<u64>, sources: usize, rate: u64) {
-        let Some(length) = length else { return };
+    fn progress(&mut self, progress: &Progress) {
+        let Some(length) = progress.length else { return };
         let bar = self.bar.get_or_insert_with(|| {
             // On standard error, and only if that is a terminal.
-            let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}  {msg}  {eta} left")
+            let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes}  {msg}")
                 .expect("the template is constant and valid");
             ProgressBar::new(length).with_style(style)
         });
-        let rate = super::text::size(rate);
-        bar.set_message(format!("{rate}/s  {sources} source{}", if sources == 1 { "" } else { "s" }));
-        bar.set_position(done);
+        bar.set_length(length);
+        bar.set_message(progress.words());
+        bar.set_position(progress.done);
     }
 
     fn end_progress(&mut self) {
@@ -224,5 +256,20 @@ impl Writer {
         if written.is_err() {
             self.closed.send_replace(true);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_says_rate_sources_and_the_time_left() {
+        let progress = |done, rate| Progress { done, length: Some(10 << 20), files: None, sources: 1, rate };
+        assert_eq!(progress(0, 1 << 20).words(), "1.0 MiB/s  1 source  10.0 s left");
+        assert_eq!(progress(1 << 20, 0).words(), "0 B/s  1 source  waiting");
+        assert_eq!(progress(10 << 20, 5).words(), "5 B/s  1 source  finishing");
+        let folder = Progress { files: Some((3, 7)), sources: 2, ..progress(0, 1 << 20) };
+        assert_eq!(folder.words(), "3/7 files  1.0 MiB/s  2 sources  10.0 s left");
     }
 }

@@ -4,6 +4,7 @@
 
 mod console;
 mod files;
+mod folders;
 mod resume;
 mod start;
 mod talk;
