@@ -59,7 +59,9 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         "startup" => startup::run(args)?,
         "startup-probe" => startup::probe(args)?,
         "swarm" => swarm::run(args)?,
-        _ => anyhow::bail!("bench what? files, folders, gossip, log, shares, startup, startup-probe or swarm"),
+        _ => {
+            anyhow::bail!("bench what? files, folders, gossip, log, shares, startup, startup-probe or swarm")
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
