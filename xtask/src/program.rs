@@ -205,11 +205,16 @@ impl Program {
     /// Ends it as an operator would (SIGTERM); where there is no such thing, by the end of its input.
     pub(crate) fn terminate(&mut self) -> Result<()> {
         if cfg!(unix) {
-            let status = Command::new("sh").args(["-c", &format!("kill -TERM {}", self.pid)]).status()?;
-            anyhow::ensure!(status.success(), "{}: kill -TERM ended with {status}", self.name);
-        } else {
-            self.close_stdin();
+            return self.signal("TERM");
         }
+        self.close_stdin();
+        Ok(())
+    }
+
+    /// Sends it a signal by name, as `kill -NAME` does.
+    pub(crate) fn signal(&self, name: &str) -> Result<()> {
+        let status = Command::new("sh").args(["-c", &format!("kill -{name} {}", self.pid)]).status()?;
+        anyhow::ensure!(status.success(), "{}: kill -{name} ended with {status}", self.name);
         Ok(())
     }
 

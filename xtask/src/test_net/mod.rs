@@ -1,30 +1,37 @@
 //! `cargo xtask test-net`: a network of real `p2p` processes on loopback, driven as any script would drive
 //! them, through `--json`. Nothing sleeps to wait: every step waits for an event under a deadline.
 
+mod hardship;
+mod lan;
 pub(crate) mod node;
 mod report;
 mod scenario;
+mod step;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::args::Args;
-use crate::test_net::report::Report;
-use crate::test_net::scenario::{STEPS, Scenario};
+use crate::test_net::scenario::Scenario;
+use crate::test_net::step::play;
 use crate::{program, workspace};
 
 /// Files larger than this do not stay with the logs of a failed run.
 const LARGEST_KEPT: u64 = 1 << 20;
 
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
-    let nodes: usize = args.parsed("--nodes", 5)?;
+    let mut again = std::env::args().skip(1).collect::<Vec<_>>();
+    let hardship = args.flag("--hardship");
+    let nodes: usize = args.parsed("--nodes", if hardship { 20 } else { 5 })?;
     let seed: u64 = args.parsed("--seed", 1)?;
+    let stopped_for: u64 = args.parsed("--stopped", 60)?;
     let keep = args.flag("--keep-logs");
     let built = args.value("--program")?;
+    let inside = args.flag("--inside");
     args.finish()?;
     ensure!((3..=50).contains(&nodes), "--nodes {nodes}: 3 to 50 make sense here");
     let target = workspace::target_dir()?;
@@ -35,41 +42,38 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
             target.join("debug").join(workspace::exe("p2p"))
         }
     };
+    if hardship && !inside {
+        if let Some(why) = lan::missing() {
+            bail!("test-net --hardship needs network namespaces: {why}");
+        }
+        again.push("--inside".into());
+        if !again.iter().any(|a| a.starts_with("--program")) {
+            let program = program.to_str().context("the program's path is no text")?;
+            again.extend(["--program".into(), program.into()]);
+        }
+        return lan::inside(&again);
+    }
     let stamp = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     let folder = target.join("test-net").join(format!("{stamp}-{}", std::process::id()));
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     program::kill_on_signal()?;
 
     println!("test-net: {nodes} nodes, seed {seed}, {}", program.display());
-    let report = play(Scenario::new(program, folder.clone(), nodes, seed));
+    let report = if hardship {
+        play(hardship::STEPS, hardship::new(program, folder.clone(), nodes, stopped_for)?)
+    } else {
+        play(scenario::STEPS, Scenario::new(program, folder.clone(), nodes, seed))
+    };
     report.print_summary();
     if report.all_passed() && !keep {
         fs::remove_dir_all(&folder).ok();
     } else {
         remove_large_files(&folder);
-        println!("logs: {} (repeat with --seed {seed} --nodes {nodes})", folder.display());
+        let shape = if hardship { " --hardship" } else { "" };
+        println!("logs: {} (repeat with{shape} --seed {seed} --nodes {nodes})", folder.display());
     }
     println!("{}", report.verdict());
     Ok(if report.all_passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Plays every step; what cannot go on without a failed one is not played and counts as failed.
-fn play(mut scenario: Scenario) -> Report {
-    let mut report = Report::default();
-    let mut stuck = None;
-    for step in STEPS {
-        if let Some(at) = stuck {
-            report.not_run(step.name, at);
-            continue;
-        }
-        let begin = Instant::now();
-        let result = (step.play)(&mut scenario);
-        if result.is_err() && step.needed {
-            stuck = Some(step.name);
-        }
-        report.add(step.name, begin.elapsed(), result);
-    }
-    report
 }
 
 fn remove_large_files(folder: &Path) {

@@ -1,7 +1,7 @@
 //! One node of the test network: a `p2p` process with a data directory that outlives it.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -21,15 +21,33 @@ pub(crate) struct Launch {
     pub(crate) folder: PathBuf,
 }
 
+/// Where a node lives: its address, and the network namespace that has it unless that is our own.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) host: IpAddr,
+    pub(crate) namespace: Option<PathBuf>,
+}
+
+impl Place {
+    pub(crate) const LOOPBACK: Self = Self { host: IpAddr::V4(Ipv4Addr::LOCALHOST), namespace: None };
+
+    fn run(&self, program: &Path) -> Command {
+        let Some(namespace) = &self.namespace else { return Command::new(program) };
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", namespace.display())).arg(program);
+        command
+    }
+}
+
 impl Launch {
     pub(crate) fn data_dir(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    /// The command line of a node on loopback: free ports, no router, no LAN.
-    pub(crate) fn command(&self, name: &str, more: &[&str]) -> Command {
-        let mut command = Command::new(&self.program);
-        command.args(["--json", "--host", "127.0.0.1", "--port", "0", "--file-port", "0"]);
+    /// The command line of a node: free ports, no router, no LAN.
+    pub(crate) fn command(&self, name: &str, place: &Place, more: &[&str]) -> Command {
+        let mut command = place.run(&self.program);
+        command.args(["--json", "--host", &place.host.to_string(), "--port", "0", "--file-port", "0"]);
         command.args(["--no-upnp", "--no-lan", "--data"]).arg(self.data_dir(name)).args(more);
         // What the caller's own node is told must not reach these.
         for (key, _) in std::env::vars_os().filter(|(k, _)| k.to_string_lossy().starts_with("P2P_")) {
@@ -39,9 +57,13 @@ impl Launch {
     }
 
     pub(crate) fn start(&self, name: &str, more: &[&str]) -> Result<Node> {
+        self.start_at(name, &Place::LOOPBACK, more)
+    }
+
+    pub(crate) fn start_at(&self, name: &str, place: &Place, more: &[&str]) -> Result<Node> {
         let data = self.data_dir(name);
         fs::create_dir_all(&data).with_context(|| data.display().to_string())?;
-        let program = Program::start(name, &self.folder, &mut self.command(name, more))?;
+        let program = Program::start(name, &self.folder, &mut self.command(name, place, more))?;
         let ready = program.event("ready", 0, READY, |e| e.is("ready"))?;
         let id = ready.str("id").to_owned();
         ensure!(id.len() == 64, "{name}: `id` of the ready line is no id: {}", ready.value);

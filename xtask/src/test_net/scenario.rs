@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use crate::digest::digest;
 use crate::program::{Output, Program};
 use crate::random::Random;
-use crate::test_net::node::{Launch, Node, heard, saved_peers};
+use crate::test_net::node::{Launch, Node, Place, heard, saved_peers};
+use crate::test_net::step::{Step, needed, step};
 use anyhow::{Context, Result, bail, ensure};
 
 const LINKS: Duration = Duration::from_secs(20);
@@ -26,22 +27,7 @@ const FILE_SIZE: usize = 32 << 20;
 const SMALL_FILE: usize = 1 << 20;
 const LINE: usize = 5;
 
-pub(crate) struct Step {
-    pub(crate) name: &'static str,
-    /// Nothing that follows makes sense without it.
-    pub(crate) needed: bool,
-    pub(crate) play: fn(&mut Scenario) -> Result<String>,
-}
-
-const fn step(name: &'static str, play: fn(&mut Scenario) -> Result<String>) -> Step {
-    Step { name, needed: false, play }
-}
-
-const fn needed(name: &'static str, play: fn(&mut Scenario) -> Result<String>) -> Step {
-    Step { name, needed: true, play }
-}
-
-pub(crate) const STEPS: &[Step] = &[
+pub(crate) const STEPS: &[Step<Scenario>] = &[
     needed("start", Scenario::start),
     needed("join through one", Scenario::join),
     step("every message is heard once by all others", Scenario::talk),
@@ -231,7 +217,11 @@ impl Scenario {
 
     fn second_process(&mut self) -> Result<String> {
         let name = self.nodes[2].name.clone();
-        let second = Program::start("second", &self.launch.folder, &mut self.launch.command(&name, &[]))?;
+        let second = Program::start(
+            "second",
+            &self.launch.folder,
+            &mut self.launch.command(&name, &Place::LOOPBACK, &[]),
+        )?;
         let status = second.exit(EXIT)?;
         ensure!(status.code() == Some(2), "the second process ended with {status}");
         ensure!(!second.output().events().iter().any(|e| e.is("ready")), "the second process was ready");
