@@ -114,3 +114,25 @@ fn two_that_dial_each_other_end_with_one_link() {
         assert_eq!(sim.outcome(message, IN_TIME).missed, 0, "seed {seed}");
     }
 }
+
+#[test]
+fn spam_bounds_nobody_but_the_spammer() {
+    let mut options = small(Scenario::Spam, 5);
+    options.lasts = Duration::from_secs(5);
+    let report = Scenario::Spam.run(&options);
+    assert_eq!((report.missed, report.duplicates), (0, 0), "{report:?}");
+    for bar in report.bars() {
+        assert!(bar.is_met(), "{bar:?}: {report:?}");
+    }
+    assert!(report.more["answers_max"] >= 1.0, "somebody was asked: {report:?}");
+}
+
+#[test]
+fn a_slow_uplink_takes_its_time() {
+    let mut options = small(Scenario::RandomSenders, 6);
+    let fast = Scenario::RandomSenders.run(&options);
+    (options.slow_share, options.slow_rate) = (0.2, 16 * 1024);
+    let slow = Scenario::RandomSenders.run(&options);
+    assert_eq!((slow.missed, slow.duplicates), (0, 0), "{slow:?}");
+    assert!(slow.last_ms > fast.last_ms + 50.0, "{} and {}", slow.last_ms, fast.last_ms);
+}

@@ -30,6 +30,8 @@ cargo xtask TASK
   tidy                                 the rules of the repository that no compiler checks
   test-net [--nodes 5] [--seed N] [--keep-logs]
                                        a network of real `p2p` processes on loopback, driven through --json
+  test-net --hardship [--nodes 20] [--stopped 60]
+                                       the same in network namespaces: cut in two and healed, a third stopped, one killed
   bench files [--size 1GiB] [--sources 1,4] [--up RATE] [--runs 5] [--json]
   bench folders [--files 200000] [--longest 2048] [--json]
   bench gossip [--nodes 50 | --processes 20] [--burst 5000] [--window 128] [--copies 1] [--runs 1] [--json]
@@ -43,7 +45,9 @@ cargo xtask TASK
   full-disk                            a node on a disk that is too small or becomes full (Linux, `unshare -Urm`)
   sim SCENARIO [--nodes N] [--seed S] [--seeds 1] [--messages M] [--size B] [--json] and more: docs/sim.md
                                        whole nodes in a virtual network: one-sender, random-senders, mass-death, churn,
-                                       partition, absence, covert-flash
+                                       partition, absence, covert-flash, spam
+  sim table [--seeds 3] [--only WORDS] [--large] [--write]
+                                       all of them, as the table of docs/gossip.md
   fuzz [TARGET] [--seconds 60]         runs the fuzz targets (needs cargo-fuzz and a nightly toolchain)
 ";
 

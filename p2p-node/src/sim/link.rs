@@ -57,9 +57,9 @@ impl Link {
         Self { ends, up: [false, false], latency, pipes: [pipe; 2], summaries: 0 }
     }
 
-    /// Bytes that wait to be written by this end, at the rate that `config` allows.
-    pub(super) fn waiting(&self, config: &SimConfig, now: Time, from: Side) -> u64 {
-        let rate = match (config.link_rate, config.node_rate) {
+    /// Bytes that wait to be written by this end, at the rate that `config` and the node allow.
+    pub(super) fn waiting(&self, config: &SimConfig, node_rate: u64, now: Time, from: Side) -> u64 {
+        let rate = match (config.link_rate, node_rate) {
             (0, 0) => return 0,
             (0, rate) | (rate, 0) => rate,
             (link, node) => link.min(node),
@@ -68,22 +68,22 @@ impl Link {
         u64::try_from(u128::from(left) * u128::from(rate) / 1_000_000_000).unwrap_or(u64::MAX)
     }
 
-    /// When a frame of `len` bytes written now by this end arrives. `node_free`: when the node has sent all that it has
-    /// queued on other links. `luck`: a random number.
+    /// When a frame of `len` bytes written now by this end arrives. `node`: the rate of this end, and when it has sent all
+    /// that it has queued on other links. `luck`: a random number.
     pub(super) fn send(
         &mut self,
         config: &SimConfig,
         now: Time,
         from: Side,
         len: u64,
-        node_free: &mut Time,
+        (node_rate, node_free): (u64, &mut Time),
         luck: u64,
     ) -> Time {
         let pipe = &mut self.pipes[usize::from(from)];
         let takes = |rate: u64| (len * 1_000_000_000).checked_div(rate).unwrap_or(0);
         let mut departs = pipe.departs.max(now) + takes(config.link_rate);
-        if config.node_rate > 0 {
-            departs = departs.max(*node_free) + takes(config.node_rate);
+        if node_rate > 0 {
+            departs = departs.max(*node_free) + takes(node_rate);
             *node_free = departs;
         }
         pipe.departs = departs;

@@ -13,6 +13,7 @@ const STEP: Time = 100_000;
 /// One published message.
 #[derive(Debug)]
 pub(super) struct Tracked {
+    pub(super) id: EnvelopeId,
     pub(super) author: u32,
     pub(super) sent_at: Time,
     /// By node: when it was delivered, in steps after `sent_at`, plus 1; 0 is never.
@@ -64,6 +65,9 @@ pub(super) struct Meter {
     pub(super) gaps: u64,
     pub(super) forks: u64,
     pub(super) deliveries: u64,
+    /// By message, sender and greedy receiver: copies sent.
+    answers: HashMap<(u64, u32, u32), u32>,
+    pub(super) most_answers: u32,
 }
 
 fn key(id: &EnvelopeId) -> u64 {
@@ -76,6 +80,7 @@ impl Meter {
         let number = self.messages.len();
         self.numbers.insert(key(id), super::queue::index(number));
         self.messages.push(Tracked {
+            id: *id,
             author,
             sent_at: now,
             delivered: vec![0; nodes],
@@ -98,6 +103,13 @@ impl Meter {
         if let Some(first @ 0) = message.hops.get_mut(node as usize) {
             *first = u8::try_from(hops).unwrap_or(u8::MAX);
         }
+    }
+
+    /// A copy arrived at a greedy node.
+    pub(super) fn answered(&mut self, id: &EnvelopeId, from: u32, to: u32) {
+        let copies = self.answers.entry((key(id), from, to)).or_default();
+        *copies += 1;
+        self.most_answers = self.most_answers.max(*copies);
     }
 
     /// The message was handed to a node's application.

@@ -25,6 +25,7 @@
 //!
 //! [`Scenario`] has the runs that `cargo xtask sim` knows.
 
+mod attack;
 mod config;
 mod dial;
 mod link;
@@ -174,6 +175,11 @@ impl Sim {
     /// Tells a node that its machine's addresses changed, as it is when a network comes back.
     pub fn network_changed(&mut self, node: usize) {
         self.input(index(node), Input::NetworkChanged);
+    }
+
+    /// From now on a node sends so many bytes per second on all its links; 0 is no limit.
+    pub fn set_rate(&mut self, node: usize, rate: u64) {
+        self.nodes[node].rate = rate;
     }
 
     /// From now on a node behaves like this.

@@ -36,6 +36,9 @@ pub enum Conduct {
     Honest,
     /// It behaves, but passes no message on and announces none: a covert flash.
     Withholding,
+    /// It behaves, and [`Sim::inject`](super::Sim::inject) makes it ask for more than its share: what it is sent is
+    /// counted.
+    Greedy,
 }
 
 #[derive(Debug)]
@@ -61,6 +64,8 @@ pub(super) struct Node {
     pub(super) up_since: Time,
     pub(super) down_at: Time,
     pub(super) conduct: Conduct,
+    /// Bytes per second that it sends on all its links; 0 is no limit.
+    pub(super) rate: u64,
     /// Nodes of different groups do not reach each other.
     pub(super) group: u8,
 }
@@ -93,6 +98,7 @@ impl Node {
             up_since: 0,
             down_at: 0,
             conduct: Conduct::Honest,
+            rate: config.node_rate,
             group: 0,
             key,
         }

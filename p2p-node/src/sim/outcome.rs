@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use p2p_wire::FrameBody;
+use p2p_wire::{EnvelopeId, FrameBody};
 
 use super::Sim;
 use super::link::nanos;
@@ -145,6 +145,18 @@ impl Sim {
     #[must_use]
     pub fn links_made(&self) -> usize {
         self.links.len()
+    }
+
+    /// The id of a message's envelope.
+    #[must_use]
+    pub fn envelope_id(&self, message: usize) -> EnvelopeId {
+        self.meter.messages[message].id
+    }
+
+    /// How often one node sent one message to one [`Greedy`](super::Conduct::Greedy) node at the most.
+    #[must_use]
+    pub const fn most_answers(&self) -> u32 {
+        self.meter.most_answers
     }
 
     /// What was counted so far.

@@ -121,7 +121,8 @@ impl Sim {
         let len = self.frame_len(&packet);
         let there = &mut self.links[link as usize];
         let side = u8::from(there.ends[1] == node);
-        let waiting = there.waiting(&self.config, self.now, side);
+        let sender = &self.nodes[node as usize];
+        let waiting = there.waiting(&self.config, sender.rate, self.now, side);
         let is_push = matches!(packet, Packet::Push { .. });
         let limit = if is_push { self.config.queue_bytes } else { CONTROL_BYTES + self.config.queue_bytes };
         if waiting > 0 && waiting + len > limit {
@@ -129,8 +130,8 @@ impl Sim {
         }
         let luck =
             if self.config.loss > 0.0 || !self.config.jitter.is_zero() { self.rng.random() } else { 0 };
-        let free = &mut self.nodes[node as usize].sends_until;
-        let at = there.send(&self.config, self.now, side, len, free, luck);
+        let sender = &mut self.nodes[node as usize];
+        let at = there.send(&self.config, self.now, side, len, (sender.rate, &mut sender.sends_until), luck);
         let kind = usize::from(packet.kind());
         self.meter.traffic.bytes[kind] += len;
         self.meter.traffic.frames[kind] += 1;
@@ -169,6 +170,9 @@ impl Sim {
             packet => {
                 if let Packet::Push { id, hops, .. } = &packet {
                     self.meter.arrived(id, me, *hops);
+                    if self.nodes[me as usize].conduct == Conduct::Greedy {
+                        self.meter.answered(id, other, me);
+                    }
                 }
                 self.input(me, Input::Packet { from, packet });
             }
@@ -177,9 +181,10 @@ impl Sim {
 
     /// Whether any frame fits into the queue of the link, as `Outbox::has_room`.
     fn has_room(&self, me: u32, other: u32) -> bool {
-        let Some(number) = self.nodes[me as usize].link_to(other) else { return true };
+        let node = &self.nodes[me as usize];
+        let Some(number) = node.link_to(other) else { return true };
         let link = &self.links[number as usize];
-        let waiting = link.waiting(&self.config, self.now, u8::from(link.ends[1] == me));
+        let waiting = link.waiting(&self.config, node.rate, self.now, u8::from(link.ends[1] == me));
         waiting == 0 || waiting + MAX_FRAME_PAYLOAD as u64 <= self.config.queue_bytes
     }
 

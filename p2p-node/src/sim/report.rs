@@ -194,6 +194,15 @@ impl Report {
                 must("missed", all, 0.0);
                 must("p99 ms", self.more.get("p99_ms").copied().unwrap_or(f64::INFINITY), 5000.0);
             }
+            "spam" => {
+                must("missed", all, 0.0);
+                must("last of all, ms", self.last_ms_max, 4000.0);
+                must(
+                    "answers to one pull",
+                    self.more.get("answers_max").copied().unwrap_or(f64::INFINITY),
+                    4.0,
+                );
+            }
             _ => must("missed", all, 0.0),
         }
         bars

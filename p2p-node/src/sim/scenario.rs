@@ -8,10 +8,10 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::report::ratio;
-use super::{Conduct, Kill, Outcome, Report, Sim, SimConfig};
+use super::{Kill, Outcome, Report, Sim, SimConfig};
 
 /// A message counts as received if it is there this long after it was sent, catch-up included.
-const IN_TIME: Duration = Duration::from_secs(10);
+pub(super) const IN_TIME: Duration = Duration::from_secs(10);
 /// After the last node has joined, before the first message.
 const SETTLE: Duration = Duration::from_secs(30);
 /// Links that the flood optimum is looked for over, in all messages together; beyond, only some messages are looked at.
@@ -35,11 +35,13 @@ pub enum Scenario {
     Absence,
     /// A share of the nodes passes nothing on from one moment to the next.
     CovertFlash,
+    /// A share of the nodes announces what is not there and asks for everything again and again.
+    Spam,
 }
 
 impl Scenario {
     /// All there are.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::OneSender,
         Self::RandomSenders,
         Self::MassDeath,
@@ -47,6 +49,7 @@ impl Scenario {
         Self::Partition,
         Self::Absence,
         Self::CovertFlash,
+        Self::Spam,
     ];
 
     /// As on the command line.
@@ -60,6 +63,7 @@ impl Scenario {
             Self::Partition => "partition",
             Self::Absence => "absence",
             Self::CovertFlash => "covert-flash",
+            Self::Spam => "spam",
         }
     }
 }
@@ -108,6 +112,10 @@ pub struct Options {
     pub machines: bool,
     /// How long something lasts: the cut, the absence; the mean life under churn.
     pub lasts: Duration,
+    /// The part of the nodes that sends slowly, whatever happens. Default 0.
+    pub slow_share: f64,
+    /// Bytes per second that such a node sends on all its links. Default 128 KiB, a poor uplink.
+    pub slow_rate: u64,
     /// The network.
     pub sim: SimConfig,
 }
@@ -127,6 +135,8 @@ impl Options {
             share: 0.5,
             machines: false,
             lasts: Duration::from_secs(120),
+            slow_share: 0.0,
+            slow_rate: 128 * 1024,
             sim: SimConfig::default(),
         };
         match scenario {
@@ -151,6 +161,7 @@ impl Options {
                 lasts: Duration::from_secs(3600),
                 ..options
             },
+            Scenario::Spam => Self { nodes: 100, share: 0.1, lasts: Duration::from_secs(60), ..options },
             Scenario::CovertFlash => Self { nodes: 60, interval: Duration::from_secs(1), ..options },
             _ => options,
         }
@@ -159,22 +170,27 @@ impl Options {
 
 impl Options {
     /// Messages that are sent in this time.
-    fn fits(&self, time: Duration) -> usize {
+    pub(super) fn fits(&self, time: Duration) -> usize {
         usize::try_from(time.as_nanos() / self.interval.as_nanos().max(1)).unwrap_or(usize::MAX)
     }
 
     /// Whether something happens to this node: `share` of all, spread evenly.
-    #[expect(clippy::cast_precision_loss, reason = "numbers of nodes are far below 2^53")]
-    fn is_struck(&self, node: usize) -> bool {
-        (self.share * (node + 1) as f64).floor() > (self.share * node as f64).floor()
+    pub(super) fn is_struck(&self, node: usize) -> bool {
+        is_one_of(self.share, node)
     }
 }
 
-struct Run {
-    sim: Sim,
-    options: Options,
+/// Whether a node is among `share` of all, spread evenly.
+#[expect(clippy::cast_precision_loss, reason = "numbers of nodes are far below 2^53")]
+fn is_one_of(share: f64, node: usize) -> bool {
+    (share * (node + 1) as f64).floor() > (share * node as f64).floor()
+}
+
+pub(super) struct Run {
+    pub(super) sim: Sim,
+    pub(super) options: Options,
     scenario: Scenario,
-    rng: StdRng,
+    pub(super) rng: StdRng,
 }
 
 impl Scenario {
@@ -195,6 +211,7 @@ impl Scenario {
             Self::Partition => run.parted(|options, node| u8::from(node >= options.nodes / 2)),
             Self::Absence => run.parted(|options, node| u8::from(node + 1 == options.nodes)),
             Self::CovertFlash => run.covert_flash(),
+            Self::Spam => run.spam(),
         };
         report.virtual_s = run.sim.elapsed().as_secs_f64();
         report
@@ -208,7 +225,10 @@ impl Run {
         self.sim.add(None);
         while self.sim.len() < self.options.nodes {
             let via = if self.options.one_introducer { 0 } else { self.rng.random_range(0..self.sim.len()) };
-            self.sim.add(Some(via));
+            let node = self.sim.add(Some(via));
+            if is_one_of(self.options.slow_share, node) {
+                self.sim.set_rate(node, self.options.slow_rate);
+            }
             self.sim.run_for(pause);
         }
         self.sim.run_for(SETTLE);
@@ -237,7 +257,7 @@ impl Run {
         sent
     }
 
-    fn outcomes(&self, messages: &[usize]) -> Vec<Outcome> {
+    pub(super) fn outcomes(&self, messages: &[usize]) -> Vec<Outcome> {
         let work = self.options.nodes * 10;
         let step = (messages.len() * work).div_ceil(OPTIMUM_WORK).max(1);
         let outcome = |(i, &message): (usize, &usize)| match i % step {
@@ -247,7 +267,7 @@ impl Run {
         messages.iter().enumerate().map(outcome).collect()
     }
 
-    fn report(&self) -> Report {
+    pub(super) fn report(&self) -> Report {
         Report::new(self.scenario, &self.options, self.sim.overlay())
     }
 
@@ -397,60 +417,6 @@ impl Run {
             .more
             .insert("payload_ratio", ratio(after.payload_bytes - before.payload_bytes, missing * envelope));
         report
-    }
-
-    /// Sybils behave for 120 s, then pass nothing on. Only honest nodes count and send.
-    fn covert_flash(&mut self) -> Report {
-        let sybils = (0..self.sim.len()).filter(|&node| self.options.is_struck(node)).count();
-        let honest = self.sim.len() - sybils;
-        let calm = self.send_honest(self.options.fits(Duration::from_secs(120)), honest);
-        self.sim.run_for(IN_TIME);
-        let baseline = self.lasts(&calm, honest);
-        for node in honest..self.sim.len() {
-            self.sim.set_conduct(node, Conduct::Withholding);
-        }
-        let mut report = self.report();
-        let before = self.sim.totals();
-        let during = self.send_honest(self.options.fits(Duration::from_secs(90)), honest);
-        let later = self.send_honest(self.options.messages, honest);
-        let after = self.sim.totals();
-        self.sim.run_for(IN_TIME);
-        let all: Vec<usize> = during.iter().chain(&later).copied().collect();
-        report.add_outcomes(&self.outcomes(&all));
-        report.add_traffic(&before, &after, self.options.nodes);
-        let (mut times, mut missed) = (Vec::new(), 0);
-        for &message in &all {
-            for node in (0..honest).filter(|&node| node != self.sim.author(message)) {
-                match self.sim.delivered_after(message, node) {
-                    Some(after) if after <= IN_TIME => times.push(after),
-                    _ => missed += 1,
-                }
-            }
-        }
-        times.sort_unstable();
-        let p99 = times.get(times.len() * 99 / 100).copied().unwrap_or_default();
-        report.missed = missed;
-        report.more.insert("p99_ms", p99.as_secs_f64() * 1000.0);
-        report.more.insert("baseline_ms", baseline);
-        report.more.insert("after_90s_ms", self.lasts(&later, honest));
-        report
-    }
-
-    fn send_honest(&mut self, count: usize, honest: usize) -> Vec<usize> {
-        let mut sent = Vec::new();
-        for _ in 0..count {
-            let sender = self.rng.random_range(0..honest);
-            sent.push(self.sim.publish(sender, self.options.size));
-            self.sim.run_for(self.options.interval);
-        }
-        sent
-    }
-
-    /// The mean over messages of when the last honest node had it, in milliseconds.
-    fn lasts(&self, messages: &[usize], honest: usize) -> f64 {
-        let last =
-            |&m: &usize| (0..honest).filter_map(|n| self.sim.delivered_after(m, n)).max().unwrap_or_default();
-        messages.iter().map(|m| last(m).as_secs_f64() * 1000.0).sum::<f64>() / messages.len().max(1) as f64
     }
 }
 

@@ -26,20 +26,26 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 pub(crate) use real::run;
 
 #[cfg(feature = "bench")]
+mod table;
+
+#[cfg(feature = "bench")]
 mod real {
     use std::time::{Duration, Instant};
 
     use anyhow::{Context, bail};
     use p2p_node::sim::{Options, Report, Scenario};
 
-    use super::*;
+    use super::{Args, ExitCode, Result, table};
 
     pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         let line = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
         let Some(what) = args.word() else {
             let names: Vec<&str> = Scenario::ALL.iter().map(|s| s.name()).collect();
-            bail!("sim what? {}", names.join(", "));
+            bail!("sim what? {} or table", names.join(", "));
         };
+        if what == "table" {
+            return table::run(args);
+        }
         let scenario: Scenario = what.parse()?;
         let json = args.flag("--json");
         let seeds: u64 = args.parsed("--seeds", 1)?;
@@ -90,6 +96,8 @@ mod real {
         o.one_introducer &= !args.flag("--many-introducers");
         o.interval = millis(args, "--interval", o.interval)?;
         o.lasts = secs(args, "--lasts", o.lasts)?;
+        o.slow_share = args.parsed("--slow-share", o.slow_share)?;
+        o.slow_rate = args.parsed("--slow-rate", o.slow_rate)?;
         o.sim.loss = args.parsed("--loss", o.sim.loss)?;
         o.sim.jitter = millis(args, "--jitter", o.sim.jitter)?;
         o.sim.link_rate = args.parsed("--link-bandwidth", o.sim.link_rate)?;
