@@ -26,7 +26,8 @@ use crate::args::Args;
 const HELP: &str = "\
 cargo xtask TASK
 
-  ci [STEP...] [--keep-going]          everything a change must pass; steps: fmt tidy clippy doc test package fuzz test-net
+  ci [STEP...] [--keep-going]          everything a change must pass; steps: fmt tidy clippy doc test package fuzz hardship
+                                       test-net
   tidy                                 the rules of the repository that no compiler checks
   test-net [--nodes 5] [--seed N] [--keep-logs]
                                        a network of real `p2p` processes on loopback, driven through --json

@@ -16,6 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::args::Args;
+pub(crate) use crate::test_net::lan::missing as no_namespaces;
 use crate::test_net::scenario::Scenario;
 use crate::test_net::step::play;
 use crate::{program, workspace};
