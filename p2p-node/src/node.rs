@@ -363,7 +363,7 @@ impl Node {
     }
 
     /// Shares a file or a folder where it lies; nothing is copied. What in a folder is not shared (symlinks, names that
-    /// others would refuse) is told by an [`Event::Warning`].
+    /// others would refuse) is told by an [`Event::Warning`](crate::Event::Warning).
     ///
     /// # Errors
     /// [`ShareError`].
