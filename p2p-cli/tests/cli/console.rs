@@ -49,7 +49,7 @@ fn commands_that_need_nobody_answer_as_specified() {
     let help = node.ask("help");
     let names: Vec<&str> =
         help["commands"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
-    let all = "help id status connect disconnect ban unban msg pm subscribe add unshare req files refresh peers save load debug stop exit";
+    let all = "help id status connect disconnect ban unban msg pm subscribe add unshare req list files refresh peers save load debug stop exit";
     assert_eq!(names.join(" "), all);
     keys(&help["commands"][0], &["name", "args", "help"]);
 
@@ -145,7 +145,7 @@ fn files_are_added_listed_refreshed_and_forgotten() {
     assert!(is_hash(&added["hash"]), "{added}");
 
     let files = node.ask("files");
-    keys(&files["files"][0], &["hash", "length", "kind", "path", "state", "have"]);
+    keys(&files["files"][0], &["hash", "length", "kind", "path", "state", "have", "rate", "sources"]);
     assert_eq!((&files["files"][0]["hash"], &files["files"][0]["state"]), (&added["hash"], &json!("shared")));
 
     let short = &added["hash"].as_str().unwrap()[..6];

@@ -214,7 +214,7 @@ mod tests {
         let (mut z, mut now, mut node) = (7_u64, 0, 0);
         let mut random = move |below: u64| {
             z = z.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (z >> 33) % below
+            (z >> 20) % below
         };
         for _ in 0..3000 {
             for _ in 0..random(4) {
