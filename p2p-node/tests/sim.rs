@@ -134,5 +134,6 @@ fn a_slow_uplink_takes_its_time() {
     (options.slow_share, options.slow_rate) = (0.2, 16 * 1024);
     let slow = Scenario::RandomSenders.run(&options);
     assert_eq!((slow.missed, slow.duplicates), (0, 0), "{slow:?}");
-    assert!(slow.last_ms > fast.last_ms + 50.0, "{} and {}", slow.last_ms, fast.last_ms);
+    // The tree goes round them where it can: a frame takes 70 ms to leave such a node.
+    assert!(slow.last_ms > 1.2 * fast.last_ms, "{} and {}", slow.last_ms, fast.last_ms);
 }
