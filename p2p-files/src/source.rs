@@ -45,7 +45,7 @@ pub(crate) async fn run<S>(
         may_read: 0,
         head: [0; HEAD],
         head_len: 0,
-        run_began: None,
+        answer_began: None,
         held_back: Duration::ZERO,
         frame: Vec::new(),
         skipped: 0,
@@ -79,8 +79,8 @@ struct Connection<'a, S> {
     /// Length and kind of the frame that is being received, as far as they are here.
     head: [u8; HEAD],
     head_len: usize,
-    /// When the run that is being received began, and how long the throttle held it back.
-    run_began: Option<Instant>,
+    /// When the answer that is being received began, and how long the throttle held it back.
+    answer_began: Option<Instant>,
     held_back: Duration,
     /// The last small frame, kind and body.
     frame: Vec<u8>,
@@ -212,10 +212,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     /// Receives the answer for one run and has it checked.
     async fn receive(&mut self, plan: &Arc<Plan>, run: Run) -> Result<(), SourceFault> {
         let mut buffer = self.shared.buffer();
-        self.run_began = Some(Instant::now());
-        self.held_back = Duration::ZERO;
+        self.begin_answer();
         let received = self.read_run(run, &mut buffer).await;
-        self.run_began = None;
+        self.answer_began = None;
         match received {
             Ok(()) => {
                 self.speed.received(run.len());
@@ -232,15 +231,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
     /// Reads the frame that answers the request for `run`: proof and data into `buffer`.
     async fn read_run(&mut self, run: Run, buffer: &mut RunBuffer) -> Result<(), SourceFault> {
         let body = run.proof_len() * HASH_LEN + run.len();
-        let (len, kind) = self.head().await?;
-        if kind != protocol::RUN {
+        let (len, kind) = loop {
+            let (len, kind) = self.head().await?;
+            if kind == protocol::RUN {
+                break (len, kind);
+            }
             self.small_body(len, kind).await?;
-            return match self.decode()? {
-                Some(Reply::Error(code)) => Err(fault_of(code)),
-                Some(_) => Err(SourceFault::Protocol("another answer than a run")),
-                None => Box::pin(self.read_run(run, buffer)).await,
-            };
-        }
+            match self.decode()? {
+                Some(Reply::Error(code)) => return Err(fault_of(code)),
+                Some(_) => return Err(SourceFault::Protocol("another answer than a run")),
+                None => self.in_time()?,
+            }
+        };
         // The length is known to the byte, so nothing is allocated on the word of the other side.
         if len != RUN_HEAD + body {
             return Err(SourceFault::Protocol("a run of the wrong length"));
@@ -269,15 +271,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         });
     }
 
-    /// The next small frame of a known kind.
+    /// The next small frame of a known kind, within the time of a run.
     async fn small_reply(&mut self) -> Result<Reply, SourceFault> {
-        loop {
+        self.begin_answer();
+        let reply = loop {
             let (len, kind) = self.head().await?;
             self.small_body(len, kind).await?;
             if let Some(reply) = self.decode()? {
-                return Ok(reply);
+                break reply;
             }
+            self.in_time()?;
+        };
+        self.answer_began = None;
+        Ok(reply)
+    }
+
+    fn begin_answer(&mut self) {
+        self.answer_began = Some(Instant::now());
+        self.held_back = Duration::ZERO;
+    }
+
+    /// An answer may drip, or never come behind frames to skip: each byte in time, and the whole never.
+    fn in_time(&self) -> Result<(), SourceFault> {
+        let limit = self.shared.config.run_timeout;
+        if self.answer_began.is_some_and(|began| began.elapsed() > limit + self.held_back) {
+            return Err(SourceFault::Stalled(limit));
         }
+        Ok(())
     }
 
     /// Length and kind of the next frame; the length counts the kind.
@@ -306,9 +326,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         Ok(())
     }
 
-    /// Fills `buf`, no faster than the limits allow; each step has the stall deadline, and a run one for all of it.
+    /// Fills `buf`, no faster than the limits allow; each step has the stall deadline, and an answer one for all of it.
     async fn read_exact(&mut self, buf: &mut [u8]) -> Result<(), SourceFault> {
-        let (limit, run_limit) = (self.shared.config.stall, self.shared.config.run_timeout);
+        let limit = self.shared.config.stall;
         let mut at = 0;
         while at < buf.len() {
             if self.may_read == 0 {
@@ -325,10 +345,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
                     self.may_read -= n;
                 }
             }
-            // It may drip: each byte in time, and the run never.
-            if self.run_began.is_some_and(|began| began.elapsed() > run_limit + self.held_back) {
-                return Err(SourceFault::Stalled(run_limit));
-            }
+            self.in_time()?;
         }
         Ok(())
     }

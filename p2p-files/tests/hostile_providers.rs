@@ -47,7 +47,8 @@ async fn hostile(honest: &Peer, vice: Vice) -> TcpStream {
                     }
                 }
                 Act::Raw(bytes) => {
-                    tokio::io::AsyncWriteExt::write_all(&mut requester.stream, &bytes).await.unwrap();
+                    // The requester may be gone before it has read all of it.
+                    let _ = tokio::io::AsyncWriteExt::write_all(&mut requester.stream, &bytes).await;
                     std::future::pending::<()>().await;
                 }
                 Act::Hang => std::future::pending::<()>().await,
@@ -173,6 +174,54 @@ async fn unknown_frames_are_skipped_up_to_a_limit() {
     assert!(is_gone(&fault_of(some).await));
     let flood = |_, _| Act::Send(vec![Bytes::from(vec![0x99; 60_000]); 20]);
     assert_eq!(fault_of(flood).await, SourceFault::Protocol("too many frames of unknown kinds"));
+}
+
+#[tokio::test]
+async fn a_flood_of_the_smallest_unknown_frames_is_no_danger() {
+    // More than a MiB of frames whose body is one byte, instead of a run, and of empty ones, instead of the info.
+    let before_a_run =
+        |n: usize, frame| if n == 1 { Act::Raw([0, 0, 0, 2, 0x99, 7].repeat(220_000)) } else { pass(frame) };
+    let before_the_info = |_, _| Act::Raw([0, 0, 0, 1, 0x99].repeat(220_000));
+    for vice in [before_a_run as Vice, before_the_info] {
+        let (honest, to) = (Peer::new(), Peer::new());
+        let data = content(2 * CHUNK);
+        let hash = honest.add("file", &data).hash;
+        let download = start(&to, hash);
+        download.add_source("flood", hostile(&honest, vice).await);
+        let Some(DownloadEvent::SourceFailed { fault, .. }) = download.next_event().await else { panic!() };
+        assert_eq!(fault, SourceFault::Protocol("too many frames of unknown kinds"));
+        download.add_source("honest", honest.connect());
+        assert!(std::fs::read(end(&download).await.unwrap().path).unwrap() == data);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_hides_behind_unknown_frames_is_late() {
+    async fn fault_of_drip(instead_of: usize) -> SourceFault {
+        let honest = Peer::new();
+        let mut to = Peer::new();
+        to.config.run_timeout = Duration::from_millis(400);
+        let hash = honest.add("file", &content(CHUNK)).hash;
+        let (ours, theirs) = sockets().await;
+        let (mut requester, mut provider) = (Frames::new(theirs), Frames::new(honest.connect_tcp().await));
+        tokio::spawn(async move {
+            for _ in 0..instead_of {
+                provider.send(requester.next().await.unwrap().freeze()).await;
+                requester.send(provider.next().await.unwrap().freeze()).await;
+            }
+            let mut every = tokio::time::interval(Duration::from_millis(20));
+            while requester.send(Bytes::from_static(&[0x99])).await {
+                every.tick().await;
+            }
+        });
+        let download = start(&to, hash);
+        download.add_source("drip", ours);
+        let Some(DownloadEvent::SourceFailed { fault, .. }) = download.next_event().await else { panic!() };
+        fault
+    }
+    let late = SourceFault::Stalled(Duration::from_millis(400));
+    assert_eq!(fault_of_drip(0).await, late);
+    assert_eq!(fault_of_drip(1).await, late);
 }
 
 #[tokio::test]
