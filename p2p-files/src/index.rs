@@ -137,6 +137,24 @@ impl Index {
         Ok(found)
     }
 
+    /// Whether some file with this hash is served, as far as the index knows. Looks at one of them, however many there are.
+    pub(crate) fn has(&self, hash: &FileHash) -> Result<bool, IndexError> {
+        let Some(db) = self.existing()? else { return Ok(false) };
+        self.guard(|| {
+            let read = db.begin_read()?;
+            let (files, hashes) = (read.open_table(FILES)?, read.open_table(HASHES)?);
+            for entry in hashes.range(hash.as_bytes().as_slice()..)? {
+                let (key, _) = entry?;
+                let Some(path) = key.value().strip_prefix(hash.as_bytes()) else { break };
+                let record = files.get(path)?.and_then(|value| Record::decode(value.value()));
+                if record.is_some_and(|record| !record.gone && !record.withheld) {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+    }
+
     /// The record of one path.
     pub(crate) fn of_path(&self, path: &Path) -> Result<Option<Record>, IndexError> {
         let (Some(db), Some(key)) = (self.existing()?, path_bytes(path)) else { return Ok(None) };

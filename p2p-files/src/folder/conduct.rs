@@ -136,17 +136,15 @@ impl Conductor {
         let on_thread = Arc::clone(plan);
         let finding = spawn_blocking(move || on_thread.find(Size::Large, &tell));
         let mut nowhere = 0;
-        while let Some(Job { hash, length, places, .. }) = jobs.recv().await {
-            for spot in places {
-                let on_thread = Arc::clone(plan);
-                let executable = spot.executable;
-                let to = self.blocking(move || on_thread.free(&spot)).await?;
-                let config =
-                    DownloadConfig { executable, length: Some(length), ..self.shared.config.file.clone() };
-                match self.one(hash, Destination::File(to), config).await? {
-                    Outcome::Done => self.shared.completed(1, length),
-                    Outcome::Nowhere => nowhere += 1,
-                }
+        while let Some(Job { hash, length, spot, .. }) = jobs.recv().await {
+            let on_thread = Arc::clone(plan);
+            let executable = spot.executable;
+            let to = self.blocking(move || on_thread.free(&spot)).await?;
+            let config =
+                DownloadConfig { executable, length: Some(length), ..self.shared.config.file.clone() };
+            match self.one(hash, Destination::File(to), config).await? {
+                Outcome::Done => self.shared.completed(1, length),
+                Outcome::Nowhere => nowhere += 1,
             }
         }
         let found = finding.await;

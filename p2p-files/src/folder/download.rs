@@ -97,25 +97,7 @@ impl FolderDownload {
         goal: FolderGoal,
         config: FolderConfig,
     ) -> FolderHandle {
-        let shown = match &goal {
-            FolderGoal::List => PathBuf::from(hash.to_string()),
-            FolderGoal::Files { to: Destination::Dir(path, _) | Destination::File(path), .. } => path.clone(),
-        };
-        let shared = Arc::new(Shared {
-            library,
-            hash,
-            goal,
-            config,
-            shown,
-            started: Instant::now(),
-            cancel: CancellationToken::new(),
-            suspend: AtomicBool::new(false),
-            state: Mutex::new(State::default()),
-            progress: watch::Sender::new(FolderProgress::default()),
-            came: Notify::new(),
-            happened: Notify::new(),
-            next_link: AtomicU64::new(0),
-        });
+        let shared = Arc::new(Shared::new(library, hash, goal, config));
         tokio::spawn(conduct(Arc::clone(&shared)));
         FolderHandle { shared }
     }
@@ -221,6 +203,28 @@ pub(super) struct State {
 }
 
 impl Shared {
+    pub(super) fn new(library: Arc<Library>, hash: FileHash, goal: FolderGoal, config: FolderConfig) -> Self {
+        let shown = match &goal {
+            FolderGoal::List => PathBuf::from(hash.to_string()),
+            FolderGoal::Files { to: Destination::Dir(path, _) | Destination::File(path), .. } => path.clone(),
+        };
+        Self {
+            library,
+            hash,
+            goal,
+            config,
+            shown,
+            started: Instant::now(),
+            cancel: CancellationToken::new(),
+            suspend: AtomicBool::new(false),
+            state: Mutex::new(State::default()),
+            progress: watch::Sender::new(FolderProgress::default()),
+            came: Notify::new(),
+            happened: Notify::new(),
+            next_link: AtomicU64::new(0),
+        }
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -17,8 +17,8 @@ use crate::disk::sync_dir;
 use crate::event::DownloadError;
 use crate::geometry::CHUNK;
 use crate::hash::FileHash;
-use crate::index::Change;
-use crate::library::{AddError, Library, ShareState};
+use crate::index::{Change, IndexError};
+use crate::library::{AddError, Library};
 use crate::names::FileName;
 use crate::part::Destination;
 
@@ -29,13 +29,13 @@ pub(super) struct Spot {
     pub(super) executable: bool,
 }
 
-/// A content to be fetched, and the files that are to have it.
+/// A file that is not here.
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) hash: FileHash,
     pub(super) length: u64,
-    pub(super) places: Vec<Spot>,
-    /// The library has it somewhere.
+    pub(super) spot: Spot,
+    /// The library has the content of this small file somewhere.
     pub(super) local: bool,
 }
 
@@ -194,6 +194,11 @@ impl Plan {
         DownloadError::Interrupted { path: self.root.clone(), source }
     }
 
+    /// An error of the index.
+    fn index_failed(&self, source: IndexError) -> DownloadError {
+        self.failed(io::Error::other(source))
+    }
+
     fn record(&self, complete: bool) -> Folder {
         let (files, bytes) = *self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         let (hash, path, selection) = (self.shared.hash, self.root.clone(), self.selection.clone());
@@ -242,9 +247,11 @@ impl Plan {
                         self.shared.was_here(1, length);
                         continue;
                     }
-                    let local = self.library().get(&hash).is_some_and(|s| s.state == ShareState::Shared);
-                    let places = vec![Spot { path: entry.path, executable }];
-                    if tell.blocking_send(Job { hash, length, places, local }).is_err() {
+                    let local = size == Size::Small
+                        && length > 0
+                        && self.library().index.has(&hash).map_err(|e| self.index_failed(e))?;
+                    let spot = Spot { path: entry.path, executable };
+                    if tell.blocking_send(Job { hash, length, spot, local }).is_err() {
                         return Ok(());
                     }
                 }
@@ -282,11 +289,11 @@ impl Plan {
                 Ok(record) => {
                     if record.hash == *hash {
                         let put = Change::Put(path.to_path_buf(), record.clone());
-                        library.index.apply(&[put]).map_err(|e| self.failed(io::Error::other(e)))?;
+                        library.index.apply(&[put]).map_err(|e| self.index_failed(e))?;
                     }
                     record
                 }
-                Err(AddError::Index(error)) => return Err(self.failed(io::Error::other(error))),
+                Err(AddError::Index(error)) => return Err(self.index_failed(error)),
                 // Whatever it is, it is not the file.
                 Err(_) => return Ok(false),
             },

@@ -34,6 +34,9 @@ const BYTES_AHEAD: u64 = 4 << 20;
 /// Files that wait for a source.
 const WAITING: usize = 256;
 
+/// Files whose content is on its way: any number of them may wait for the same one.
+const PLACES: usize = if cfg!(test) { 16 } else { 4096 };
+
 /// Contents that are given to the writer and not written yet.
 const WRITING: usize = 512;
 
@@ -62,6 +65,7 @@ pub(super) async fn fetch(conductor: &mut Conductor, plan: &Arc<Plan>) -> Result
         write: Some(write),
         unwritten: Arc::new(Semaphore::new(UNWRITTEN_KIB)),
         under_way: BTreeMap::new(),
+        places: 0,
         writing: 0,
         nowhere: 0,
     };
@@ -121,6 +125,8 @@ struct Dispatch<'a> {
     unwritten: Arc<Semaphore>,
     /// Contents that were asked for and are not entered in the library yet, with the files that are to have them.
     under_way: BTreeMap<FileHash, Vec<Spot>>,
+    /// The files that are to have them, in all.
+    places: usize,
     /// Contents that the writer has.
     writing: usize,
     nowhere: u64,
@@ -146,7 +152,7 @@ impl Dispatch<'_> {
             }
             // What comes may go to the writer at once.
             let room = self.writing < WRITING;
-            let wanted = room && self.waiting.len() < WAITING;
+            let wanted = room && self.waiting.len() < WAITING && self.places < PLACES;
             tokio::select! {
                 () = shared.cancel.cancelled() => return Err(ended(&shared)),
                 () = shared.came.notified() => {}
@@ -169,12 +175,13 @@ impl Dispatch<'_> {
 
     /// A file that is not here.
     fn take(&mut self, job: Job) {
-        let Job { hash, length, places, local } = job;
+        let Job { hash, length, spot, local } = job;
+        self.places += 1;
         if let Some(spots) = self.under_way.get_mut(&hash) {
-            spots.extend(places);
+            spots.push(spot);
             return;
         }
-        self.under_way.insert(hash, places);
+        self.under_way.insert(hash, vec![spot]);
         if length == 0 || local {
             self.write(hash, length, None);
         } else {
@@ -217,6 +224,7 @@ impl Dispatch<'_> {
             let mut able = self.lanes.iter_mut().filter(|(id, _)| !job.lack.contains(id)).peekable();
             if able.peek().is_none() && !nobody {
                 let spots = self.under_way.remove(&job.hash).unwrap_or_default();
+                self.places = self.places.saturating_sub(spots.len());
                 self.nowhere += spots.len() as u64;
                 continue;
             }
@@ -270,6 +278,7 @@ impl Dispatch<'_> {
         match wrote {
             Wrote::Done { hash, length, files } => {
                 self.conductor.shared.completed(files, files * length);
+                self.places = self.places.saturating_sub(usize::try_from(files).unwrap_or(usize::MAX));
                 // Files that wanted it meanwhile take it from the library.
                 if self.under_way.get(&hash).is_some_and(|spots| !spots.is_empty()) {
                     self.write(hash, length, None);
@@ -487,4 +496,44 @@ async fn root_of(data: Vec<u8>) -> (merkle::Digest, Vec<u8>) {
         return (merkle::single_chunk_root(&data), data);
     }
     spawn_blocking(move || (merkle::single_chunk_root(&data), data)).await.unwrap_or_default()
+}
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::event::DownloadEvent;
+    use crate::folder::{FolderConfig, FolderDownload, FolderGoal, Selection};
+    use crate::library::Library;
+    use crate::part::Destination;
+    use crate::serve::{ServeLimits, serve};
+
+    fn library(dir: &Path) -> Arc<Library> {
+        Arc::new(Library::open(&dir.join("data")).unwrap())
+    }
+
+    #[tokio::test]
+    async fn more_equal_files_than_may_wait_for_their_content_come_all_the_same() {
+        const FILES: usize = 10 * PLACES + 1;
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let root = from.path().join("original");
+        std::fs::create_dir(&root).unwrap();
+        for number in 0..FILES {
+            // Two contents in turns.
+            std::fs::write(root.join(number.to_string()), ["x", "y"][number % 2]).unwrap();
+        }
+        let giver = library(from.path());
+        let hash = giver.add_folder(&root, |_| ()).unwrap().share.hash;
+        let out = to.path().join("out");
+        let goal = FolderGoal::Files { to: Destination::File(out.clone()), selection: Selection::all() };
+        let download = FolderDownload::start(library(to.path()), hash, goal, FolderConfig::default());
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(serve(theirs, giver, ServeLimits::default(), Arc::default()));
+        download.add_source("a", ours);
+        match download.next_event().await {
+            Some(DownloadEvent::Finished(finished)) => assert_eq!(finished.length, FILES as u64),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(std::fs::read_dir(out).unwrap().count(), FILES);
+    }
 }

@@ -135,6 +135,10 @@ impl Writer<'_> {
     }
 
     fn write(&mut self, spot: Spot, info: Info, data: &[u8]) -> io::Result<()> {
+        // Each of them is an open file, and one content may have any number of places.
+        if self.staged.len() >= BATCH {
+            self.commit()?;
+        }
         let folder = self.root.folder_of(&spot.path)?;
         self.number += 1;
         let part = self.plan.parts().join(self.number.to_string());
@@ -217,4 +221,38 @@ fn side_by_side<T: Sync>(all: &[T], work: impl Fn(&T) -> io::Result<()> + Sync) 
             result.and(helped)
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::folder::download::{FolderConfig, FolderGoal, Shared};
+    use crate::folder::select::Selection;
+    use crate::library::Library;
+    use crate::part::Destination;
+
+    #[test]
+    fn a_content_with_many_places_is_written_a_batch_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let library = Arc::new(Library::open(&dir.path().join("data")).unwrap());
+        let (to, selection) = (Destination::File(dir.path().join("out")), Selection::all());
+        let goal = FolderGoal::Files { to: to.clone(), selection: selection.clone() };
+        let hash = FileHash::from_bytes([1; HASH_LEN]);
+        let shared = Arc::new(Shared::new(library, hash, goal, FolderConfig::default()));
+        let plan = Plan::begin(&shared, &to, selection).unwrap();
+        let mut writer =
+            Writer { plan: &plan, root: plan.root(), number: 0, staged: Vec::new(), ends: Vec::new() };
+        let info = Info { kind: Kind::File, length: 1, root: merkle::single_chunk_root(b"x") };
+        for number in 0..3 * BATCH + 1 {
+            let path = EntryPath::parse(&format!("{}/{number}", number % 7)).unwrap();
+            writer.write(Spot { path, executable: false }, info, b"x").unwrap();
+            assert!(writer.staged.len() <= BATCH, "{} files are open", writer.staged.len());
+        }
+        writer.commit().unwrap();
+        assert_eq!(plan.library().index.of_hash(&info.hash()).unwrap().len(), 3 * BATCH + 1);
+        assert!(plan.library().index.has(&info.hash()).unwrap());
+        assert!(!plan.library().index.has(&hash).unwrap());
+    }
 }
