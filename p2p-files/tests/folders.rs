@@ -15,6 +15,7 @@ use p2p_files::{
     FolderDownload, FolderGoal, FolderHandle, FolderShare, Info, Kind, LeftOutReason, Selection, SourceFault,
     TreeHasher,
 };
+use tokio::sync::{Notify, Semaphore};
 use util::{Frames, Peer, content, reply};
 
 /// What is in a folder: paths with `/`, contents and whether they can be executed; folders end in `/`.
@@ -448,6 +449,70 @@ async fn a_manifest_that_is_wrong_about_a_file_never_ends_in_a_wrong_file() {
     assert!(matches!(end, Err(DownloadError::Suspended)), "{end:?}");
     assert_eq!(faults, [("author".to_owned(), SourceFault::NotFound)]);
     assert!(!to.content_dir().join("name/a").exists());
+}
+
+/// A connection to a peer that holds back what is longer than `len` bytes until the gate opens, and says when it does.
+fn gated(peer: &Peer, len: usize, gate: Arc<Gate>) -> tokio::io::DuplexStream {
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    let (mut requester, mut honest) = (Frames::new(theirs), Frames::new(peer.connect()));
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                Some(request) = requester.next() => honest.send(request.freeze()).await,
+                Some(answer) = honest.next() => {
+                    if answer.len() > len {
+                        gate.held.notify_one();
+                        let _ = gate.open.acquire().await;
+                    }
+                    requester.send(answer.freeze()).await
+                }
+                else => return,
+            };
+        }
+    });
+    ours
+}
+
+struct Gate {
+    held: Notify,
+    open: Semaphore,
+}
+
+impl Gate {
+    fn closed() -> Arc<Self> {
+        Arc::new(Self { held: Notify::new(), open: Semaphore::new(0) })
+    }
+
+    async fn has_held(&self) {
+        tokio::time::timeout(Duration::from_secs(30), self.held.notified()).await.expect("within 30 s");
+    }
+}
+
+#[tokio::test]
+async fn a_good_source_outlives_any_number_of_bad_ones() {
+    let (from, mut to) = (Peer::new(), Peer::new());
+    to.config.max_sources = 2;
+    let root = from.dir.path().join("original");
+    write(&root, "one", &content((1 << 20) + 1));
+    write(&root, "two", &content((1 << 20) + 2));
+    let hash = add(&from, &root).share.hash;
+    let download = start(&to, hash);
+    let gate = Gate::closed();
+    download.add_source("good", gated(&from, 100_000, Arc::clone(&gate)));
+    gate.has_held().await;
+    for number in 0..5 {
+        let label = format!("bad {number}");
+        download.add_source(label.as_str(), tokio::io::duplex(64).0);
+        let event = tokio::time::timeout(Duration::from_secs(30), download.next_event()).await.unwrap();
+        let Some(DownloadEvent::SourceFailed { label: failed, fault: SourceFault::Io(_) }) = event else {
+            panic!("{event:?}")
+        };
+        assert_eq!(failed, label);
+    }
+    gate.open.close();
+    let (end, faults) = end_of(&download).await;
+    assert_eq!(tree(&end.unwrap().path), tree(&root));
+    assert_eq!(faults, []);
 }
 
 #[tokio::test]

@@ -160,19 +160,19 @@ impl Conductor {
         config: DownloadConfig,
     ) -> Result<Outcome, DownloadError> {
         let shared = Arc::clone(&self.shared);
-        let max = config.max_sources;
+        // As many as it takes: whoever fails and is replaced gives the place back first.
+        let (back, returned) = mpsc::channel(config.max_sources.max(1));
         let download = Download::start(Arc::clone(&shared.library), hash, to, config)?;
-        let (back, returned) = mpsc::channel(max.max(1));
         let mut lending = Lending {
             download,
             back,
             returned,
-            labels: BTreeMap::new(),
+            out: BTreeMap::new(),
+            home: Vec::new(),
             lacking: 0,
             dead: BTreeSet::new(),
             stopped: false,
         };
-        self.idle.drain(..).for_each(|link| lending.lend(link));
         let outcome = self.follow(&mut lending).await;
         self.shared.state().partial = 0;
         self.take_back(lending).await;
@@ -186,10 +186,18 @@ impl Conductor {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut nowhere = false;
         loop {
-            self.take_incoming().into_iter().for_each(|link| lending.lend(link));
+            let new = self.take_incoming();
+            self.idle.extend(new);
+            while let Some(link) = self.idle.pop() {
+                if let Some(link) = lending.lend(link) {
+                    self.idle.push(link);
+                    break;
+                }
+            }
             tokio::select! {
                 () = shared.cancel.cancelled(), if !lending.stopped => lending.stop(shared.is_suspended()),
                 () = shared.came.notified() => {}
+                Some(link) = lending.returned.recv() => lending.take_home(link),
                 _ = tick.tick() => {
                     shared.state().partial = progress.borrow_and_update().done;
                     shared.tell_progress();
@@ -215,17 +223,21 @@ impl Conductor {
         }
     }
 
-    /// Waits until every source is given back and read empty.
+    /// Waits until every source is given back and read empty; one that is not is lost.
     async fn take_back(&mut self, mut lending: Lending) {
-        let mut links = Vec::new();
-        while links.len() < lending.labels.len() {
+        while !lending.out.is_empty() {
             match timeout(SETTLE_TIMEOUT, lending.returned.recv()).await {
-                Ok(Some(link)) => links.push(link),
+                Ok(Some(link)) => lending.take_home(link),
                 _ => break,
             }
         }
+        for (id, label) in lending.out {
+            if !lending.dead.contains(&id) {
+                self.shared.lose(label, SourceFault::Stalled(SETTLE_TIMEOUT));
+            }
+        }
         let mut settling = tokio::task::JoinSet::new();
-        for mut link in links.into_iter().filter(|link| !lending.dead.contains(&link.id)) {
+        for mut link in lending.home {
             settling.spawn(async move {
                 let settled = timeout(SETTLE_TIMEOUT, link.settle()).await;
                 (link, settled.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())))
@@ -298,8 +310,10 @@ struct Lending {
     download: DownloadHandle,
     back: mpsc::Sender<Link>,
     returned: mpsc::Receiver<Link>,
-    /// What the sources that were lent are called.
-    labels: BTreeMap<u64, String>,
+    /// What the sources that are lent are called.
+    out: BTreeMap<u64, String>,
+    /// Those that came back and can be used for other files.
+    home: Vec<Link>,
     /// How many said that they do not have this file; they may have others.
     lacking: usize,
     /// Those that are not used again.
@@ -308,18 +322,34 @@ struct Lending {
 }
 
 impl Lending {
-    fn lend(&mut self, link: Link) {
-        self.labels.insert(link.id, link.label.clone());
+    /// Lends a source to the download; gives it back while as many are out as there may be.
+    fn lend(&mut self, link: Link) -> Option<Link> {
+        // With a place kept for its return none is ever lost on the way back.
+        let Ok(place) = self.back.clone().try_reserve_owned() else { return Some(link) };
+        self.out.insert(link.id, link.label.clone());
         let (id, limit) = (link.id.to_string(), link.limit.clone());
-        self.download.add_limited_source(id, link.lend(self.back.clone()), limit);
+        self.download.add_limited_source(id, link.lend(place), limit);
+        None
+    }
+
+    fn take_home(&mut self, link: Link) {
+        self.out.remove(&link.id);
+        if !self.dead.contains(&link.id) {
+            self.home.push(link);
+        }
     }
 
     fn failed(&mut self, id: &str, fault: SourceFault, shared: &Shared) {
+        let Ok(id) = id.parse() else { return };
         if matches!(fault, SourceFault::NotFound | SourceFault::Changed) {
             self.lacking += 1;
-        } else if let Some((id, label)) = id.parse().ok().and_then(|id| self.labels.get_key_value(&id)) {
-            self.dead.insert(*id);
-            shared.lose(label.clone(), fault);
+            return;
+        }
+        // It may have come back before its fault was told.
+        let home = self.home.iter().position(|link| link.id == id).map(|at| self.home.swap_remove(at).label);
+        if let Some(label) = home.or_else(|| self.out.get(&id).cloned()) {
+            self.dead.insert(id);
+            shared.lose(label, fault);
         }
     }
 

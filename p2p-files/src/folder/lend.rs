@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::OwnedPermit;
 
 use crate::RateLimit;
 use crate::hash::{FileHash, HASH_LEN};
@@ -64,9 +64,9 @@ impl Link {
         }
     }
 
-    /// Lends it; it comes back through `back`.
-    pub(super) fn lend(self, back: mpsc::Sender<Self>) -> Lent {
-        Lent { link: Some(self), back }
+    /// Lends it; it comes back through the place that is kept for it.
+    pub(super) const fn lend(self, back: OwnedPermit<Self>) -> Lent {
+        Lent { lent: Some((self, back)) }
     }
 
     /// Reads and drops what is still to come, so that the next request gets its own answer.
@@ -149,21 +149,20 @@ impl AsyncWrite for Link {
 /// A [`Link`] in use; dropping it gives it back, closing does nothing.
 #[derive(Debug)]
 pub(super) struct Lent {
-    link: Option<Link>,
-    back: mpsc::Sender<Link>,
+    lent: Option<(Link, OwnedPermit<Link>)>,
 }
 
 impl Lent {
     fn link(&mut self) -> Pin<&mut Link> {
-        Pin::new(self.link.as_mut().expect("given back only when dropped"))
+        let (link, _) = self.lent.as_mut().expect("given back only when dropped");
+        Pin::new(link)
     }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        if let Some(link) = self.link.take() {
-            // There is room for every link; nobody listens any more only when the whole folder has ended.
-            let _ = self.back.try_send(link);
+        if let Some((link, back)) = self.lent.take() {
+            back.send(link);
         }
     }
 }
@@ -239,6 +238,7 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use tokio::sync::mpsc;
 
     use super::*;
     use crate::protocol::Reply;
@@ -271,7 +271,9 @@ mod tests {
     async fn a_link_that_was_given_back_is_read_empty_before_it_is_used_again() {
         let (ours, mut theirs) = tokio::io::duplex(1024);
         let (back, mut returned) = mpsc::channel(1);
-        let mut lent = Link::new(1, "a".into(), None, Box::new(ours)).lend(back.clone());
+        let place = || back.clone().try_reserve_owned();
+        let mut lent = Link::new(1, "a".into(), None, Box::new(ours)).lend(place().unwrap());
+        assert!(place().is_err(), "its place is kept");
         let mut requests = Vec::new();
         Request::Get { first: 0, count: 1 }.encode(&mut requests);
         lent.write_all(&requests).await.unwrap();
@@ -284,7 +286,7 @@ mod tests {
         link.settle().await.unwrap();
 
         // One that was left within a request cannot be used any more.
-        let mut lent = link.lend(back);
+        let mut lent = link.lend(place().unwrap());
         lent.write_all(&requests[..3]).await.unwrap();
         drop(lent);
         assert!(returned.recv().await.unwrap().settle().await.is_err());

@@ -119,7 +119,7 @@ struct Dispatch<'a> {
     found: Option<mpsc::Receiver<Job>>,
     waiting: VecDeque<Asked>,
     lanes: BTreeMap<u64, Lane>,
-    tasks: JoinSet<Option<Link>>,
+    tasks: JoinSet<Result<Link, (u64, SourceFault)>>,
     answers: mpsc::Sender<Answer>,
     write: Option<mpsc::Sender<Item>>,
     unwritten: Arc<Semaphore>,
@@ -297,11 +297,27 @@ impl Dispatch<'_> {
 
     /// Takes the sources back; what they still have to say is read and dropped before they are used again.
     async fn end(mut self) {
-        self.lanes.clear();
         self.write = None;
         drop(self.answers);
+        // With nobody to ask them for more they end.
+        let mut labels: BTreeMap<_, _> = self.lanes.into_iter().map(|(id, lane)| (id, lane.label)).collect();
         while let Some(lane) = self.tasks.join_next().await {
-            self.conductor.idle.extend(lane.ok().flatten());
+            match lane {
+                Ok(Ok(link)) => {
+                    labels.remove(&link.id);
+                    self.conductor.idle.push(link);
+                }
+                // What it did is known, unless it did it just now.
+                Ok(Err((id, fault))) => {
+                    if let Some(label) = labels.remove(&id) {
+                        self.conductor.shared.lose(label, fault);
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+        for label in labels.into_values() {
+            self.conductor.shared.lose(label, SourceFault::Io(io::ErrorKind::Other));
         }
     }
 }
@@ -327,11 +343,11 @@ struct LaneTask {
 
 impl LaneTask {
     /// Works until there is nothing more to ask for; the connection can be used for something else then, unless it failed.
-    async fn run(mut self, mut link: Link) -> Option<Link> {
+    async fn run(mut self, mut link: Link) -> Result<Link, (u64, SourceFault)> {
         let mut sent = VecDeque::new();
         let fault = match self.work(&mut link, &mut sent).await {
             Ok(()) => match link.settle().await {
-                Ok(()) => return Some(link),
+                Ok(()) => return Ok(link),
                 Err(error) => SourceFault::Io(error.kind()),
             },
             Err(fault) => fault,
@@ -340,9 +356,10 @@ impl LaneTask {
         while let Ok(job) = self.asked.try_recv() {
             sent.push_back(job);
         }
-        // Nobody listens any more when the whole folder has ended.
-        let _ = self.answers.send(Answer::Failed { link: link.id, jobs: sent.into(), fault }).await;
-        None
+        // Nobody listens any more when all small files are here, or the whole folder has ended.
+        let failed = Answer::Failed { link: link.id, jobs: sent.into(), fault: fault.clone() };
+        let _ = self.answers.send(failed).await;
+        Err((link.id, fault))
     }
 
     async fn work(&mut self, link: &mut Link, sent: &mut VecDeque<Asked>) -> Result<(), SourceFault> {
