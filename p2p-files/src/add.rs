@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -16,12 +17,13 @@ const THREADS_MAX: usize = 8;
 
 /// The root of the file's tree; chunk hashes go to `tree`, which exists exactly for files of more than one chunk.
 ///
-/// `progress` gets bytes done and bytes in all, from the calling thread.
+/// `progress` gets bytes done and bytes in all, from the calling thread. When it breaks off the hashing ends after the
+/// chunks at hand, with `Interrupted`.
 pub(crate) fn hash_file(
     file: &File,
     geometry: Geometry,
     tree: Option<&TreeWriter>,
-    progress: impl FnMut(u64, u64),
+    progress: impl FnMut(u64, u64) -> ControlFlow<()>,
 ) -> io::Result<Digest> {
     match tree {
         None => hash_small(file, geometry, progress),
@@ -32,18 +34,35 @@ pub(crate) fn hash_file(
     }
 }
 
-fn hash_small(file: &File, geometry: Geometry, mut progress: impl FnMut(u64, u64)) -> io::Result<Digest> {
+fn unless_broken_off(flow: ControlFlow<()>) -> io::Result<()> {
+    match flow {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(io::ErrorKind::Interrupted.into()),
+    }
+}
+
+/// To the end, and nobody looks.
+pub(crate) const fn unwatched(_done: u64, _total: u64) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn hash_small(
+    file: &File,
+    geometry: Geometry,
+    mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+) -> io::Result<Digest> {
     let mut data = vec![0; geometry.chunk(0).map_or(0, |chunk| chunk.len())];
     read_exact_at(file, &mut data, 0)?;
-    progress(geometry.length(), geometry.length());
-    Ok(merkle::single_chunk_root(&data))
+    let root = merkle::single_chunk_root(&data);
+    unless_broken_off(progress(geometry.length(), geometry.length()))?;
+    Ok(root)
 }
 
 fn hash_chunks(
     file: &File,
     geometry: Geometry,
     tree: &TreeWriter,
-    mut progress: impl FnMut(u64, u64),
+    mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
 ) -> io::Result<()> {
     let work = Work {
         file,
@@ -54,7 +73,7 @@ fn hash_chunks(
         stop: AtomicBool::new(false),
     };
     let failure = Mutex::new(None);
-    let run = |report: &mut dyn FnMut(u64)| {
+    let run = |report: &mut dyn FnMut(u64) -> ControlFlow<()>| {
         if let Err(error) = work.run(report) {
             work.stop.store(true, Ordering::Relaxed);
             failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
@@ -64,16 +83,13 @@ fn hash_chunks(
     let helpers = usize::try_from(geometry.chunks()).map_or(cores, |chunks| chunks.min(cores)) - 1;
     thread::scope(|scope| {
         for _ in 0..helpers {
-            scope.spawn(|| run(&mut |_| {}));
+            scope.spawn(|| run(&mut |_| ControlFlow::Continue(())));
         }
         run(&mut |done| progress(done, geometry.length()));
     });
     match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         Some(error) => Err(error),
-        None => {
-            progress(geometry.length(), geometry.length());
-            Ok(())
-        }
+        None => unless_broken_off(progress(geometry.length(), geometry.length())),
     }
 }
 
@@ -88,7 +104,7 @@ struct Work<'a> {
 
 impl Work<'_> {
     /// Takes chunk after chunk until none is left.
-    fn run(&self, report: &mut dyn FnMut(u64)) -> io::Result<()> {
+    fn run(&self, report: &mut dyn FnMut(u64) -> ControlFlow<()>) -> io::Result<()> {
         let mut buf = vec![0; CHUNK];
         while !self.stop.load(Ordering::Relaxed) {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
@@ -96,7 +112,8 @@ impl Work<'_> {
             let data = &mut buf[..chunk.len()];
             read_exact_at(self.file, data, chunk.offset())?;
             self.tree.put_chunk(index, &merkle::subtree_root(data, chunk.height()))?;
-            report(self.done.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64);
+            let done = self.done.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
+            unless_broken_off(report(done))?;
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -153,7 +154,11 @@ fn finished_before(shared: &Shared) -> Option<(PathBuf, u64)> {
         if !is_it(&there) {
             continue;
         }
-        if let Ok(Some(share)) = library.adopt(&candidate, hash, &part) {
+        let until_cancelled = |_, _| match shared.cancel.is_cancelled() {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        };
+        if let Ok(Some(share)) = library.adopt(&candidate, hash, &part, until_cancelled) {
             let _ = disk::remove_file(&journal);
             return Some((share.path, share.info.length));
         }

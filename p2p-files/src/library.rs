@@ -2,6 +2,7 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -108,12 +109,15 @@ impl Library {
     /// # Errors
     ///
     /// [`AddError`]: not a regular file, not readable, or changed while it was read. The index is as it was before.
-    pub fn add(&self, path: &Path, progress: impl FnMut(u64, u64)) -> Result<Share, AddError> {
+    pub fn add(&self, path: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Share, AddError> {
         let path = std::fs::canonicalize(path).map_err(|source| AddError::io(path, source))?;
         let record = match self.unchanged(&path)? {
             Some(record) => record,
             None => {
-                let record = self.hash(&path, progress)?;
+                let record = self.hash(&path, |done, total| {
+                    progress(done, total);
+                    ControlFlow::Continue(())
+                })?;
                 self.index.apply(&[Change::Put(path.clone(), record.clone())])?;
                 record
             }
@@ -255,9 +259,16 @@ impl Library {
     }
 
     /// Shares the file at `path` if it has this hash; `part` is a name of it that goes then, if it still has that.
-    pub(crate) fn adopt(&self, path: &Path, hash: &FileHash, part: &Path) -> Result<Option<Share>, AddError> {
+    /// `progress` is as in [`Library::hash`].
+    pub(crate) fn adopt(
+        &self,
+        path: &Path,
+        hash: &FileHash,
+        part: &Path,
+        progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Option<Share>, AddError> {
         let path = std::fs::canonicalize(path).map_err(|source| AddError::io(path, source))?;
-        let mut record = self.hash(&path, |_, _| ())?;
+        let mut record = self.hash(&path, progress)?;
         if record.hash != *hash {
             self.drop_tree(&record.hash);
             return Ok(None);
@@ -292,8 +303,13 @@ impl Library {
         !record.gone && !record.withheld && record.stamp == Stamp::of(now) && self.has_tree(record)
     }
 
-    /// Reads and hashes a file; the tree is in place, the index not written yet.
-    pub(crate) fn hash(&self, path: &Path, progress: impl FnMut(u64, u64)) -> Result<Record, AddError> {
+    /// Reads and hashes a file; the tree is in place, the index not written yet. `progress` gets bytes hashed and bytes in
+    /// all, and may break off: [`AddError::Stopped`].
+    pub(crate) fn hash(
+        &self,
+        path: &Path,
+        progress: impl FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Record, AddError> {
         let io = |source| AddError::io(path, source);
         // Looked at before it is opened: opening a pipe would wait for its other end.
         let metadata = std::fs::metadata(path).map_err(io)?;
@@ -312,6 +328,9 @@ impl Library {
         let changed = || AddError::Changed { path: path.to_path_buf() };
         let root = match hash_file(&file, geometry, tree.as_ref(), progress) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(changed()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                return Err(AddError::Stopped { path: path.to_path_buf() });
+            }
             other => other.map_err(io)?,
         };
         if Stamp::of(&file.metadata().map_err(io)?) != stamp {
@@ -433,6 +452,12 @@ pub enum AddError {
     /// It changed while it was read; try again when it is at rest.
     #[error("{} changed while it was read", path.display())]
     Changed {
+        /// Which.
+        path: PathBuf,
+    },
+    /// Whoever wanted it to be read wants it no more.
+    #[error("{} was not read to its end: called off", path.display())]
+    Stopped {
         /// Which.
         path: PathBuf,
     },

@@ -1,6 +1,7 @@
 //! Bringing the library up to date with the disk.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -59,7 +60,8 @@ impl Library {
     /// and not any more as they were; they are named in [`Refreshed::unsettled`].
     ///
     /// With `only`, just these files are looked at, and what lies below those that are folders; a path that is neither shared
-    /// nor in `content` is passed over. When `stop` says so it ends after the file at hand, with what was done so far.
+    /// nor in `content` is passed over. When `stop` says so it ends, with what was done so far; a file at hand is
+    /// as it was.
     ///
     /// # Errors
     ///
@@ -190,7 +192,10 @@ impl Work<'_> {
             self.put_off(path, old.as_ref());
             return Ok(());
         }
-        match self.library.hash(&path, |_, _| ()) {
+        let until_stopped =
+            |_, _| if (self.stop)() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+        match self.library.hash(&path, until_stopped) {
+            Err(AddError::Stopped { .. }) => Ok(()),
             Ok(record) => {
                 self.lose(old.as_ref().filter(|old| old.hash != record.hash));
                 self.hashed += record.info.length;

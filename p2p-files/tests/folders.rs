@@ -515,6 +515,86 @@ async fn a_good_source_outlives_any_number_of_bad_ones() {
     assert_eq!(faults, []);
 }
 
+/// A provider of these contents that says nothing any more once it is asked for another, and notes that.
+fn mute(contents: Contents, asked: Arc<Notify>) -> tokio::io::DuplexStream {
+    let (ours, theirs) = tokio::io::duplex(64 * 1024);
+    tokio::spawn(async move {
+        let (mut provider, mut requester) = (Frames::new(provider(contents.clone())), Frames::new(theirs));
+        while let Some(frame) = requester.next().await {
+            if let Some(Request::Open(hash)) = Request::decode(&frame).unwrap()
+                && !contents.contains_key(&hash)
+            {
+                asked.notify_one();
+                std::future::pending::<()>().await;
+            }
+            provider.send(frame.freeze()).await;
+            requester.send(provider.next().await.unwrap().freeze()).await;
+        }
+    });
+    ours
+}
+
+/// What a source knows that has the manifest of a folder and none of its files.
+fn manifest_alone(from: &Peer, hash: &FileHash) -> Contents {
+    let mut contents = Contents::new();
+    let manifest = std::fs::read(from.dir.path().join("data/dirs").join(hash.to_string())).unwrap();
+    assert_eq!(put(&mut contents, Kind::Dir, &manifest).hash(), *hash);
+    contents
+}
+
+#[tokio::test]
+async fn nobody_who_says_nothing_holds_up_the_end_of_small_files() {
+    let (from, mut to) = (Peer::new(), Peer::new());
+    // Far longer than the test may take.
+    (to.config.stall, to.config.run_timeout) = (Duration::from_secs(600), Duration::from_secs(600));
+    let root = from.dir.path().join("original");
+    for number in 0..50 {
+        write(&root, &format!("{number}"), &content(number));
+    }
+    let hash = add(&from, &root).share.hash;
+    for for_now in [false, true] {
+        let download = start(&to, hash);
+        for label in ["a", "b"] {
+            let asked = Arc::new(Notify::new());
+            download.add_source(label, mute(manifest_alone(&from, &hash), Arc::clone(&asked)));
+            tokio::time::timeout(Duration::from_secs(30), asked.notified()).await.unwrap();
+        }
+        if for_now {
+            download.suspend();
+        } else {
+            download.cancel();
+        }
+        let (end, faults) = end_of(&download).await;
+        let ended = |error: &DownloadError| match error {
+            DownloadError::Suspended => for_now,
+            DownloadError::Cancelled => !for_now,
+            _ => false,
+        };
+        assert!(end.as_ref().is_err_and(ended), "{end:?}");
+        assert_eq!(faults, []);
+    }
+    let finished = fetch(&to, hash, &[("honest", &from)]).await.unwrap();
+    assert_eq!(tree(&finished.path), tree(&root));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_who_says_nothing_holds_up_the_end_of_large_files() {
+    let (from, mut to) = (Peer::new(), Peer::new());
+    (to.config.stall, to.config.run_timeout) = (Duration::from_secs(600), Duration::from_secs(600));
+    let root = from.dir.path().join("original");
+    write(&root, "large", &content((1 << 20) + 1));
+    let hash = add(&from, &root).share.hash;
+    let download = start(&to, hash);
+    let asked = Arc::new(Notify::new());
+    download.add_source("a", mute(manifest_alone(&from, &hash), Arc::clone(&asked)));
+    asked.notified().await;
+    let before = tokio::time::Instant::now();
+    download.suspend();
+    assert!(matches!(end_of(&download).await.0, Err(DownloadError::Suspended)));
+    // Virtual time, which only waiting moves on.
+    assert!(before.elapsed() < Duration::from_secs(1), "{:?}", before.elapsed());
+}
+
 #[tokio::test]
 async fn another_sum_than_was_said_and_another_kind_are_refused() {
     let (from, to) = (Peer::new(), Peer::new());

@@ -251,6 +251,25 @@ fn only_what_is_named_is_looked_at_and_what_is_neither_shared_nor_content_is_pas
 }
 
 #[test]
+fn a_refresh_that_is_stopped_does_not_read_a_file_to_its_end() {
+    const CHUNKS: u64 = 16;
+    let dir = tempfile::tempdir().unwrap();
+    let library = library(dir.path());
+    let content = dir.path().join("content");
+    std::fs::create_dir(&content).unwrap();
+    let file = std::fs::File::create(content.join("large")).unwrap();
+    file.set_len(CHUNKS << 20).unwrap();
+    let asked = std::cell::Cell::new(0);
+    // Twice before the file is opened, then after each chunk of one of the threads.
+    let stop = || asked.replace(asked.get() + 1) >= 2;
+    let found = library.refresh_at_rest(&content, None, Duration::ZERO, stop).unwrap();
+    assert_eq!((found.added.len(), found.failed.len(), asked.get()), (0, 0, 3));
+    assert_eq!(library.list(), []);
+    assert_eq!(std::fs::read_dir(dir.path().join("data/trees")).unwrap().count(), 0);
+    assert_eq!(library.refresh(&content).unwrap().added.len(), 1);
+}
+
+#[test]
 fn what_was_taken_back_is_shared_again_only_by_adding_it() {
     let dir = tempfile::tempdir().unwrap();
     let library = library(dir.path());

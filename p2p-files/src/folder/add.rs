@@ -11,7 +11,7 @@ use super::path::EntryPath;
 use super::record::{self, Folder};
 use super::select::Selection;
 use super::walk::{Found, LeftOut, LeftOutReason, Walk};
-use crate::add::hash_file;
+use crate::add::{hash_file, unwatched};
 use crate::geometry::{CHUNK, Geometry};
 use crate::hash::{FileHash, Info, Kind};
 use crate::index::{Change, IndexError, Record};
@@ -174,7 +174,7 @@ impl Library {
         let info = Info {
             kind: Kind::Dir,
             length,
-            root: hash_file(&file, geometry, tree.as_ref(), |_, _| ()).map_err(io)?,
+            root: hash_file(&file, geometry, tree.as_ref(), unwatched).map_err(io)?,
         };
         let name = new.with_file_name(info.hash().to_string());
         std::fs::rename(new, &name).map_err(io)?;
@@ -440,7 +440,7 @@ impl Library {
             if metadata.len() > CHUNK as u64 && !large {
                 return Ok(None);
             }
-            let record = self.hash(path, |_, _| ())?;
+            let record = self.hash(path, unwatched)?;
             Ok(Some(Hashed { record, executable, is_new: true }))
         };
         look().transpose()

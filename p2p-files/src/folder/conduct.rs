@@ -132,11 +132,29 @@ impl Conductor {
 
     /// Fetches the files above 1 MiB, one after another; returns how many no source has.
     async fn large(&mut self, plan: &Arc<Plan>) -> Result<u64, DownloadError> {
-        let (tell, mut jobs) = mpsc::channel(AHEAD);
+        let (tell, jobs) = mpsc::channel(AHEAD);
         let on_thread = Arc::clone(plan);
         let finding = spawn_blocking(move || on_thread.find(Size::Large, &tell));
+        let fetched = self.each_large(plan, jobs).await;
+        // It ends when nobody listens, and has the last word only if nothing else was wrong.
+        let found = finding.await;
+        let nowhere = fetched?;
+        self.joined(found).map(|()| nowhere)
+    }
+
+    async fn each_large(
+        &mut self,
+        plan: &Arc<Plan>,
+        mut jobs: mpsc::Receiver<Job>,
+    ) -> Result<u64, DownloadError> {
+        let shared = Arc::clone(&self.shared);
         let mut nowhere = 0;
-        while let Some(Job { hash, length, spot, .. }) = jobs.recv().await {
+        loop {
+            let job = tokio::select! {
+                () = shared.cancel.cancelled() => return Err(ended(&shared)),
+                job = jobs.recv() => job,
+            };
+            let Some(Job { hash, length, spot, .. }) = job else { return Ok(nowhere) };
             let on_thread = Arc::clone(plan);
             let executable = spot.executable;
             let to = self.blocking(move || on_thread.free(&spot)).await?;
@@ -147,9 +165,6 @@ impl Conductor {
                 Outcome::Nowhere => nowhere += 1,
             }
         }
-        let found = finding.await;
-        self.joined(found)?;
-        Ok(nowhere)
     }
 
     /// Fetches one file from all sources, old and new.
@@ -175,7 +190,7 @@ impl Conductor {
         };
         let outcome = self.follow(&mut lending).await;
         self.shared.state().partial = 0;
-        self.take_back(lending).await;
+        self.end_lending(lending).await;
         outcome
     }
 
@@ -220,6 +235,15 @@ impl Conductor {
                     None => return Err(DownloadError::Cancelled),
                 },
             }
+        }
+    }
+
+    /// Takes the sources back, unless nothing follows: one that says nothing would be waited for.
+    async fn end_lending(&mut self, lending: Lending) {
+        let shared = Arc::clone(&self.shared);
+        tokio::select! {
+            () = shared.cancel.cancelled() => {}
+            () = self.take_back(lending) => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! Fetching a folder from many sources at once: the way in.
 
 use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -332,6 +333,11 @@ impl Shared {
         let progress = FolderProgress { done, sources: state.live, rate, ..state.told };
         drop(state);
         self.progress.send_if_modified(|old| std::mem::replace(old, progress) != progress);
+    }
+
+    /// For what takes long: goes on until the user wants no more.
+    pub(super) fn until_cancelled(&self) -> impl Fn(u64, u64) -> ControlFlow<()> {
+        |_, _| if self.cancel.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     pub(super) fn is_suspended(&self) -> bool {

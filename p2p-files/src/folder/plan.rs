@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
+use super::conduct::ended;
 use super::download::Shared;
 use super::manifest::{EntryKind, ManifestError};
 use super::path::EntryPath;
@@ -189,6 +190,15 @@ impl Plan {
         &self.parts
     }
 
+    /// The user wants no more.
+    pub(super) fn is_over(&self) -> bool {
+        self.shared.cancel.is_cancelled()
+    }
+
+    fn unless_over(&self) -> Result<(), DownloadError> {
+        if self.is_over() { Err(ended(&self.shared)) } else { Ok(()) }
+    }
+
     /// An error of the disk; what is there stays.
     pub(super) fn failed(&self, source: io::Error) -> DownloadError {
         DownloadError::Interrupted { path: self.root.clone(), source }
@@ -211,6 +221,7 @@ impl Plan {
         let mut wanted = Wanted::new(&self.selection);
         let (mut files, mut bytes) = (0, 0);
         while let Some(entry) = reader.next().transpose()? {
+            self.unless_over()?;
             if wanted.takes(&entry.path) {
                 files += u64::from(entry.kind != EntryKind::EmptyFolder);
                 bytes += entry.length();
@@ -235,6 +246,10 @@ impl Plan {
         let mut root = self.root();
         for entry in self.library().manifest(&self.shared.hash)? {
             let entry = entry?;
+            self.unless_over()?;
+            if tell.is_closed() {
+                return Ok(());
+            }
             if !self.selection.takes(&entry.path) {
                 continue;
             }
@@ -285,7 +300,7 @@ impl Plan {
         let library = self.library();
         let record = match library.unchanged(path) {
             Ok(Some(record)) => record,
-            _ => match library.hash(path, |_, _| ()) {
+            _ => match library.hash(path, self.shared.until_cancelled()) {
                 Ok(record) => {
                     if record.hash == *hash {
                         let put = Change::Put(path.to_path_buf(), record.clone());
@@ -294,6 +309,7 @@ impl Plan {
                     record
                 }
                 Err(AddError::Index(error)) => return Err(self.index_failed(error)),
+                Err(AddError::Stopped { .. }) => return Err(ended(&self.shared)),
                 // Whatever it is, it is not the file.
                 Err(_) => return Ok(false),
             },

@@ -71,7 +71,7 @@ pub(super) async fn fetch(conductor: &mut Conductor, plan: &Arc<Plan>) -> Result
     };
     let outcome = dispatch.run(answered, written).await;
     let nowhere = dispatch.nowhere;
-    dispatch.end().await;
+    dispatch.end(outcome.is_ok()).await;
     // The threads end when nobody listens to them; what they have to say counts if nothing else was wrong.
     let mut ended = Ok(());
     while let Some(thread) = threads.join_next().await {
@@ -295,9 +295,14 @@ impl Dispatch<'_> {
         Ok(())
     }
 
-    /// Takes the sources back; what they still have to say is read and dropped before they are used again.
-    async fn end(mut self) {
+    /// Takes the sources back; what they still have to say is read and dropped before they are used again. When nothing
+    /// follows they are dropped where they are: one that says nothing would be waited for.
+    async fn end(mut self, more: bool) {
         self.write = None;
+        if !more {
+            self.tasks.shutdown().await;
+            return;
+        }
         drop(self.answers);
         // With nobody to ask them for more they end.
         let mut labels: BTreeMap<_, _> = self.lanes.into_iter().map(|(id, lane)| (id, lane.label)).collect();

@@ -67,7 +67,9 @@ pub(super) fn run(
     wrote: &mpsc::Sender<Wrote>,
 ) -> Result<(), DownloadError> {
     let mut writer = Writer { plan, root: plan.root(), number: 0, staged: Vec::new(), ends: Vec::new() };
-    while let Some(item) = items.blocking_recv() {
+    while let Some(item) = items.blocking_recv()
+        && !plan.is_over()
+    {
         let mut item = Some(item);
         let result = loop {
             if let Some(item) = item.take()
@@ -79,8 +81,8 @@ pub(super) fn run(
                 break Ok(());
             }
             match items.try_recv() {
-                Ok(next) => item = Some(next),
-                Err(_) => break Ok(()),
+                Ok(next) if !plan.is_over() => item = Some(next),
+                _ => break Ok(()),
             }
         };
         if let Err(error) = result.and_then(|()| writer.commit()) {
