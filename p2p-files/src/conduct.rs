@@ -158,7 +158,8 @@ fn finished_before(shared: &Shared) -> Option<(PathBuf, u64)> {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         };
-        if let Ok(Some(share)) = library.adopt(&candidate, hash, &part, until_cancelled) {
+        let kind = shared.config.kind;
+        if let Ok(Some(share)) = library.adopt(&candidate, kind, hash, &part, until_cancelled) {
             let _ = disk::remove_file(&journal);
             return Some((share.path, share.info.length));
         }

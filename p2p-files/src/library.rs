@@ -114,7 +114,7 @@ impl Library {
         let record = match self.unchanged(&path)? {
             Some(record) => record,
             None => {
-                let record = self.hash(&path, |done, total| {
+                let record = self.hash(&path, Kind::File, |done, total| {
                     progress(done, total);
                     ControlFlow::Continue(())
                 })?;
@@ -259,16 +259,17 @@ impl Library {
     }
 
     /// Shares the file at `path` if it has this hash; `part` is a name of it that goes then, if it still has that.
-    /// `progress` is as in [`Library::hash`].
+    /// `kind` and `progress` are as in [`Library::hash`].
     pub(crate) fn adopt(
         &self,
         path: &Path,
+        kind: Kind,
         hash: &FileHash,
         part: &Path,
         progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Option<Share>, AddError> {
         let path = std::fs::canonicalize(path).map_err(|source| AddError::io(path, source))?;
-        let mut record = self.hash(&path, progress)?;
+        let mut record = self.hash(&path, kind, progress)?;
         if record.hash != *hash {
             self.drop_tree(&record.hash);
             return Ok(None);
@@ -303,11 +304,12 @@ impl Library {
         !record.gone && !record.withheld && record.stamp == Stamp::of(now) && self.has_tree(record)
     }
 
-    /// Reads and hashes a file; the tree is in place, the index not written yet. `progress` gets bytes hashed and bytes in
-    /// all, and may break off: [`AddError::Stopped`].
+    /// Reads and hashes a file as what its hash is to name; the tree is in place, the index not written yet. `progress`
+    /// gets bytes hashed and bytes in all, and may break off: [`AddError::Stopped`].
     pub(crate) fn hash(
         &self,
         path: &Path,
+        kind: Kind,
         progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Record, AddError> {
         let io = |source| AddError::io(path, source);
@@ -336,7 +338,7 @@ impl Library {
         if Stamp::of(&file.metadata().map_err(io)?) != stamp {
             return Err(changed());
         }
-        let info = Info { kind: Kind::File, length: stamp.size, root };
+        let info = Info { kind, length: stamp.size, root };
         let hash = info.hash();
         if let Some(tree) = tree {
             let name = self.tree_path(&hash);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::disk::Stamp;
-use crate::hash::FileHash;
+use crate::hash::{FileHash, Kind};
 use crate::index::{Change, Record};
 use crate::library::{AddError, Library, LibraryError, Share, share};
 
@@ -194,8 +194,10 @@ impl Work<'_> {
         }
         let until_stopped =
             |_, _| if (self.stop)() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-        match self.library.hash(&path, until_stopped) {
+        let kind = old.as_ref().map_or(Kind::File, |old| old.info.kind);
+        match self.library.hash(&path, kind, until_stopped) {
             Err(AddError::Stopped { .. }) => Ok(()),
+            Ok(record) if kind == Kind::Dir => self.manifest(path, old, record),
             Ok(record) => {
                 self.lose(old.as_ref().filter(|old| old.hash != record.hash));
                 self.hashed += record.info.length;
@@ -209,6 +211,15 @@ impl Work<'_> {
             }
             Err(error) => self.give_up(path, old, error),
         }
+    }
+
+    /// A manifest was touched. Its name is its content: it is what it was, or no manifest.
+    fn manifest(&mut self, path: PathBuf, old: Option<Record>, now: Record) -> Result<(), LibraryError> {
+        if old.as_ref().is_some_and(|old| old.hash == now.hash) {
+            return self.change(Change::Put(path, now));
+        }
+        self.library.drop_tree(&now.hash);
+        self.give_up(path.clone(), old, AddError::Changed { path })
     }
 
     /// It is being written to: it is not what it was, and not yet what it will be.

@@ -175,6 +175,31 @@ async fn the_same_folder_has_the_same_hash_and_a_changed_one_another() {
     assert!(one.dir.path().join("original/sub/new").exists());
 }
 
+#[tokio::test]
+async fn a_manifest_that_was_touched_is_one_still_and_a_damaged_one_is_not_shared() {
+    let (from, to) = (Peer::new(), Peer::new());
+    let root = original(&from);
+    let share = add(&from, &root).share;
+    let manifest = from.dir.path().join("data/dirs").join(share.hash.to_string());
+    let before = std::time::SystemTime::now() - Duration::from_secs(1000);
+    std::fs::File::options().write(true).open(&manifest).unwrap().set_modified(before).unwrap();
+    let content = from.content_dir();
+    // Whoever asks first finds it changed.
+    assert_eq!(from.library.on_offer(&share.hash), None);
+    let found = from.library.refresh(&content).unwrap();
+    assert!(found.added.is_empty() && found.removed.is_empty() && found.failed.is_empty(), "{found:?}");
+    assert_eq!(from.library.on_offer(&share.hash), Some(share.clone()));
+    let finished = fetch(&to, share.hash, &[("a", &from)]).await.unwrap();
+    assert_eq!(tree(&finished.path), tree(&root));
+
+    std::fs::write(&manifest, b"no manifest").unwrap();
+    let found = from.library.refresh(&content).unwrap();
+    assert_eq!((found.added.len(), found.failed.len()), (0, 1), "{found:?}");
+    assert_eq!(found.removed, [share.hash]);
+    assert_eq!(from.library.get(&share.hash), None);
+    assert!(from.library.list().iter().all(|share| share.info.kind == Kind::File && share.bytes != 11));
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn what_is_left_out_is_told() {

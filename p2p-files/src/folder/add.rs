@@ -440,7 +440,7 @@ impl Library {
             if metadata.len() > CHUNK as u64 && !large {
                 return Ok(None);
             }
-            let record = self.hash(path, unwatched)?;
+            let record = self.hash(path, Kind::File, unwatched)?;
             Ok(Some(Hashed { record, executable, is_new: true }))
         };
         look().transpose()

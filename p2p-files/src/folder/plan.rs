@@ -17,7 +17,7 @@ use super::select::{Selection, Wanted};
 use crate::disk::sync_dir;
 use crate::event::DownloadError;
 use crate::geometry::CHUNK;
-use crate::hash::FileHash;
+use crate::hash::{FileHash, Kind};
 use crate::index::{Change, IndexError};
 use crate::library::{AddError, Library};
 use crate::names::FileName;
@@ -300,7 +300,7 @@ impl Plan {
         let library = self.library();
         let record = match library.unchanged(path) {
             Ok(Some(record)) => record,
-            _ => match library.hash(path, self.shared.until_cancelled()) {
+            _ => match library.hash(path, Kind::File, self.shared.until_cancelled()) {
                 Ok(record) => {
                     if record.hash == *hash {
                         let put = Change::Put(path.to_path_buf(), record.clone());
