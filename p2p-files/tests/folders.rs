@@ -669,6 +669,40 @@ async fn a_link_in_the_way_is_not_followed() {
 }
 
 #[tokio::test]
+async fn what_the_disk_refuses_once_is_not_forgotten() {
+    let (from, to) = (Peer::new(), Peer::new());
+    let root = from.dir.path().join("original");
+    write(&root, "small", b"small");
+    write(&root, "large", &content((1 << 20) + 1));
+    let hash = add(&from, &root).share.hash;
+    let download = start(&to, hash);
+    let name = to.content_dir().join("name");
+    let made = async {
+        while !name.is_dir() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), made).await.unwrap();
+    // As many names as are tried.
+    let taken = |number: usize| match number {
+        0 => name.join("large"),
+        number => name.join(format!("large ({number})")),
+    };
+    (0..1_000).for_each(|number| std::fs::write(taken(number), "mine").unwrap());
+    download.add_source("a", from.connect());
+    let (end, _) = end_of(&download).await;
+    assert!(matches!(end, Err(DownloadError::Exists { .. })), "{end:?}");
+    let folders = to.library.folders().unwrap();
+    assert_eq!((folders.len(), folders[0].complete), (1, false));
+
+    (0..1_000).for_each(|number| std::fs::remove_file(taken(number)).unwrap());
+    let before = from.stats.counts().bytes;
+    let finished = fetch(&to, hash, &[("a", &from)]).await.unwrap();
+    assert_eq!((tree(&finished.path), finished.path.ends_with("name")), (tree(&root), true));
+    assert_eq!(from.stats.counts().bytes - before, (1 << 20) + 1, "the rest, and not the manifest");
+}
+
+#[tokio::test]
 async fn one_folder_has_one_download_and_goes_on_after_a_break() {
     let (from, to) = (Peer::new(), Peer::new());
     let hash = add(&from, &original(&from)).share.hash;

@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::download::{FolderGoal, Shared};
 use super::lend::Link;
+use super::manifest::ManifestError;
 use super::plan::{self, Job, Plan, Size};
 use super::small;
 use crate::download::{Download, DownloadConfig, DownloadHandle};
@@ -72,9 +73,8 @@ impl Conductor {
             return Ok(self.finished(path, bytes));
         }
         let plan = Arc::new(plan);
-        let outcome = self.files(&plan).await;
-        let stays = matches!(&outcome, Err(DownloadError::Suspended | DownloadError::Interrupted { .. }));
-        let done = outcome.is_ok();
+        let outcome = self.files(&plan).await.map_err(of_folder);
+        let (done, stays) = (outcome.is_ok(), outcome.as_ref().is_err_and(|error| !is_for_good(error)));
         let on_thread = Arc::clone(&plan);
         let end = self.blocking(move || on_thread.end(done, stays)).await;
         outcome?;
@@ -327,6 +327,31 @@ impl Conductor {
 /// What the user said.
 pub(super) fn ended(shared: &Shared) -> DownloadError {
     if shared.is_suspended() { DownloadError::Suspended } else { DownloadError::Cancelled }
+}
+
+/// Whether the folder is not to be had, or not wanted. Anything else may be otherwise another time, and what is here of
+/// it stays for that.
+const fn is_for_good(error: &DownloadError) -> bool {
+    match error {
+        DownloadError::Manifest(error) => !matches!(error, ManifestError::Io(_)),
+        DownloadError::Cancelled
+        | DownloadError::Directory
+        | DownloadError::NotDirectory
+        | DownloadError::NoSuchPath { .. }
+        | DownloadError::TooLarge { .. }
+        | DownloadError::WrongLength { .. } => true,
+        _ => false,
+    }
+}
+
+/// What the disk did to one file, of the folder that it is in: it goes on from what is here.
+fn of_folder(error: DownloadError) -> DownloadError {
+    match error {
+        DownloadError::Register { path, source } => {
+            DownloadError::Interrupted { path, source: io::Error::other(source) }
+        }
+        other => other.interrupted(),
+    }
 }
 
 /// One file's download, and the sources that are lent to it.
