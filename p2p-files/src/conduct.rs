@@ -159,7 +159,7 @@ fn finished_before(shared: &Shared) -> Option<(PathBuf, u64)> {
             false => ControlFlow::Continue(()),
         };
         let kind = shared.config.kind;
-        if let Ok(Some(share)) = library.adopt(&candidate, kind, hash, &part, until_cancelled) {
+        if let Ok(Some(share)) = library.adopt(&candidate, kind, hash, Some(&part), until_cancelled) {
             let _ = disk::remove_file(&journal);
             return Some((share.path, share.info.length));
         }

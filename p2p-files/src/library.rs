@@ -258,14 +258,14 @@ impl Library {
         Ok(share(path, &record))
     }
 
-    /// Shares the file at `path` if it has this hash; `part` is a name of it that goes then, if it still has that.
+    /// Shares the file at `path` if it has this hash; `part` is a name of it that goes then, if there is one still.
     /// `kind` and `progress` are as in [`Library::hash`].
     pub(crate) fn adopt(
         &self,
         path: &Path,
         kind: Kind,
         hash: &FileHash,
-        part: &Path,
+        part: Option<&Path>,
         progress: impl FnMut(u64, u64) -> ControlFlow<()>,
     ) -> Result<Option<Share>, AddError> {
         let path = std::fs::canonicalize(path).map_err(|source| AddError::io(path, source))?;
@@ -275,7 +275,10 @@ impl Library {
             return Ok(None);
         }
         let stamp = |path: &Path| std::fs::symlink_metadata(path).map(|there| Stamp::of(&there));
-        if stamp(part).is_ok_and(|part| part == record.stamp) && disk::remove_file(part).is_ok() {
+        if let Some(part) = part
+            && stamp(part).is_ok_and(|part| part == record.stamp)
+            && disk::remove_file(part).is_ok()
+        {
             // To lose a name changes nothing but the ctime.
             let now = stamp(&path).map_err(|source| AddError::io(&path, source))?;
             record.stamp.ctime = now.ctime;

@@ -703,6 +703,38 @@ async fn what_the_disk_refuses_once_is_not_forgotten() {
 }
 
 #[tokio::test]
+async fn an_index_that_cannot_be_read_is_no_empty_one() {
+    let (from, to) = (Peer::new(), Peer::new());
+    let hash = add(&from, &original(&from)).share.hash;
+    // A folder where the index is to be.
+    std::fs::create_dir(to.dir.path().join("data/shares.redb")).unwrap();
+    let (end, _) = end_of(&start(&to, hash)).await;
+    assert!(matches!(end, Err(DownloadError::Interrupted { .. })), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_in_the_way_leaves_no_tree_behind() {
+    let (from, to) = (Peer::new(), Peer::new());
+    let root = from.dir.path().join("original");
+    write(&root, "large", &content((1 << 20) + 1));
+    let hash = add(&from, &root).share.hash;
+    // As long as the file, and another.
+    let begun = start(&to, hash);
+    let name = to.content_dir().join("name");
+    let made = async {
+        while !name.is_dir() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), made).await.unwrap();
+    write(&name, "large", &vec![1; (1 << 20) + 1]);
+    begun.add_source("a", from.connect());
+    let finished = end_of(&begun).await.0.unwrap();
+    assert_eq!(tree(&finished.path).len(), 2);
+    assert_eq!(std::fs::read_dir(to.dir.path().join("data/trees")).unwrap().count(), 1);
+}
+
+#[tokio::test]
 async fn one_folder_has_one_download_and_goes_on_after_a_break() {
     let (from, to) = (Peer::new(), Peer::new());
     let hash = add(&from, &original(&from)).share.hash;

@@ -18,7 +18,7 @@ use crate::disk::sync_dir;
 use crate::event::DownloadError;
 use crate::geometry::CHUNK;
 use crate::hash::{FileHash, Kind};
-use crate::index::{Change, IndexError};
+use crate::index::IndexError;
 use crate::library::{AddError, Library};
 use crate::names::FileName;
 use crate::part::Destination;
@@ -83,7 +83,8 @@ pub(super) fn listed(shared: &Shared) -> Result<(PathBuf, u64), DownloadError> {
 /// Where the manifest is to go, if it is not here.
 pub(super) fn missing_manifest(shared: &Shared) -> Result<Option<PathBuf>, DownloadError> {
     let io = |source| DownloadError::io(shared.shown(), source);
-    if shared.library.open_share(&shared.hash).is_ok_and(|share| share.is_some()) {
+    let opened = shared.library.open_share(&shared.hash);
+    if opened.map_err(|error| index_failed(shared, error))?.is_some() {
         return Ok(None);
     }
     let path = shared.library.dirs().map_err(io)?.join(shared.hash.to_string());
@@ -92,6 +93,11 @@ pub(super) fn missing_manifest(shared: &Shared) -> Result<Option<PathBuf>, Downl
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io(error)),
         _ => Ok(Some(path)),
     }
+}
+
+/// The index cannot be read: nobody knows what is here. What is here stays.
+fn index_failed(shared: &Shared, source: IndexError) -> DownloadError {
+    DownloadError::Interrupted { path: shared.shown().to_path_buf(), source: io::Error::other(source) }
 }
 
 /// Whoever told of the folder said how large it is.
@@ -125,7 +131,7 @@ impl Plan {
                 let parent = std::fs::canonicalize(parent).map_err(io)?;
                 let covers = |folder: &&Folder| folder.selection.is_all() || folder.selection == selection;
                 for folder in known.iter().filter(|folder| folder.complete).filter(covers) {
-                    if let Some((bytes, total)) = is_whole(shared, folder, &selection) {
+                    if let Some((bytes, total)) = is_whole(shared, folder, &selection)? {
                         check_bytes(shared, total)?;
                         let root = folder.path.clone();
                         return Ok(Self::new(shared, selection, root, None, Some(bytes)));
@@ -204,11 +210,6 @@ impl Plan {
         DownloadError::Interrupted { path: self.root.clone(), source }
     }
 
-    /// An error of the index.
-    fn index_failed(&self, source: IndexError) -> DownloadError {
-        self.failed(io::Error::other(source))
-    }
-
     fn record(&self, complete: bool) -> Folder {
         let (files, bytes) = *self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         let (hash, path, selection) = (self.shared.hash, self.root.clone(), self.selection.clone());
@@ -264,7 +265,7 @@ impl Plan {
                     }
                     let local = size == Size::Small
                         && length > 0
-                        && self.library().index.has(&hash).map_err(|e| self.index_failed(e))?;
+                        && self.library().index.has(&hash).map_err(|e| index_failed(&self.shared, e))?;
                     let spot = Spot { path: entry.path, executable };
                     if tell.blocking_send(Job { hash, length, spot, local }).is_err() {
                         return Ok(());
@@ -298,23 +299,18 @@ impl Plan {
 
     fn is_known(&self, path: &Path, hash: &FileHash) -> Result<bool, DownloadError> {
         let library = self.library();
-        let record = match library.unchanged(path) {
-            Ok(Some(record)) => record,
-            _ => match library.hash(path, Kind::File, self.shared.until_cancelled()) {
-                Ok(record) => {
-                    if record.hash == *hash {
-                        let put = Change::Put(path.to_path_buf(), record.clone());
-                        library.index.apply(&[put]).map_err(|e| self.index_failed(e))?;
-                    }
-                    record
-                }
-                Err(AddError::Index(error)) => return Err(self.index_failed(error)),
-                Err(AddError::Stopped { .. }) => return Err(ended(&self.shared)),
-                // Whatever it is, it is not the file.
-                Err(_) => return Ok(false),
-            },
+        let adopted = match library.unchanged(path) {
+            Ok(Some(record)) => return Ok(record.hash == *hash),
+            Ok(None) => library.adopt(path, Kind::File, hash, None, self.shared.until_cancelled()),
+            Err(error) => Err(error),
         };
-        Ok(record.hash == *hash)
+        match adopted {
+            Ok(adopted) => Ok(adopted.is_some()),
+            Err(AddError::Index(error)) => Err(index_failed(&self.shared, error)),
+            Err(AddError::Stopped { .. }) => Err(ended(&self.shared)),
+            // Whatever it is, it is not the file.
+            Err(_) => Ok(false),
+        }
     }
 
     /// A path for a file that is free; its folder is made.
@@ -348,22 +344,31 @@ impl Plan {
 }
 
 /// Of a folder of which all that is wanted is where it was: the bytes of that, and of everything in it.
-fn is_whole(shared: &Shared, folder: &Folder, selection: &Selection) -> Option<(u64, u64)> {
+fn is_whole(
+    shared: &Shared,
+    folder: &Folder,
+    selection: &Selection,
+) -> Result<Option<(u64, u64)>, DownloadError> {
     let library = &shared.library;
-    library.open_share(&shared.hash).ok().flatten()?;
+    let opened = library.open_share(&shared.hash).map_err(|error| index_failed(shared, error))?;
+    let (Some(_), Ok(mut reader)) = (opened, library.manifest(&shared.hash)) else { return Ok(None) };
     let mut bytes = 0;
-    let mut reader = library.manifest(&shared.hash).ok()?;
     for entry in reader.by_ref() {
-        let entry = entry.ok()?;
+        if shared.cancel.is_cancelled() {
+            return Err(ended(shared));
+        }
+        let Ok(entry) = entry else { return Ok(None) };
         if let EntryKind::File { length, hash, .. } = entry.kind
             && selection.takes(&entry.path)
         {
-            let record = library.unchanged(&entry.path.below(&folder.path)).ok().flatten()?;
-            (record.hash == hash).then_some(())?;
-            bytes += length;
+            match library.unchanged(&entry.path.below(&folder.path)) {
+                Ok(Some(record)) if record.hash == hash => bytes += length,
+                Err(AddError::Index(error)) => return Err(index_failed(shared, error)),
+                _ => return Ok(None),
+            }
         }
     }
-    Some((bytes, reader.total()))
+    Ok(Some((bytes, reader.total())))
 }
 
 fn parts_of(root: &Path, hash: &FileHash) -> PathBuf {
