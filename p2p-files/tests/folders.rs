@@ -417,10 +417,18 @@ async fn a_hostile_manifest_makes_nothing() {
         let hash = put(&mut contents, Kind::Dir, &manifest(&entries)).hash();
         let to = Peer::new();
         let before = tree(to.dir.path());
-        let download = start(&to, hash);
-        download.add_source("evil", provider(contents));
-        let (end, _) = end_of(&download).await;
-        assert!(matches!(end, Err(DownloadError::Manifest(_))), "{paths:?}: {end:?}");
+        let list = |to: &Peer, hash| {
+            let config = FolderConfig { file: to.config.clone(), bytes: None };
+            FolderDownload::start(Arc::clone(&to.library), hash, FolderGoal::List, config)
+        };
+        for begin in [list, start] {
+            let download = begin(&to, hash);
+            download.add_source("evil", provider(contents.clone()));
+            let (end, _) = end_of(&download).await;
+            assert!(matches!(end, Err(DownloadError::Manifest(_))), "{paths:?}: {end:?}");
+            assert_eq!(to.library.list(), [], "it is not given to others");
+            assert!(!to.dir.path().join("data/dirs").join(hash.to_string()).exists());
+        }
         let mut after = tree(to.dir.path());
         after.retain(|path, _| !path.starts_with("data/") && path != "content/");
         let before: Tree = before.into_iter().filter(|(path, _)| !path.starts_with("data/")).collect();

@@ -64,7 +64,15 @@ impl Conductor {
         let FolderGoal::Files { to, selection } = &shared.goal else {
             self.manifest().await?;
             let on_thread = Arc::clone(&shared);
-            let (path, bytes) = self.blocking(move || plan::listed(&on_thread)).await?;
+            let listed = self.blocking(move || {
+                plan::listed(&on_thread).inspect_err(|error| {
+                    // Nothing that is refused is given to others.
+                    if is_for_good(error) {
+                        plan::drop_manifest(&on_thread);
+                    }
+                })
+            });
+            let (path, bytes) = listed.await?;
             return Ok(self.finished(path, bytes));
         };
         let (on_thread, to, selection) = (Arc::clone(&shared), to.clone(), selection.clone());

@@ -80,6 +80,13 @@ pub(super) fn listed(shared: &Shared) -> Result<(PathBuf, u64), DownloadError> {
     Ok((dirs.join(shared.hash.to_string()), bytes))
 }
 
+/// Removes the manifest, unless there is a folder that has it.
+pub(super) fn drop_manifest(shared: &Shared) {
+    if let Err(error) = shared.library.drop_manifest(&shared.hash) {
+        tracing::warn!(%error, folder = %shared.hash.short(), "forgetting a folder");
+    }
+}
+
 /// Where the manifest is to go, if it is not here.
 pub(super) fn missing_manifest(shared: &Shared) -> Result<Option<PathBuf>, DownloadError> {
     let io = |source| DownloadError::io(shared.shown(), source);
@@ -333,9 +340,7 @@ impl Plan {
         } else if !stays || !dirs.join(self.shared.hash.to_string()).exists() {
             let _ = std::fs::remove_dir_all(&self.parts);
             self.record(false).forget(&dirs);
-            if let Err(error) = self.library().drop_manifest(&self.shared.hash) {
-                tracing::warn!(%error, "forgetting a folder");
-            }
+            drop_manifest(&self.shared);
             // Goes only if nothing is in it.
             let _ = std::fs::remove_dir(&self.root);
         }
