@@ -12,13 +12,14 @@
 //! Which files are here is not in it: the index knows them.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
 use super::path::EntryPath;
 use super::select::Selection;
+use crate::disk;
 use crate::hash::FileHash;
 use crate::index::{path_bytes, path_from_bytes};
 
@@ -57,14 +58,20 @@ impl Folder {
         let bytes = self.encode().ok_or(io::ErrorKind::Unsupported)?;
         let name = self.file(dirs);
         let new = name.with_extension("dir.new");
-        let mut file = File::create(&new)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&new, &name)
+        let write = || {
+            let file = disk::create(&new)?;
+            disk::write_all_at(&file, &bytes, 0)?;
+            disk::sync_file(&file)?;
+            disk::rename(&new, &name)
+        };
+        write().inspect_err(|_| {
+            let _ = disk::remove_file(&new);
+        })?;
+        disk::sync_dir(dirs)
     }
 
     pub(super) fn forget(&self, dirs: &Path) {
-        let _ = std::fs::remove_file(self.file(dirs));
+        let _ = disk::remove_file(&self.file(dirs));
     }
 
     fn encode(&self) -> Option<Vec<u8>> {
@@ -156,6 +163,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::disk::faults::{self, Fault};
 
     fn folder() -> Folder {
         let selection = Selection::of(["a/b", "c"]).unwrap();
@@ -177,6 +185,29 @@ mod tests {
         folder().forget(dir.path());
         assert_eq!(folders(dir.path()).unwrap(), []);
         assert_eq!(folders(&dir.path().join("none")).unwrap(), []);
+    }
+
+    #[test]
+    fn whatever_step_fails_the_record_is_the_old_one_or_the_new_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = Folder { complete: false, ..folder() };
+        faults::set(None);
+        old.save(dir.path()).unwrap();
+        let steps = faults::steps();
+        assert_eq!(steps, ["create", "write", "sync file", "rename", "sync folder"]);
+        for step in 0..steps.len() {
+            for fault in [Fault::Fails(step), Fault::Crashes(step)] {
+                faults::set(None);
+                old.save(dir.path()).unwrap();
+                faults::set(Some(fault));
+                folder().save(dir.path()).unwrap_err();
+                faults::set(None);
+                let found = folders(dir.path()).unwrap();
+                assert!(found == [old.clone()] || found == [folder()], "{fault:?}: {found:?}");
+                let files = std::fs::read_dir(dir.path()).unwrap().count();
+                assert!(files == 1 || matches!(fault, Fault::Crashes(_)), "{fault:?}");
+            }
+        }
     }
 
     proptest! {
