@@ -200,6 +200,20 @@ async fn a_manifest_that_was_touched_is_one_still_and_a_damaged_one_is_not_share
     assert!(from.library.list().iter().all(|share| share.info.kind == Kind::File && share.bytes != 11));
 }
 
+#[test]
+fn a_folder_that_is_taken_back_leaves_no_trees_behind() {
+    let peer = Peer::new();
+    let root = peer.dir.path().join("original");
+    write(&root, "kept", &content(2 << 20));
+    let large = write(&root, "changed", &content(3 << 20));
+    let hash = add(&peer, &root).share.hash;
+    std::fs::write(&large, content(4 << 20)).unwrap();
+    assert_eq!(peer.library.refresh(&peer.content_dir()).unwrap().added.len(), 1);
+    assert!(peer.library.remove_folder(&hash).unwrap());
+    assert_eq!(peer.library.list(), []);
+    assert_eq!(std::fs::read_dir(peer.dir.path().join("data/trees")).unwrap().count(), 0);
+}
+
 #[cfg(unix)]
 #[tokio::test]
 async fn what_is_left_out_is_told() {

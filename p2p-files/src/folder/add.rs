@@ -255,15 +255,16 @@ impl Library {
         // A damaged manifest ends early: what is left is shared as single files.
         for entry in reader.map_while(Result::ok) {
             let path = entry.path.below(&folder.path);
-            if let EntryKind::File { hash, .. } = entry.kind
+            if matches!(entry.kind, EntryKind::File { .. })
                 && let Some(record) = self.index.of_path(&path)?
             {
+                // The file may have changed since, and been shared again as it is now.
+                hashes.push(record.hash);
                 // As for a single file: what is taken back is not shared again by a refresh.
                 changes.push(match path.symlink_metadata() {
                     Ok(_) => Change::Put(path, Record { withheld: true, ..record }),
                     Err(_) => Change::Remove(path),
                 });
-                hashes.push(hash);
             }
             if changes.len() >= BATCH {
                 apply(&mut changes, &mut hashes)?;
