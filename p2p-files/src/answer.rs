@@ -290,12 +290,12 @@ fn find(library: &Library, hash: &FileHash) -> Result<Option<Source>, IndexError
 
 /// The bits of so many chunks, or as many as one answer holds, all of them held.
 fn all_ones(chunks: u64) -> Vec<u8> {
-    let chunks = chunks.min(HAVE_CHUNKS_MAX);
-    let mut held = crate::Bitfield::new(chunks);
-    (0..chunks).for_each(|chunk| {
-        held.set(chunk);
-    });
-    held.to_bytes(0, chunks)
+    let chunks = usize::try_from(chunks.min(HAVE_CHUNKS_MAX)).expect("at most 2^18");
+    let mut bits = vec![0xff; chunks.div_ceil(8)];
+    if let (Some(last), used @ 1..) = (bits.last_mut(), chunks % 8) {
+        *last <<= 8 - used;
+    }
+    bits
 }
 
 /// Reads one run into a whole frame; gives the buffer back with the bytes of content in it.
@@ -312,4 +312,21 @@ fn read_run(source: &Source, run: Run, mut buf: Vec<u8>) -> (Vec<u8>, Result<usi
     let (proof, data) = buf[proof_at..].split_at_mut(data_at - proof_at);
     let read = source.read(run, proof, data).map(|()| run.len());
     (buf, read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Bitfield;
+
+    #[test]
+    fn all_ones_are_those_of_a_bitfield() {
+        for chunks in (1..20).chain([HAVE_CHUNKS_MAX - 1, HAVE_CHUNKS_MAX, HAVE_CHUNKS_MAX + 5]) {
+            let mut bits = Bitfield::new(chunks);
+            for chunk in 0..chunks {
+                bits.set(chunk);
+            }
+            assert_eq!(all_ones(chunks), bits.to_bytes(0, HAVE_CHUNKS_MAX), "{chunks}");
+        }
+    }
 }

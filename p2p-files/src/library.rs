@@ -292,8 +292,12 @@ impl Library {
         if geometry.chunks() <= 1 {
             return Ok(None);
         }
-        let number = self.temporary.fetch_add(1, Ordering::Relaxed);
-        TreeWriter::create(self.trees.join(format!("new-{number}.tmp")), geometry).map(Some)
+        TreeWriter::create(self.trees.join(self.temporary()), geometry).map(Some)
+    }
+
+    /// A name that nothing else of this library has now. What a killed process left under it is replaced.
+    pub(crate) fn temporary(&self) -> String {
+        format!("new-{}.tmp", self.temporary.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The record of a path whose file is as it was when it was hashed.

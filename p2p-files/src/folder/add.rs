@@ -103,7 +103,7 @@ impl Library {
         if dirs.parent() == Some(&root) {
             return Err(AddFolderError::OwnData { path: root });
         }
-        let new = self.temporary_in(&dirs);
+        let new = dirs.join(self.temporary());
         let result = self.write_manifest(&root, &new, progress).and_then(|added| {
             let share = self.take_manifest(&new, &root)?;
             Ok(FolderShare { share: Share { bytes: added.bytes, ..share }, ..added })
@@ -311,12 +311,6 @@ impl Library {
     pub(crate) fn dirs_if_any(&self) -> Option<PathBuf> {
         std::fs::canonicalize(self.trees.with_file_name("dirs")).ok()
     }
-
-    fn temporary_in(&self, dirs: &Path) -> PathBuf {
-        static NUMBERS: AtomicUsize = AtomicUsize::new(0);
-        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        dirs.join(format!("new-{}-{number}.tmp", std::process::id()))
-    }
 }
 
 fn name_of(root: &Path) -> String {
@@ -435,7 +429,8 @@ impl Library {
                 return Err(AddError::Changed { path: path.to_path_buf() });
             }
             let executable = is_executable(&metadata);
-            if let Some(record) = self.unchanged(path)? {
+            let known = self.index.of_path(path)?;
+            if let Some(record) = known.filter(|record| self.is_unchanged(record, &metadata)) {
                 return Ok(Some(Hashed { record, executable, is_new: false }));
             }
             if metadata.len() > CHUNK as u64 && !large {

@@ -19,6 +19,7 @@
 //! Both sides go through it entry by entry; neither holds more than one.
 
 use std::io::{self, BufReader, ErrorKind, Read, Write};
+use std::sync::LazyLock;
 
 use super::path::{EntryPath, PATH_MAX, PathError};
 use crate::geometry::LENGTH_MAX;
@@ -75,9 +76,8 @@ impl Entry {
 }
 
 /// The hash of the empty file.
-pub(super) fn empty_hash() -> FileHash {
-    Info { kind: Kind::File, length: 0, root: [0; HASH_LEN] }.hash()
-}
+static EMPTY: LazyLock<FileHash> =
+    LazyLock::new(|| Info { kind: Kind::File, length: 0, root: [0; HASH_LEN] }.hash());
 
 /// What is known between two entries; the rules that hold for both directions.
 #[derive(Debug, Default)]
@@ -100,7 +100,7 @@ impl Course {
             }
         }
         if let EntryKind::File { length, hash, .. } = entry.kind {
-            if (length == 0) != (hash == empty_hash()) {
+            if (length == 0) != (hash == *EMPTY) {
                 return Err(EntryFault::Empty);
             }
             self.total = self.total.checked_add(length).ok_or(EntryFault::Number)?;
@@ -240,12 +240,6 @@ impl<R: Read> ManifestReader<R> {
             }
             [version] => Err(ManifestError::Version { version }),
         }
-    }
-
-    /// Entries so far.
-    #[must_use]
-    pub const fn entries(&self) -> u64 {
-        self.course.entries
     }
 
     /// Bytes of all files so far.
@@ -444,7 +438,7 @@ mod tests {
     use super::*;
 
     pub(super) fn file(path: &str, length: u64) -> Entry {
-        let hash = if length == 0 { empty_hash() } else { FileHash::from_bytes([7; 32]) };
+        let hash = if length == 0 { *EMPTY } else { FileHash::from_bytes([7; 32]) };
         let kind = EntryKind::File { length, hash, executable: length % 2 == 1 };
         Entry { path: EntryPath::parse(path).unwrap(), kind }
     }
@@ -496,7 +490,7 @@ mod tests {
             (with(&[entry(b"\x01\0\x01a"), entry(b"\x01\x01\x02/b")]), EntryFault::Below),
             (good[..good.len() - 1].to_vec(), EntryFault::Cut),
             ([&[1, 0, 0, 1, b'a', 0][..], &hash].concat(), EntryFault::Empty),
-            ([&[1, 0, 0, 1, b'a', 1][..], empty_hash().as_bytes()].concat(), EntryFault::Empty),
+            ([&[1, 0, 0, 1, b'a', 1][..], EMPTY.as_bytes()].concat(), EntryFault::Empty),
         ] {
             assert_eq!(fault(read(&bytes)), expected, "{bytes:?}");
         }
