@@ -69,11 +69,16 @@ impl Settings {
         })
     }
 
-    /// A command that only fetches or asks needs no fixed port: it runs beside a node that has them.
-    /// Nor does it go on with what other commands began to fetch, or look for what changed on disk.
-    pub(crate) const fn take_free_ports(&mut self) {
+    /// A command that only fetches or asks needs no fixed port, and leaves alone what others began to fetch and what
+    /// changed on disk.
+    pub(crate) const fn for_one_purpose(&mut self) {
         self.node.resume = false;
         self.node.watch = false;
+        self.take_free_ports();
+    }
+
+    /// Runs beside a node that has the usual ports, unless others were asked for.
+    pub(crate) const fn take_free_ports(&mut self) {
         if !self.ports_given {
             self.node.port = 0;
             self.node.file_port = 0;

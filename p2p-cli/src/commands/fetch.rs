@@ -45,7 +45,7 @@ pub(crate) async fn get(
         None => std::env::current_dir()
             .map_err(|source| Failure::failed("disk", format!("the current directory: {source}")))?,
     };
-    settings.take_free_ports();
+    settings.for_one_purpose();
     let session = Session::start(settings.node, screen.clone(), stop, Show::Trouble).await?;
     let timeout = timeout.map(Duration::from_secs);
     let options = FetchOptions { to: Some(to), selection, list: wanted.list, timeout };

@@ -37,7 +37,7 @@ pub(crate) async fn send(
 ) -> Result<(), Failure> {
     let Sending { to, topic, wait } = how;
     let payload = if text == "-" { standard_input()? } else { text.into_bytes() };
-    settings.take_free_ports();
+    settings.for_one_purpose();
     let session = Session::start(settings.node, screen.clone(), stop, Show::Trouble).await?;
     let outcome = session.unless_stopped(async {
         let to = match to {
@@ -78,7 +78,7 @@ pub(crate) async fn listen(
     since: Option<Since>,
 ) -> Result<(), Failure> {
     let mut asked = stop.clone();
-    settings.take_free_ports();
+    settings.for_one_purpose();
     let topics: BTreeSet<String> = topics.into_iter().collect();
     if !topics.is_empty() {
         settings.node.topics = Some(topics.clone());

@@ -34,9 +34,7 @@ pub(crate) async fn share(
     let session = match start(&settings).await {
         // A node may run on the usual ports; a ticket names whatever ports there are.
         Err(failure) if failure.word == PORT_IN_USE && !settings.ports_given => {
-            let watch = settings.node.watch;
             settings.take_free_ports();
-            settings.node.watch = watch;
             start(&settings).await?
         }
         started => started?,
