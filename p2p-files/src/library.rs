@@ -39,7 +39,7 @@ pub struct Share {
 pub enum ShareState {
     /// It is served to whoever asks for its hash.
     Shared,
-    /// A part of it is here. Nothing is in this state yet.
+    /// Of a folder: some of its files are here, and served.
     Partial,
     /// The file changed or vanished; it is not served until it is added again.
     Gone,

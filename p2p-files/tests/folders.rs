@@ -12,8 +12,8 @@ use std::time::Duration;
 use p2p_files::protocol::{Reply, Request};
 use p2p_files::{
     Destination, DownloadError, DownloadEvent, Entry, EntryKind, FileHash, Finished, FolderConfig,
-    FolderDownload, FolderGoal, FolderHandle, FolderShare, Info, Kind, LeftOutReason, Selection, SourceFault,
-    TreeHasher,
+    FolderDownload, FolderGoal, FolderHandle, FolderShare, Info, Kind, LeftOutReason, Selection, ShareState,
+    SourceFault, TreeHasher,
 };
 use tokio::sync::{Notify, Semaphore};
 use util::{Frames, Peer, content, reply};
@@ -283,6 +283,13 @@ async fn a_part_of_a_folder_can_be_had_and_the_rest_later() {
 
     let none = start_with(&to, hash, Selection::of(["sub", "no such"]).unwrap());
     assert!(matches!(end_of(&none).await.0, Err(DownloadError::NoSuchPath { path }) if path == "no such"));
+
+    // It is shared as a part of what it is.
+    let (share, folders) = (to.library.on_offer(&hash).unwrap(), to.library.folders().unwrap());
+    let whole = entries(&from, &hash).iter().map(Entry::length).sum::<u64>();
+    assert_eq!((share.state, share.bytes), (ShareState::Partial, whole));
+    assert_eq!((folders[0].bytes, folders[0].whole), (finished.length, whole));
+    assert!(folders[0].complete && !folders[0].is_whole());
 
     // Who has a part gives what it has, and another the rest.
     let third = Peer::new();

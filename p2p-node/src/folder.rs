@@ -35,8 +35,13 @@ pub(crate) fn list(shared: &Shared) -> Vec<FileEntry> {
     let folders = shared.library.folders().unwrap_or_default();
     let roots: BTreeSet<&Path> = folders.iter().map(|folder| folder.path.as_path()).collect();
     let is_inside = |share: &Share| share.path.ancestors().skip(1).any(|folder| roots.contains(folder));
-    let single = shared.library.list().into_iter().filter(|s| s.info.kind == Kind::File && !is_inside(s));
-    let mut listed: Vec<_> = single
+    let (files, manifests): (Vec<_>, Vec<_>) =
+        shared.library.list().into_iter().partition(|share| share.info.kind == Kind::File);
+    let served = manifests.into_iter().filter(|manifest| manifest.state != ShareState::Gone);
+    let served: BTreeSet<_> = served.map(|manifest| manifest.hash).collect();
+    let mut listed: Vec<_> = files
+        .into_iter()
+        .filter(|share| !is_inside(share))
         .map(|share| {
             let (state, have) = match share.state {
                 ShareState::Gone => (FileState::Gone, 0),
@@ -56,9 +61,15 @@ pub(crate) fn list(shared: &Shared) -> Vec<FileEntry> {
         })
         .collect();
     for folder in folders.into_iter().filter(|folder| folder.complete || !fetching.contains(&folder.hash)) {
-        let (state, have) =
-            if folder.complete { (FileState::Shared, folder.bytes) } else { (FileState::Partial, 0) };
-        let (hash, length) = (folder.hash, Some(folder.bytes));
+        let (state, have) = match folder.complete {
+            // Without its manifest nobody can ask for it.
+            true if !served.contains(&folder.hash) => (FileState::Gone, 0),
+            true if folder.is_whole() => (FileState::Shared, folder.bytes),
+            true => (FileState::Partial, folder.bytes),
+            false => (FileState::Partial, 0),
+        };
+        // Not known before the manifest has come.
+        let (hash, length) = (folder.hash, Some(folder.whole).filter(|whole| folder.complete || *whole > 0));
         listed.push(FileEntry {
             hash,
             kind: Kind::Dir,

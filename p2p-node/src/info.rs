@@ -161,7 +161,7 @@ pub enum FileState {
     Shared,
     /// Being fetched.
     Fetching,
-    /// A part of it is here; nobody fetches the rest just now.
+    /// A part of it is here, and nobody fetches the rest just now. The files of a folder that are here are served.
     Partial,
     /// It changed or went away since it was shared, and is not served any more.
     Gone,
@@ -188,13 +188,13 @@ pub struct FileEntry {
     pub hash: FileHash,
     /// A file or a folder.
     pub kind: Kind,
-    /// Bytes; not known before the first provider has answered.
+    /// Bytes, of a folder those of all its files; not known before the first provider has answered.
     pub length: Option<u64>,
     /// Where it lies, or will.
     pub path: PathBuf,
     /// What is going on.
     pub state: FileState,
-    /// Bytes that are here and verified.
+    /// Bytes that are here and verified; of a folder whose fetch was interrupted 0, which are so is seen when it goes on.
     pub have: u64,
     /// Providers at work, of one that is being fetched.
     pub sources: usize,

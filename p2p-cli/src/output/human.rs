@@ -226,6 +226,7 @@ fn listed_files(files: &[Entry]) -> String {
                 if f.sources == 1 { "1 source".to_owned() } else { format!("{} sources", f.sources) }
             ),
             "fetching" => format!("fetching, {}, looking for sources", size(f.have)),
+            "partial" if f.have > 0 => format!("partial, {}", size(f.have)),
             state => state.to_owned(),
         };
         let slash = if f.kind == "dir" { "/" } else { "" };

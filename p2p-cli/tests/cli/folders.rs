@@ -68,9 +68,24 @@ fn consoles_hand_over_a_folder_by_its_hash_and_parts_of_it() {
     let done = b.ask(&format!("req {ticket} {} --only sub", part.display()));
     assert_eq!((&done["event"], &done["length"]), (&json!("file_done"), &json!(5)), "{done}");
     assert_eq!(tree(&part).into_keys().collect::<Vec<_>>(), ["sub/", "sub/b.txt", "sub/none"]);
+    // Listed for what it is: what is here of it, and how much there is.
+    let files = b.ask("files");
+    let listed = files["files"].as_array().unwrap();
+    let said = |state: &str| listed.iter().find(|file| file["state"] == state).cloned().unwrap_or_default();
+    let (whole, some) = (said("shared"), said("partial"));
+    assert_eq!((&whole["have"], &whole["length"]), (&json!(3_000_010), &json!(3_000_010)), "{files}");
+    assert_eq!((&some["have"], &some["length"]), (&json!(5), &json!(3_000_010)), "{files}");
     let failed = b.ask(&format!("req {ticket} {} --only none", scratch.path("none").display()));
     assert_eq!((&failed["event"], &failed["error"]), (&json!("file_failed"), &json!("no_such_path")));
     assert!(!scratch.path("none").exists());
+
+    // Without its manifest nobody can have it.
+    fs::write(scratch.path("b").join("dirs").join(hash), "no manifest").unwrap();
+    b.ask("refresh");
+    let files = b.ask("files");
+    let folders = files["files"].as_array().unwrap().iter().filter(|file| file["kind"] == "dir");
+    let states: Vec<_> = folders.map(|folder| (&folder["state"], &folder["have"])).collect();
+    assert_eq!(states, [(&json!("gone"), &json!(0)); 2], "{files}");
 
     assert_eq!(a.ask(&format!("unshare {hash}"))["event"], "ok");
     assert_eq!(a.ask("files")["files"], json!([]));

@@ -118,6 +118,7 @@ impl Library {
             complete: true,
             bytes: added.bytes,
             files: added.files,
+            whole: added.bytes,
             selection: Selection::all(),
         };
         self.replace(&folder, &dirs)?;
@@ -214,10 +215,13 @@ impl Library {
         });
         for share in shares.iter_mut().filter(|share| share.info.kind == Kind::Dir) {
             let here = folders.iter().filter(|folder| folder.hash == share.hash);
-            if let Some(folder) = here.max_by_key(|folder| folder.complete) {
+            if let Some(folder) = here.max_by_key(|folder| (folder.is_whole(), folder.complete)) {
                 share.name = name_of(&folder.path);
-                share.bytes = folder.bytes;
+                share.bytes = folder.whole;
                 share.path.clone_from(&folder.path);
+                if share.state == ShareState::Shared && !folder.is_whole() {
+                    share.state = ShareState::Partial;
+                }
             }
         }
     }

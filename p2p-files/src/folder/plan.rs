@@ -67,7 +67,17 @@ pub(super) struct Plan {
     lock: Mutex<Option<File>>,
     /// Everything is here already.
     here: Option<u64>,
-    totals: Mutex<(u64, u64)>,
+    totals: Mutex<Totals>,
+}
+
+/// How much is in a folder.
+#[derive(Debug, Clone, Copy, Default)]
+struct Totals {
+    /// Files that are wanted, and their bytes.
+    files: u64,
+    bytes: u64,
+    /// Bytes of all files.
+    whole: u64,
 }
 
 /// The bytes of all files of a manifest that is here, and where that is.
@@ -169,7 +179,12 @@ impl Plan {
         };
         let parts = parts_of(&root, &shared.hash);
         let lock = open_parts(&root, &parts).map_err(io)?;
-        let plan = Self::new(shared, selection, root, Some(lock), None);
+        let mut plan = Self::new(shared, selection, root, Some(lock), None);
+        if let Some(before) = known.iter().find(|folder| folder.path == plan.root) {
+            // As an earlier try found it, until the manifest is read again.
+            let Folder { files, bytes, whole, .. } = *before;
+            plan.totals = Mutex::new(Totals { files, bytes, whole });
+        }
         plan.record(false).save(&library.dirs().map_err(io)?).map_err(io)?;
         Ok(plan)
     }
@@ -218,9 +233,9 @@ impl Plan {
     }
 
     fn record(&self, complete: bool) -> Folder {
-        let (files, bytes) = *self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        let Totals { files, bytes, whole } = *self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         let (hash, path, selection) = (self.shared.hash, self.root.clone(), self.selection.clone());
-        Folder { hash, path, complete, bytes, files, selection }
+        Folder { hash, path, complete, bytes, files, whole, selection }
     }
 
     /// Reads the manifest from start to end, before anything is made of it: number and bytes of the files that are wanted.
@@ -243,7 +258,8 @@ impl Plan {
         if bytes > max {
             return Err(DownloadError::TooLarge { length: bytes, max });
         }
-        *self.totals.lock().unwrap_or_else(PoisonError::into_inner) = (files, bytes);
+        let totals = Totals { files, bytes, whole: reader.total() };
+        *self.totals.lock().unwrap_or_else(PoisonError::into_inner) = totals;
         let dirs = self.library().dirs().map_err(|e| self.failed(e))?;
         self.record(false).save(&dirs).map_err(|e| self.failed(e))?;
         Ok((files, bytes))
@@ -330,7 +346,7 @@ impl Plan {
 
     /// The end: complete, for now, or for good. Path and bytes of the folder.
     pub(super) fn end(&self, done: bool, stays: bool) -> Result<(PathBuf, u64), DownloadError> {
-        let (_, bytes) = *self.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        let Totals { bytes, .. } = *self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner).take());
         let dirs = self.library().dirs().map_err(|e| self.failed(e))?;
         if done {

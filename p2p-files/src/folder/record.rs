@@ -4,7 +4,7 @@
 //! `<hash>.<8 hex of its path>.dir`, all integers big-endian:
 //!
 //! ```text
-//! version u8 = 1 | state u8: 0 on its way, 1 complete | bytes u64 | files u64
+//! version u8 = 2 | state u8: 0 on its way, 1 complete | bytes u64 | files u64 | whole u64
 //!     | path u16 + bytes | count u16 of wanted paths | each: u16 + bytes                      none for everything
 //!     | "p2p/dir"
 //! ```
@@ -24,7 +24,7 @@ use crate::hash::FileHash;
 use crate::index::{path_bytes, path_from_bytes};
 
 const MAGIC: &[u8; 8] = b"p2p/dir\n";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 /// Longest record: a path and 1,000 wanted ones of 4 KiB each.
 const RECORD_MAX: u64 = 5 << 20;
 /// Most folders that are listed.
@@ -43,11 +43,19 @@ pub struct Folder {
     pub bytes: u64,
     /// Number of its files, of those that were wanted.
     pub files: u64,
+    /// Bytes of all its files, wanted or not; 0 until the manifest is here.
+    pub whole: u64,
     /// What of it was wanted.
     pub selection: Selection,
 }
 
 impl Folder {
+    /// Whether everything that is in it is here.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.complete && self.selection.is_all()
+    }
+
     /// Where its record lies.
     pub(super) fn file(&self, dirs: &Path) -> PathBuf {
         let place = Sha256::digest(self.path.as_os_str().as_encoded_bytes());
@@ -78,6 +86,7 @@ impl Folder {
         let mut out = vec![VERSION, u8::from(self.complete)];
         out.extend(self.bytes.to_be_bytes());
         out.extend(self.files.to_be_bytes());
+        out.extend(self.whole.to_be_bytes());
         put(&mut out, path_bytes(&self.path)?)?;
         out.extend(u16::try_from(self.selection.paths().len()).ok()?.to_be_bytes());
         for path in self.selection.paths() {
@@ -92,6 +101,7 @@ impl Folder {
         let (&[version, complete], rest) = bytes.split_first_chunk()?;
         let (total, rest) = rest.split_first_chunk()?;
         let (files, rest) = rest.split_first_chunk()?;
+        let (whole, rest) = rest.split_first_chunk()?;
         let (path, rest) = take(rest)?;
         let (count, mut rest) = rest.split_first_chunk()?;
         let mut wanted = Vec::new();
@@ -109,6 +119,7 @@ impl Folder {
             complete: complete == 1,
             bytes: u64::from_be_bytes(*total),
             files: u64::from_be_bytes(*files),
+            whole: u64::from_be_bytes(*whole),
             selection: Selection::of(wanted.iter().map(EntryPath::as_str)).ok()?,
         })
     }
@@ -168,7 +179,7 @@ mod tests {
     fn folder() -> Folder {
         let selection = Selection::of(["a/b", "c"]).unwrap();
         let hash = FileHash::from_bytes([1; 32]);
-        Folder { hash, path: "/x/y".into(), complete: true, bytes: 7, files: 2, selection }
+        Folder { hash, path: "/x/y".into(), complete: true, bytes: 7, files: 2, whole: 9, selection }
     }
 
     #[test]
