@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use super::manifest::{Entry, EntryKind, ManifestError, ManifestReader, ManifestWriter};
+use super::entry::{Entry, EntryKind};
+use super::manifest::{ManifestError, ManifestReader, ManifestWriter};
 use super::path::EntryPath;
 use super::record::{self, Folder};
 use super::select::Selection;

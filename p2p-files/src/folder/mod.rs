@@ -3,6 +3,7 @@
 mod add;
 mod conduct;
 mod download;
+mod entry;
 mod lend;
 mod manifest;
 mod path;
@@ -17,9 +18,8 @@ mod write;
 
 pub use add::{AddFolderError, AddProgress, FolderShare};
 pub use download::{FolderConfig, FolderDownload, FolderGoal, FolderHandle, FolderProgress};
-pub use manifest::{
-    ENTRIES_MAX, Entry, EntryFault, EntryKind, MANIFEST_MAX, ManifestError, ManifestReader, ManifestWriter,
-};
+pub use entry::{Entry, EntryFault, EntryKind};
+pub use manifest::{ENTRIES_MAX, MANIFEST_MAX, ManifestError, ManifestReader, ManifestWriter};
 pub use path::{DEPTH_MAX, EntryPath, PATH_MAX, PathError};
 pub(crate) use place::make_executable;
 pub use record::Folder;

@@ -9,7 +9,8 @@ use tokio::sync::mpsc;
 
 use super::conduct::ended;
 use super::download::Shared;
-use super::manifest::{EntryKind, ManifestError};
+use super::entry::EntryKind;
+use super::manifest::ManifestError;
 use super::path::EntryPath;
 use super::place::{Root, new_root};
 use super::record::Folder;

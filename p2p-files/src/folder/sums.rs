@@ -10,7 +10,8 @@ use std::thread;
 use sha2::{Digest as _, Sha256};
 
 use super::add::{AddFolderError, is_executable};
-use super::manifest::{Entry, EntryKind, ManifestWriter};
+use super::entry::{Entry, EntryKind};
+use super::manifest::ManifestWriter;
 use super::walk::{Found, LeftOut, LeftOutReason, Walk};
 use crate::geometry::{CHUNK, LENGTH_MAX};
 use crate::hash::{HASH_LEN, Info, Kind};
