@@ -4,6 +4,7 @@ mod add;
 mod conduct;
 mod download;
 mod entry;
+mod lane;
 mod lend;
 mod manifest;
 mod path;
