@@ -118,7 +118,11 @@ impl Library {
                     progress(done, total);
                     ControlFlow::Continue(())
                 })?;
+                let old = self.index.of_path(&path)?;
                 self.index.apply(&[Change::Put(path.clone(), record.clone())])?;
+                if let Some(old) = old {
+                    self.drop_tree(&old.hash);
+                }
                 record
             }
         };

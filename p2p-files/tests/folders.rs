@@ -207,11 +207,19 @@ fn a_folder_that_is_taken_back_leaves_no_trees_behind() {
     write(&root, "kept", &content(2 << 20));
     let large = write(&root, "changed", &content(3 << 20));
     let hash = add(&peer, &root).share.hash;
+    let trees = || std::fs::read_dir(peer.dir.path().join("data/trees")).unwrap().count();
     std::fs::write(&large, content(4 << 20)).unwrap();
-    assert_eq!(peer.library.refresh(&peer.content_dir()).unwrap().added.len(), 1);
-    assert!(peer.library.remove_folder(&hash).unwrap());
-    assert_eq!(peer.library.list(), []);
-    assert_eq!(std::fs::read_dir(peer.dir.path().join("data/trees")).unwrap().count(), 0);
+    peer.library.add(&large, |_, _| ()).unwrap();
+    assert_eq!(trees(), 2);
+    std::fs::write(&large, content(5 << 20)).unwrap();
+    let now = add(&peer, &root).share.hash;
+    assert_eq!(trees(), 2);
+    // Changed again, and shared by itself.
+    std::fs::write(&large, content(6 << 20)).unwrap();
+    peer.library.add(&large, |_, _| ()).unwrap();
+    assert!(!peer.library.remove_folder(&hash).unwrap());
+    assert!(peer.library.remove_folder(&now).unwrap());
+    assert_eq!((trees(), peer.library.list()), (0, Vec::new()));
 }
 
 #[cfg(unix)]

@@ -343,6 +343,7 @@ impl<P: FnMut(AddProgress)> Adding<'_, P> {
         let batch = std::mem::take(&mut self.batch);
         let hashed = self.library.hash_all(&batch);
         let mut changes = Vec::new();
+        let mut replaced = Vec::new();
         let mut entries = Vec::new();
         for (found, hashed) in batch.into_iter().zip(hashed) {
             match (found, hashed) {
@@ -350,6 +351,7 @@ impl<P: FnMut(AddProgress)> Adding<'_, P> {
                 (Found::File(path, there), Some(Ok(file))) => {
                     entries.push(file.entry(path));
                     if file.is_new {
+                        replaced.extend(file.replaces);
                         changes.push(Change::Put(there, file.record));
                     }
                 }
@@ -363,6 +365,7 @@ impl<P: FnMut(AddProgress)> Adding<'_, P> {
             }
         }
         self.library.index.apply(&changes)?;
+        replaced.iter().for_each(|hash| self.library.drop_tree(hash));
         for entry in entries {
             self.done.bytes += entry.length();
             self.done.files += u64::from(entry.kind != EntryKind::EmptyFolder);
@@ -380,6 +383,8 @@ struct Hashed {
     executable: bool,
     /// The index does not have it yet.
     is_new: bool,
+    /// What its path had before.
+    replaces: Option<FileHash>,
 }
 
 impl Hashed {
@@ -435,14 +440,15 @@ impl Library {
             }
             let executable = is_executable(&metadata);
             let known = self.index.of_path(path)?;
+            let replaces = known.as_ref().map(|known| known.hash);
             if let Some(record) = known.filter(|record| self.is_unchanged(record, &metadata)) {
-                return Ok(Some(Hashed { record, executable, is_new: false }));
+                return Ok(Some(Hashed { record, executable, is_new: false, replaces: None }));
             }
             if metadata.len() > CHUNK as u64 && !large {
                 return Ok(None);
             }
             let record = self.hash(path, Kind::File, unwatched)?;
-            Ok(Some(Hashed { record, executable, is_new: true }))
+            Ok(Some(Hashed { record, executable, is_new: true, replaces }))
         };
         look().transpose()
     }
