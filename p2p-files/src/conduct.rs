@@ -18,7 +18,8 @@ use crate::journal::JournalRecord;
 use crate::merkle;
 use crate::open::{OpenShare, ReadError};
 use crate::part::PartFile;
-use crate::shared::{Plan, Shared};
+use crate::plan::Plan;
+use crate::shared::Shared;
 use crate::tree::{TreeWriter, file_len};
 
 /// How often progress is told while it changes, and the rate brought up to date.
@@ -42,8 +43,7 @@ pub(crate) async fn conduct(shared: Arc<Shared>) {
     }
     shared.buffers.lock().unwrap_or_else(PoisonError::into_inner).clear();
     shared.tell_progress();
-    shared.state().push(outcome.map_or_else(DownloadEvent::Failed, DownloadEvent::Finished));
-    shared.happened.notify_waiters();
+    shared.events.push(outcome.map_or_else(DownloadEvent::Failed, DownloadEvent::Finished));
 }
 
 /// Whether what is verified stays for another time.
@@ -86,11 +86,7 @@ async fn run(shared: &Arc<Shared>) -> Result<Finished, DownloadError> {
 pub(crate) async fn wait_for_room(shared: &Arc<Shared>, source: io::Error) -> Result<(), DownloadError> {
     let path = shared.shown.clone();
     tracing::warn!(path = %path.display(), %source, "no room; the download waits");
-    let tell = |event| {
-        shared.state().push(event);
-        shared.happened.notify_waiters();
-    };
-    tell(DownloadEvent::Paused { path, source });
+    shared.events.push(DownloadEvent::Paused { path, source });
     let mut tick = tokio::time::interval(LOOK_FOR_ROOM_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     tick.reset();
@@ -100,7 +96,7 @@ pub(crate) async fn wait_for_room(shared: &Arc<Shared>, source: io::Error) -> Re
             _ = tick.tick() => shared.tell_progress(),
         }
         if blocking(shared, |shared| Ok(shared.has_room())).await? {
-            tell(DownloadEvent::Resumed);
+            shared.events.push(DownloadEvent::Resumed);
             return Ok(());
         }
     }

@@ -264,9 +264,9 @@ async fn a_download_says_that_there_is_no_room_and_that_there_is_again() {
     let shared = Shared::new(library, content.hash, &to, DownloadConfig::default()).unwrap();
     let waiting = conduct::wait_for_room(&shared, std::io::ErrorKind::StorageFull.into());
     let (waited, told) = tokio::join!(waiting, async {
-        let Some(DownloadEvent::Paused { path, source }) = shared.next_event().await else { panic!() };
+        let Some(DownloadEvent::Paused { path, source }) = shared.events.next().await else { panic!() };
         assert!(path.ends_with("content") && crate::disk::is_full(&source));
-        shared.next_event().await
+        shared.events.next().await
     });
     waited.unwrap();
     assert!(matches!(told, Some(DownloadEvent::Resumed)));

@@ -166,7 +166,7 @@ impl DownloadHandle {
     ///
     /// Cancel safe: no event is lost.
     pub async fn next_event(&self) -> Option<DownloadEvent> {
-        self.shared.next_event().await
+        self.shared.events.next().await
     }
 
     /// Ends the download for now. What is verified stays (of a file above 1 MiB): the same download, started again, goes

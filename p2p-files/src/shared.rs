@@ -1,42 +1,30 @@
 //! Where the tasks of one download meet.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fs::File;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::{Notify, OnceCell, Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::bitfield::Bitfield;
 use crate::buffer::RunBuffer;
 use crate::disk;
 use crate::download::DownloadConfig;
 use crate::event::{DownloadError, DownloadEvent, Finished, Progress, SourceFault};
-use crate::geometry::{CHUNK, Geometry, Run};
+use crate::geometry::Run;
 use crate::hash::{FileHash, Info};
-use crate::journal::Journal;
 use crate::library::Library;
 use crate::merkle;
-use crate::part::{Destination, PartFile, Place};
+use crate::part::{Destination, Place};
 use crate::picker::{Picker, SourceId};
+use crate::plan::Plan;
 use crate::protocol::HAVE_CHUNKS_MAX;
-use crate::running::RunningPart;
-
-/// Events that wait to be read; beyond that the oldest is dropped and logged.
-const EVENTS_MAX: usize = 256;
-
-/// Room that is left beside a file, or the twentieth part of it if that is less: for its tree, the index, other files.
-const SPARE: u64 = 64 << 20;
-
-/// The time over which the rate is an average.
-const RATE_OVER: Duration = Duration::from_secs(3);
+use crate::report::{Events, Pace};
 
 /// What the tasks of one download share.
 #[derive(Debug)]
@@ -64,24 +52,11 @@ pub(crate) struct Shared {
     pub(crate) work: Notify,
     /// Wakes the conductor.
     pub(crate) moved: Notify,
-    /// Wakes whoever waits for an event.
-    pub(crate) happened: Notify,
+    pub(crate) events: Events,
     /// One permit for each run that is checked and written.
     pub(crate) checks: Arc<Semaphore>,
     /// Buffers that are not in use: never more than sources + checks.
     pub(crate) buffers: Mutex<Vec<RunBuffer>>,
-}
-
-/// What is fetched, and where it is written.
-#[derive(Debug)]
-pub(crate) struct Plan {
-    pub(crate) info: Info,
-    pub(crate) geometry: Geometry,
-    pub(crate) part: PartFile,
-    /// For a content of more than one chunk.
-    pub(crate) journal: Option<Journal>,
-    /// What others may have of it meanwhile; for a content of more than one chunk.
-    pub(crate) running: Option<Arc<RunningPart>>,
 }
 
 #[derive(Debug, Default)]
@@ -91,17 +66,13 @@ pub(crate) struct State {
     next_source: u64,
     /// Sources that gave something.
     gave: BTreeSet<SourceId>,
-    done: u64,
-    /// Times and bytes done, for the rate.
-    samples: VecDeque<(Instant, u64)>,
-    events: VecDeque<DownloadEvent>,
+    pub(crate) done: u64,
+    pace: Pace,
     pub(crate) failure: Option<DownloadError>,
     /// There is no room on the disk: what it said. Nothing is asked for until the conductor has found room.
     pub(crate) full: Option<io::Error>,
     /// No source is taken, no event follows but the last.
     pub(crate) over: bool,
-    /// The last event was taken.
-    told: bool,
 }
 
 #[derive(Debug)]
@@ -114,14 +85,6 @@ pub(crate) struct Source {
 impl State {
     pub(crate) fn live(&self) -> usize {
         self.sources.values().filter(|source| !source.failed).count()
-    }
-
-    pub(crate) fn push(&mut self, event: DownloadEvent) {
-        if self.events.len() >= EVENTS_MAX {
-            let dropped = self.events.pop_front();
-            tracing::warn!(?dropped, "nobody reads the events of a download");
-        }
-        self.events.push_back(event);
     }
 
     pub(crate) fn has_some(&self) -> bool {
@@ -164,31 +127,9 @@ impl Shared {
             progress: watch::Sender::new(Progress::default()),
             work: Notify::new(),
             moved: Notify::new(),
-            happened: Notify::new(),
+            events: Events::default(),
             buffers: Mutex::new(Vec::new()),
         }))
-    }
-
-    /// See [`DownloadHandle::next_event`](crate::DownloadHandle::next_event).
-    pub(crate) async fn next_event(&self) -> Option<DownloadEvent> {
-        loop {
-            let happened = self.happened.notified();
-            {
-                let mut state = self.state();
-                if let Some(event) = state.events.pop_front() {
-                    if matches!(event, DownloadEvent::Finished(_) | DownloadEvent::Failed(_)) {
-                        state.told = true;
-                        // Another task may wait for the end as well.
-                        self.happened.notify_waiters();
-                    }
-                    return Some(event);
-                }
-                if state.told {
-                    return None;
-                }
-            }
-            happened.await;
-        }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -205,8 +146,7 @@ impl Shared {
         }
         if state.sources.len() >= self.config.max_sources {
             let fault = SourceFault::TooMany(self.config.max_sources);
-            state.push(DownloadEvent::SourceFailed { label, fault });
-            self.happened.notify_waiters();
+            self.events.push(DownloadEvent::SourceFailed { label, fault });
             return (id, None);
         }
         let token = CancellationToken::new();
@@ -226,14 +166,13 @@ impl Shared {
         }
         if !state.over && !state.is_complete() {
             tracing::debug!(%label, %fault, hash = %self.hash.short(), "a source failed");
-            state.push(DownloadEvent::SourceFailed { label, fault });
+            self.events.push(DownloadEvent::SourceFailed { label, fault });
             if state.live() == 0 {
-                state.push(DownloadEvent::NeedSource);
+                self.events.push(DownloadEvent::NeedSource);
             }
         }
         drop(state);
         self.work.notify_waiters();
-        self.happened.notify_waiters();
     }
 
     /// A source's task is at its end.
@@ -268,7 +207,7 @@ impl Shared {
                 state.done =
                     chunks.filter_map(|chunk| plan.geometry.chunk(chunk)).map(|c| c.len() as u64).sum();
                 // What was there before is no part of the rate.
-                state.samples.clear();
+                state.pace.begin_anew();
                 state.picker = Some(Picker::resume(held, self.config.start.unwrap_or_else(anywhere)));
             }
             if let Some(running) = &plan.running {
@@ -284,62 +223,6 @@ impl Shared {
                 None
             }
         }
-    }
-
-    /// What an earlier try left, or a new part-file; and which chunks are in it.
-    pub(crate) fn make_plan(&self, info: Info) -> Result<(Plan, Bitfield), DownloadError> {
-        let io = |source| DownloadError::io(&self.shown, source);
-        if let Some(left) = self.plan_of_left(info).map_err(io)? {
-            return Ok(left);
-        }
-        self.check_room(info.length)?;
-        self.new_plan(info).map_err(io)
-    }
-
-    /// Whether there is room for a file that was not begun yet.
-    pub(crate) fn check_room(&self, length: u64) -> Result<(), DownloadError> {
-        let needed = length.saturating_add(SPARE.min(length / 20));
-        match disk::free_space(&self.place.dir) {
-            Ok(free) if free < needed => {
-                Err(DownloadError::NoRoom { path: self.shown.clone(), needed, free })
-            }
-            Ok(_) => Ok(()),
-            Err(error) => {
-                tracing::debug!(%error, "how much room there is cannot be said");
-                Ok(())
-            }
-        }
-    }
-
-    /// Whether there is room to go on after the disk was full.
-    pub(crate) fn has_room(&self) -> bool {
-        let missing = self.plan.get().map_or(0, |plan| plan.info.length).saturating_sub(self.state().done);
-        let free = |dir: &Path| disk::free_space(dir).unwrap_or(u64::MAX);
-        free(&self.place.dir) >= missing.clamp(CHUNK as u64, SPARE)
-            && free(&self.library.trees) >= CHUNK as u64
-    }
-
-    fn plan_of_left(&self, info: Info) -> io::Result<Option<(Plan, Bitfield)>> {
-        let geometry = Geometry::new(info.length).ok_or(io::ErrorKind::FileTooLarge)?;
-        let path = self.library.journal_path(&self.hash, &self.place.part_path(&self.hash));
-        let Some(mut part) = PartFile::left(self.place.clone(), &self.hash)? else { return Ok(None) };
-        let resumed = Journal::resume(&path, info, &part, || self.cancel.is_cancelled())?;
-        let Some((journal, held)) = resumed else { return Ok(None) };
-        part.past_the_cache(info.length);
-        plan_with(info, geometry, part, Some(journal), held).map(Some)
-    }
-
-    fn new_plan(&self, info: Info) -> io::Result<(Plan, Bitfield)> {
-        let geometry = Geometry::new(info.length).ok_or(io::ErrorKind::FileTooLarge)?;
-        let path = self.library.journal_path(&self.hash, &self.place.part_path(&self.hash));
-        let mut part = PartFile::create(self.place.clone(), &self.hash)?;
-        let mut journal = None;
-        if geometry.chunks() > 1 {
-            part.stay(info.length)?;
-            part.past_the_cache(info.length);
-            journal = Some(Journal::create(&path, info, &part).inspect_err(|_| part.discard())?);
-        }
-        plan_with(info, geometry, part, journal, Bitfield::new(geometry.chunks()))
     }
 
     /// Whether the download ends only for now.
@@ -446,13 +329,7 @@ impl Shared {
         let now = Instant::now();
         let mut state = self.state();
         let done = state.done;
-        state.samples.push_back((now, done));
-        while state.samples.len() > 2 && state.samples.front().is_some_and(|(at, _)| now - *at > RATE_OVER) {
-            state.samples.pop_front();
-        }
-        let (since, before) = state.samples.front().copied().unwrap_or((now, done));
-        let ms = u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX);
-        let rate = (done - before).saturating_mul(1000).checked_div(ms).unwrap_or(0);
+        let rate = state.pace.at(now, done);
         let length = self.plan.get().map(|plan| plan.info.length);
         let progress = Progress { done, length, sources: state.live(), rate };
         drop(state);
@@ -473,41 +350,4 @@ impl Shared {
 /// A number that differs from download to download; nobody's safety depends on it.
 fn anywhere() -> u64 {
     RandomState::new().hash_one(())
-}
-
-/// The plan of a download that holds these chunks.
-fn plan_with(
-    info: Info,
-    geometry: Geometry,
-    part: PartFile,
-    journal: Option<Journal>,
-    held: Bitfield,
-) -> io::Result<(Plan, Bitfield)> {
-    let mut running = None;
-    if let Some(journal) = &journal {
-        // Opened anew: the lock of the part-file is not to last as long as somebody reads it.
-        let (file, tree) = (File::open(part.path())?, journal.reader(geometry)?);
-        running = Some(Arc::new(RunningPart::new(info, geometry, file, tree, held.clone())));
-    }
-    Ok((Plan { info, geometry, part, journal, running }, held))
-}
-
-impl Plan {
-    pub(crate) fn write(&self, run: Run, data: &[u8], node: &merkle::Digest, proof: &[u8]) -> io::Result<()> {
-        self.part.write_at(data, run.offset())?;
-        let (proof, _) = proof.as_chunks();
-        self.journal.as_ref().map_or(Ok(()), |journal| journal.put(run, node, proof))
-    }
-
-    /// Lets another download go on here.
-    pub(crate) fn leave(&self) {
-        self.part.leave();
-    }
-
-    pub(crate) fn discard(&self) {
-        self.part.discard();
-        if let Some(journal) = &self.journal {
-            journal.tree.discard();
-        }
-    }
 }

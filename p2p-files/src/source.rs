@@ -17,12 +17,13 @@ use crate::event::{DownloadError, SourceFault};
 use crate::geometry::{CHUNK, Run};
 use crate::hash::{HASH_LEN, Info, Kind};
 use crate::picker::SourceId;
+use crate::plan::Plan;
 use crate::protocol::{
     self, ErrorCode, HAVE_CHUNKS_MAX, HAVE_WAIT, PREFIX, RUN_HEAD, Reply, Request, SKIPPED_MAX,
     SMALL_FRAME_MAX,
 };
 use crate::rate::Throttle;
-use crate::shared::{Plan, Shared};
+use crate::shared::Shared;
 
 /// Requests ahead before anything is known about a source's speed.
 const WINDOW_START: usize = 2;

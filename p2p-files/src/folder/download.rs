@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, watch};
@@ -21,12 +20,7 @@ use crate::event::{DownloadEvent, SourceFault};
 use crate::hash::FileHash;
 use crate::library::Library;
 use crate::part::Destination;
-
-/// Events that wait to be read; beyond that the oldest is dropped and logged.
-const EVENTS_MAX: usize = 256;
-
-/// The time over which the rate is an average.
-const RATE_OVER: Duration = Duration::from_secs(3);
+use crate::report::{Events, Pace};
 
 /// What to fetch of a folder.
 #[derive(Debug, Clone)]
@@ -139,7 +133,7 @@ impl FolderHandle {
     ///
     /// Cancel safe: no event is lost.
     pub async fn next_event(&self) -> Option<DownloadEvent> {
-        self.shared.next_event().await
+        self.shared.events.next().await
     }
 
     /// Ends the download for now; started again it goes on from there.
@@ -184,7 +178,7 @@ pub(super) struct Shared {
     progress: watch::Sender<FolderProgress>,
     /// A source came.
     pub(super) came: Notify,
-    happened: Notify,
+    events: Events,
     next_link: AtomicU64,
 }
 
@@ -197,10 +191,8 @@ pub(super) struct State {
     pub(super) told: FolderProgress,
     /// Bytes of a large file that is on its way.
     pub(super) partial: u64,
-    samples: VecDeque<(Instant, u64)>,
-    events: VecDeque<DownloadEvent>,
+    pace: Pace,
     over: bool,
-    last_taken: bool,
 }
 
 impl Shared {
@@ -221,7 +213,7 @@ impl Shared {
             state: Mutex::new(State::default()),
             progress: watch::Sender::new(FolderProgress::default()),
             came: Notify::new(),
-            happened: Notify::new(),
+            events: Events::default(),
             next_link: AtomicU64::new(0),
         }
     }
@@ -243,7 +235,7 @@ impl Shared {
         }
         let max = self.config.file.max_sources;
         if state.live >= max {
-            self.push(&mut state, DownloadEvent::SourceFailed { label, fault: SourceFault::TooMany(max) });
+            self.events.push(DownloadEvent::SourceFailed { label, fault: SourceFault::TooMany(max) });
             return;
         }
         state.live += 1;
@@ -257,15 +249,14 @@ impl Shared {
         tracing::debug!(%label, %fault, folder = %self.hash.short(), "a source failed");
         let mut state = self.state();
         state.live = state.live.saturating_sub(1);
-        self.push(&mut state, DownloadEvent::SourceFailed { label, fault });
+        self.events.push(DownloadEvent::SourceFailed { label, fault });
         if state.live == 0 {
-            self.push(&mut state, DownloadEvent::NeedSource);
+            self.events.push(DownloadEvent::NeedSource);
         }
     }
 
     pub(super) fn tell(&self, event: DownloadEvent) {
-        let mut state = self.state();
-        self.push(&mut state, event);
+        self.events.push(event);
     }
 
     pub(super) fn end(&self, event: DownloadEvent) {
@@ -273,36 +264,7 @@ impl Shared {
         state.over = true;
         state.incoming.clear();
         state.live = 0;
-        self.push(&mut state, event);
-    }
-
-    fn push(&self, state: &mut State, event: DownloadEvent) {
-        if state.events.len() >= EVENTS_MAX {
-            let dropped = state.events.pop_front();
-            tracing::warn!(?dropped, "nobody reads the events of a folder's download");
-        }
-        state.events.push_back(event);
-        self.happened.notify_waiters();
-    }
-
-    async fn next_event(&self) -> Option<DownloadEvent> {
-        loop {
-            let happened = self.happened.notified();
-            {
-                let mut state = self.state();
-                if let Some(event) = state.events.pop_front() {
-                    if matches!(event, DownloadEvent::Finished(_) | DownloadEvent::Failed(_)) {
-                        state.last_taken = true;
-                        self.happened.notify_waiters();
-                    }
-                    return Some(event);
-                }
-                if state.last_taken {
-                    return None;
-                }
-            }
-            happened.await;
-        }
+        self.events.push(event);
     }
 
     /// Files that are complete now, and were not.
@@ -315,7 +277,7 @@ impl Shared {
     /// What was here before is no part of the rate.
     pub(super) fn was_here(&self, files: u64, bytes: u64) {
         self.completed(files, bytes);
-        self.state().samples.iter_mut().for_each(|(_, done)| *done += bytes);
+        self.state().pace.leave_out(bytes);
     }
 
     /// Says how far it is. Called every 100 ms.
@@ -323,13 +285,7 @@ impl Shared {
         let now = Instant::now();
         let mut state = self.state();
         let done = state.told.done + state.partial;
-        state.samples.push_back((now, done));
-        while state.samples.len() > 2 && state.samples.front().is_some_and(|(at, _)| now - *at > RATE_OVER) {
-            state.samples.pop_front();
-        }
-        let (since, before) = state.samples.front().copied().unwrap_or((now, done));
-        let ms = u64::try_from((now - since).as_millis()).unwrap_or(u64::MAX);
-        let rate = done.saturating_sub(before).saturating_mul(1000).checked_div(ms).unwrap_or(0);
+        let rate = state.pace.at(now, done);
         let progress = FolderProgress { done, sources: state.live, rate, ..state.told };
         drop(state);
         self.progress.send_if_modified(|old| std::mem::replace(old, progress) != progress);
