@@ -55,9 +55,10 @@ impl LaneTask {
     pub(super) async fn run(mut self, mut link: Link) -> Result<Link, (u64, SourceFault)> {
         let mut sent = VecDeque::new();
         let fault = match self.work(&mut link, &mut sent).await {
-            Ok(()) => match link.settle().await {
-                Ok(()) => return Ok(link),
-                Err(error) => SourceFault::Io(error.kind()),
+            Ok(()) => match timeout(self.stall, link.settle()).await {
+                Ok(Ok(())) => return Ok(link),
+                Ok(Err(error)) => SourceFault::Io(error.kind()),
+                Err(_) => SourceFault::Stalled(self.stall),
             },
             Err(fault) => fault,
         };
