@@ -21,7 +21,7 @@ const LOOK_FOR: Duration = Duration::from_secs(30 * 24 * 3600);
 pub(crate) struct Before {
     /// It is here, or a part of it, and this is what it names.
     pub(crate) kind: Option<Kind>,
-    /// The name under which a fetch of this file into this folder was begun.
+    /// The name under which a fetch of it into this folder was begun, else the one it has here.
     pub(crate) name: Option<String>,
     /// The destination is the folder itself that an earlier fetch began to make.
     pub(crate) is_root: bool,
@@ -33,10 +33,14 @@ pub(crate) fn look(library: &Library, hash: FileHash, to: &Path) -> Before {
         Ok(folders) => folders.into_iter().filter(|f| f.hash == hash && !f.complete).collect(),
         Err(_) => Vec::new(),
     };
-    let kind = if unfinished.is_empty() { library.get(&hash).map(|s| s.info.kind) } else { Some(Kind::Dir) };
+    let here = library.get(&hash);
+    let kind = if unfinished.is_empty() { here.as_ref().map(|s| s.info.kind) } else { Some(Kind::Dir) };
     let to = std::fs::canonicalize(to).ok();
     let is_root = unfinished.iter().any(|folder| Some(&folder.path) == to.as_ref());
-    Before { kind, name: to.and_then(|to| name_in(library, hash, &to)), is_root }
+    let begun = to.and_then(|to| name_in(library, hash, &to));
+    let folder = || Some(unfinished.first()?.path.file_name()?.to_string_lossy().into_owned());
+    let name = begun.or_else(folder).or_else(|| here.map(|share| share.name));
+    Before { kind, name, is_root }
 }
 
 fn name_in(library: &Library, hash: FileHash, folder: &Path) -> Option<String> {
