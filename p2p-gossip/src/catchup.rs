@@ -80,10 +80,12 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         match sums {
             [theirs] if *theirs == self.log.sum() => {}
             [_] => {
-                if let Some(peer) = self.claims.get_mut(from) {
+                // One that is not answered makes nobody wait for what follows.
+                if self.send_bucket_sums(now, from)
+                    && let Some(peer) = self.claims.get_mut(from)
+                {
                     peer.set_exchange(Some(now));
                 }
-                self.send_bucket_sums(now, from);
             }
             theirs if theirs.len() == BUCKETS => {
                 self.send_bucket_sums(now, from);
@@ -93,18 +95,20 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
     }
 
-    fn send_bucket_sums(&mut self, now: Instant, to: P) {
+    /// Whether it was time to.
+    fn send_bucket_sums(&mut self, now: Instant, to: P) -> bool {
         let bytes = HEAD_BYTES + u32::try_from(BUCKETS * size_of::<Sum>()).unwrap_or(u32::MAX);
         if !self.claims.get_mut(to).is_some_and(|of| is_over(now, of.sums_sent))
             || !self.spends(now, to, bytes)
         {
-            return;
+            return false;
         }
         if let Some(peer) = self.claims.get_mut(to) {
             peer.sums_sent = Some(now);
         }
         let sums = self.log.bucket_sums();
         self.send(to, Message::Digest { sums });
+        true
     }
 
     /// Tells what is here of the buckets that differ, the newest authors first.
@@ -150,15 +154,16 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         if let Some(neighbor) = self.tree.get_mut(from) {
             neighbor.on_evidence(now);
         }
+        self.claims.make_room(from, held.len(), &self.seen);
         let mut lacks = false;
         for theirs in held {
             let span = &theirs.span;
-            let is_new = self.seen.unseen(&span.author, span.from, span.to).next().is_some();
-            lacks |= is_new;
-            if !is_new {
+            if self.seen.unseen(&span.author, span.from, span.to).next().is_none() {
                 self.compare(now, from, theirs);
+                continue;
             }
-            if !self.claims.claim(now, from, *span, is_new) {
+            lacks = true;
+            if !self.claims.claim(now, from, *span) {
                 self.stats.refused_claims += 1;
             }
         }

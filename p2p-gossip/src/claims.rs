@@ -9,7 +9,7 @@ use crate::message::{EnvelopeId, Key, Span};
 use crate::seen::Seen;
 
 /// Spans in one pull.
-pub(crate) const MAX_SPANS: usize = 256;
+pub const MAX_SPANS: usize = 256;
 /// Ranges a pull looks through for one that is not here, of one author.
 const MAX_PIECES: usize = 64;
 /// What comes live waits for older messages only while neighbours go on handing some over, one each so long.
@@ -149,8 +149,19 @@ impl<P: Key, A: Key> Claims<P, A> {
         self.peers.iter().map(|(&peer, of)| (peer, of))
     }
 
-    /// Notes that a neighbour holds this. False if it has claimed too much.
-    pub(crate) fn claim(&mut self, now: Instant, peer: P, span: Span<A>, is_new: bool) -> bool {
+    /// Forgets what a neighbour said of that is here by now, if it is about to say more than is remembered of it.
+    pub(crate) fn make_room(&mut self, peer: P, lines: usize, seen: &Seen<A>) {
+        let Some(of) = self.peers.get_mut(&peer).filter(|of| of.count + lines > self.max) else { return };
+        of.claims.retain(|author, claims| {
+            claims.retain(|claim| seen.unseen(author, claim.next, claim.to).next().is_some());
+            !claims.is_empty()
+        });
+        of.count = of.claims.values().map(Vec::len).sum();
+        of.newest.retain(|author| of.claims.contains_key(author));
+    }
+
+    /// Notes that a neighbour holds this, of which not all is here. False if it has claimed too much.
+    pub(crate) fn claim(&mut self, now: Instant, peer: P, span: Span<A>) -> bool {
         let Some(of) = self.peers.get_mut(&peer) else { return false };
         let claims = of.claims.entry(span.author).or_default();
         let before = claims.len();
@@ -164,22 +175,24 @@ impl<P: Key, A: Key> Claims<P, A> {
         }
         let Span { author, from: start, to: end } = span;
         let mut merged = Claim { from: start, to: end, next: start };
-        for claim in claims.get(from..to).unwrap_or_default() {
+        let known = claims.get(from..to).unwrap_or_default();
+        for claim in known {
             merged = Claim {
                 from: merged.from.min(claim.from),
                 to: merged.to.max(claim.to),
                 next: merged.next.min(claim.next),
             };
         }
+        // Said again it is no news, and nobody waits longer for it.
+        if !matches!(known, [one] if (one.from, one.to) == (merged.from, merged.to)) {
+            self.moved = Some(now);
+        }
         if before == 0 {
             of.newest.push(author);
         }
         claims.splice(from..to.max(from), [merged]);
         of.count = of.count + claims.len() - before;
-        if is_new {
-            self.lacking.insert(author);
-            self.moved = Some(now);
-        }
+        self.lacking.insert(author);
         true
     }
 
@@ -268,8 +281,13 @@ impl<P: Key, A: Key> Claims<P, A> {
         let of = self.peers.get_mut(&peer)?;
         let open = of.open.take_if(|open| open.number == number)?;
         let first = open.spans.first().map_or(0, |span| span.from);
-        // An answer that gets nowhere is none: it would be asked for again and again.
-        let done = if done == 0 && upto <= first { 1 } else { usize::from(done) };
+        if done == 0 && upto <= first {
+            // It has no room to read for us, or does not want to: that says nothing of what it holds.
+            of.fail(now);
+            self.free(&open.spans);
+            return Some(open.spans);
+        }
+        let done = usize::from(done);
         for (at, span) in open.spans.iter().enumerate().take(done.saturating_add(1)) {
             let end = if at < done { span.to } else { upto.min(span.to) };
             for claim in of.claims.get_mut(&span.author).into_iter().flatten() {
@@ -298,8 +316,7 @@ impl<P: Key, A: Key> Claims<P, A> {
         for of in self.peers.values_mut() {
             let is_over = |open: &mut Open<A>| now.saturating_duration_since(open.moved) >= timeout;
             if let Some(open) = of.open.take_if(is_over) {
-                of.rest(now, PENALTY * (1 << of.failures.min(6)));
-                of.failures += 1;
+                of.fail(now);
                 ended.push(open.spans);
             }
         }
@@ -363,6 +380,12 @@ impl<A: Key> Peer<A> {
     /// Whether an exchange of digests goes on.
     pub(crate) fn set_exchange(&mut self, since: Option<Instant>) {
         self.exchange = since;
+    }
+
+    /// A pull of it came to nothing.
+    fn fail(&mut self, now: Instant) {
+        self.rest(now, PENALTY * (1 << self.failures.min(6)));
+        self.failures += 1;
     }
 
     /// Nothing is asked of it for a while.

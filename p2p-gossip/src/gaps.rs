@@ -31,6 +31,8 @@ struct Missing<P, A> {
     since: Instant,
     /// Who said that it lacks it, and when last.
     lacked: BTreeMap<P, Instant>,
+    /// Who was asked, and when last.
+    asked: BTreeMap<P, Instant>,
     told: bool,
 }
 
@@ -42,6 +44,7 @@ impl<P: Key, A: Key> Gaps<P, A> {
     pub(crate) fn down(&mut self, peer: P) {
         for hole in &mut self.holes {
             hole.lacked.remove(&peer);
+            hole.asked.remove(&peer);
         }
     }
 
@@ -58,7 +61,13 @@ impl<P: Key, A: Key> Gaps<P, A> {
         {
             return false;
         }
-        self.holes.push_back(Missing { span, since: now, lacked: BTreeMap::new(), told: false });
+        self.holes.push_back(Missing {
+            span,
+            since: now,
+            lacked: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            told: false,
+        });
         self.holes.len() > self.max && self.holes.pop_front().is_some()
     }
 }
@@ -91,13 +100,20 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         for hole in self.gaps.holes.iter_mut().filter(|hole| !hole.told) {
             let after = |at: Instant| now.saturating_duration_since(at);
             let stale = |at: &Instant| after(*at) > self.config.gap_after.saturating_mul(2);
-            let unasked =
-                self.tree.iter().map(|(peer, _)| peer).find(|p| hole.lacked.get(p).is_none_or(stale));
-            match unasked {
+            let (lacked, asked) = (&hole.lacked, &hole.asked);
+            // Whoever does not answer is behind those that were not asked yet.
+            let next = self
+                .tree
+                .iter()
+                .map(|(peer, _)| peer)
+                .filter(|peer| lacked.get(peer).is_none_or(stale))
+                .min_by_key(|peer| asked.get(peer).copied());
+            match next {
                 Some(peer) => {
                     let spans = asks.entry(peer).or_default();
                     if spans.len() < MAX_SPANS {
                         spans.push(hole.span);
+                        hole.asked.insert(peer, now);
                     }
                 }
                 None if self.tree.len() > 0 && after(hole.since) >= self.config.gap_after => {

@@ -66,6 +66,7 @@ mod timers;
 mod tree;
 mod wait;
 
+pub use claims::MAX_SPANS;
 pub use config::Config;
 pub use message::{
     Announced, EnvelopeId, Fault, Held, Input, Key, Logged, Message, Output, PublishError, Queued, Span, Sum,
@@ -75,3 +76,4 @@ pub use ranges::Ranges;
 pub use restore::{AuthorState, Restored};
 pub use state::Gossip;
 pub use stats::Stats;
+pub use sums::BUCKETS;

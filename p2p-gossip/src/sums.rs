@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::message::{Key, Sum};
 
 /// Buckets of authors.
-pub(crate) const BUCKETS: usize = 256;
+pub const BUCKETS: usize = 256;
 /// Seqs of one author that are summed together, by the first seq of each envelope; as a power of two. Of 1,024 a change
 /// costs 16 KiB of SHA-256.
 const CHUNK_BITS: u32 = 10;

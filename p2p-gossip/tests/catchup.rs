@@ -361,6 +361,73 @@ fn a_hole_that_one_of_many_can_fill_is_filled_and_no_gap() {
     assert_eq!(nobody_has_it(&mut core, &[1, 2, 3], now + ms(20_000), 100), []);
 }
 
+#[test]
+fn one_neighbour_that_never_answers_does_not_keep_others_from_being_asked() {
+    let now = start();
+    let mut core = with_hole(&[1, 2, 3], now);
+    let mut asked = BTreeSet::new();
+    for second in 0..9 {
+        let outputs = after(&mut core, now + ms(second * 1_000));
+        asked.extend([1, 2, 3].into_iter().filter(|&peer| range_pull(&outputs, peer).is_some()));
+    }
+    assert_eq!(asked, BTreeSet::from([1, 2, 3]));
+}
+
+/// A core that holds 0 to 99 of author 9.
+fn with_hundred(now: std::time::Instant) -> Core {
+    let mut core = core_with(0, &[1, 2], Config::default(), now);
+    for seq in 0..100 {
+        let id = id(9, 0, seq, 1);
+        let outputs = receive(&mut core, now, 2, push(id, &genuine(&id, 0)));
+        answer(&mut core, now, outputs);
+    }
+    core
+}
+
+#[test]
+fn digests_again_and_again_hold_nobodys_messages_back() {
+    let mut now = start();
+    let mut core = with_hundred(now);
+    let mut delivered = Vec::new();
+    for round in 0..20 {
+        // An author whose first message came without those before it.
+        if round == 5 {
+            let first = id(7, 0, 3, 1);
+            let outputs = receive(&mut core, now, 2, push(first, &genuine(&first, 0)));
+            delivered.extend(deliveries(&answer(&mut core, now, outputs)));
+        }
+        delivered.extend(deliveries(&receive(
+            &mut core,
+            now,
+            1,
+            Message::Digest { sums: vec![[round; 16]] },
+        )));
+        for _ in 0..4 {
+            now += ms(500);
+            delivered.extend(deliveries(&after(&mut core, now)));
+        }
+        if round == 9 {
+            assert_eq!(delivered.len(), 1, "after 8 s at the latest: two of every five are spent waiting");
+        }
+    }
+}
+
+#[test]
+fn what_is_here_by_now_leaves_room_for_other_claims() {
+    let mut now = start();
+    let config = Config { max_claims: 4, ..Config::default() };
+    let mut core = core_with(0, &[1], config, now);
+    for author in 10..30 {
+        let outputs = receive(&mut core, now, 1, claims(&[(author, 0, 1)]));
+        drop(outputs);
+        let id = id(author, 0, 0, 1);
+        let outputs = receive(&mut core, now, 1, push(id, &genuine(&id, 0)));
+        answer(&mut core, now, outputs);
+        now += ms(100);
+    }
+    assert_eq!(core.stats().refused_claims, 0);
+}
+
 /// Genuine for the stub, with other bytes.
 fn other(id: &Id) -> Bytes {
     genuine(id, 77)
