@@ -4,17 +4,13 @@
 use std::mem::size_of;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use p2p_gossip::{Held, Span, Sum};
+use p2p_gossip::{BUCKETS, Held, MAX_SPANS, Span, Sum};
 use p2p_wire::{DecodeError, NodeId};
 
 use crate::ihave::{get_number, put_number};
 
-/// Digests in one frame if it is not one alone: one for each first byte of an author's id.
-pub(crate) const BUCKETS: usize = 256;
 /// Lines of ranges in one frame; more are refused. As many as 64 KiB hold at 60 bytes each.
 pub(crate) const MAX_HELD: usize = 1024;
-/// Ranges in one pull; more are refused.
-pub(crate) const MAX_SPANS: usize = 256;
 
 /// The author is that of the line before.
 const SAME_AUTHOR: u8 = 1;

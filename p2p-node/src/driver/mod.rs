@@ -89,6 +89,7 @@ struct Counters {
     announced_instead: u64,
     unreadable_private: u64,
     control_queue_full: u64,
+    unencodable: u64,
     pulls_full: u64,
     misbehaved: u64,
     finders_full: u64,
@@ -303,6 +304,7 @@ impl Driver {
         let unanswered = self.links.get(&peer).is_some_and(|link| link.stage == Stage::Asked);
         let (bye, cause, text) = match reason {
             Hangup::Silent => (ByeReason::Other, DownCause::Silent, "nothing was heard of it for 30 s"),
+            Hangup::Unread => (ByeReason::Other, DownCause::Silent, "it does not read what it is sent"),
             Hangup::Misbehaved => (ByeReason::Misbehaved, DownCause::Misbehaved, "it broke the protocol"),
             Hangup::NoRoom if unanswered => {
                 (ByeReason::Full, DownCause::HungUp, "it does not say whether it takes the link")

@@ -97,7 +97,10 @@ impl Driver {
 
     fn send(&mut self, to: NodeId, packet: &Packet) {
         let Some(link) = self.links.get(&to) else { return };
-        let Some(frame) = self.push_cache.frame(packet) else { return };
+        let Some(frame) = self.push_cache.frame(packet) else {
+            self.counters.unencodable += 1;
+            return;
+        };
         if !link.outbox.is_unrung() {
             self.unrung.push(Arc::clone(&link.outbox));
         }
@@ -121,7 +124,7 @@ impl Driver {
         };
         if queued.is_err() {
             self.counters.control_queue_full += 1;
-            self.hang_up(to, Hangup::Silent);
+            self.hang_up(to, Hangup::Unread);
         }
     }
 

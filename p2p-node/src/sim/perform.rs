@@ -97,7 +97,7 @@ impl Sim {
     fn hang_up(&mut self, node: u32, peer: NodeId, reason: Hangup) {
         let Some((other, _)) = self.link_with(node, peer) else { return };
         let (bye, cause) = match reason {
-            Hangup::Silent => {
+            Hangup::Silent | Hangup::Unread => {
                 let there = &self.nodes[other as usize];
                 self.meter.false_deaths += u64::from(there.stack.is_some() && !self.cut(node, other));
                 (ByeReason::Other, DownCause::Silent)
@@ -150,7 +150,7 @@ impl Sim {
                 stack.announce_instead(now, to, id, hops);
             }
         } else {
-            self.hang_up(node, to, Hangup::Silent);
+            self.hang_up(node, to, Hangup::Unread);
         }
     }
 

@@ -206,6 +206,8 @@ pub enum Output {
 pub enum Hangup {
     /// Nothing was heard for too long.
     Silent,
+    /// It does not read: what must not be dropped no longer fits into its queue. Only the loop around the stack sees that.
+    Unread,
     /// It did what no honest peer does.
     Misbehaved,
     /// The views have no place for it.
