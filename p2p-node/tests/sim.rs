@@ -137,3 +137,14 @@ fn a_slow_uplink_takes_its_time() {
     // The tree goes round them where it can: a frame takes 70 ms to leave such a node.
     assert!(slow.last_ms > 1.2 * fast.last_ms, "{} and {}", slow.last_ms, fast.last_ms);
 }
+
+#[test]
+fn hostile_nodes_do_not_shut_a_restarted_one_off() {
+    let mut options = Options::of(Scenario::Eclipse);
+    (options.nodes, options.share, options.messages) = (30, 0.8, 3);
+    let report = Scenario::Eclipse.run(&options);
+    assert_eq!(report.more["restarts"], 3.0);
+    for bar in report.bars() {
+        assert!(bar.is_met(), "{}: {} > {}: {report:?}", bar.name, bar.value, bar.limit);
+    }
+}

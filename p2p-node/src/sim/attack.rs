@@ -126,11 +126,12 @@ impl Run {
     }
 
     /// How many do no harm: all but the last `share`.
-    fn honest(&self) -> usize {
-        self.sim.len() - (0..self.sim.len()).filter(|&node| self.options.is_struck(node)).count()
+    pub(super) fn honest(&self) -> usize {
+        let nodes = self.options.nodes;
+        nodes - (0..nodes).filter(|&node| self.options.is_struck(node)).count()
     }
 
-    fn times(&self, messages: &[usize], honest: usize) -> Times {
+    pub(super) fn times(&self, messages: &[usize], honest: usize) -> Times {
         let (mut times, mut missed) = (Vec::new(), 0);
         for &message in messages {
             for node in (0..honest).filter(|&node| node != self.sim.author(message)) {
@@ -146,9 +147,9 @@ impl Run {
 }
 
 /// When honest nodes had the messages, in order, and how often one did not get one in time.
-struct Times {
+pub(super) struct Times {
     times: Vec<Duration>,
-    missed: u64,
+    pub(super) missed: u64,
 }
 
 impl Times {

@@ -28,6 +28,7 @@
 mod attack;
 mod config;
 mod dial;
+mod eclipse;
 mod link;
 mod meter;
 mod node;
@@ -44,7 +45,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use p2p_peers::DownCause;
+use p2p_peers::{DownCause, Snapshot};
 use p2p_wire::{Envelope, NewEntry, NodeId};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -122,8 +123,14 @@ impl Sim {
 
     /// Starts a new node that knows the address of `via` and nothing else. Returns its number; they count from 0.
     pub fn add(&mut self, via: Option<usize>) -> usize {
+        self.add_as(Conduct::Honest, via)
+    }
+
+    /// [`Sim::add`], for one that behaves like this from the start.
+    pub fn add_as(&mut self, conduct: Conduct, via: Option<usize>) -> usize {
         let number = self.nodes.len();
-        let node = Node::new(&self.config, index(number), self.addresses.next());
+        let mut node = Node::new(&self.config, index(number), self.addresses.next());
+        node.conduct = conduct;
         self.by_id.insert(node.id, index(number));
         self.by_addr.insert(node.addr, index(number));
         self.nodes.push(node);
@@ -140,6 +147,22 @@ impl Sim {
         if let Some(via) = via {
             let seed = self.nodes[via].addr;
             self.input(index(node), Input::Seed(seed));
+        }
+    }
+
+    /// The peer table that a node has on disk; empty if it does not run.
+    pub fn saved_table(&mut self, node: usize) -> Snapshot<NodeId> {
+        let none = Snapshot { peers: Vec::new(), seeds: Vec::new() };
+        self.nodes[node].stack.as_mut().map_or(none, |stack| stack.snapshot())
+    }
+
+    /// [`Sim::start`], with the peer table that was saved.
+    pub fn start_with(&mut self, node: usize, table: Snapshot<NodeId>) {
+        if self.nodes[node].stack.is_none() {
+            self.nodes[node].start(&self.config, index(node), self.now);
+            self.with_stack(index(node), |stack, now| {
+                stack.with_table(now, |there, now| there.restore(now, table));
+            });
         }
     }
 
@@ -254,6 +277,14 @@ impl Sim {
     pub fn neighbours(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
         let near = self.nodes[node].stack.iter().flat_map(|stack| stack.views().active());
         near.filter_map(|id| self.by_id.get(&id)).map(|number| *number as usize)
+    }
+
+    /// Those of its neighbours that it dialled.
+    pub fn dialled(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
+        self.neighbours(node).filter(move |&peer| {
+            let link = self.nodes[node].link_to(index(peer));
+            link.is_some_and(|link| self.links[link as usize].ends[0] as usize == node)
+        })
     }
 
     /// Nodes made so far, those that do not run included.

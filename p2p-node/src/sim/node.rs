@@ -39,6 +39,8 @@ pub enum Conduct {
     /// It behaves, and [`Sim::inject`](super::Sim::inject) makes it ask for more than its share: what it is sent is
     /// counted.
     Greedy,
+    /// It tells of nobody but others like it and passes no message on. Such nodes come last.
+    Eclipsing,
 }
 
 #[derive(Debug)]

@@ -114,10 +114,7 @@ impl Sim {
 
     pub(super) fn send(&mut self, node: u32, to: NodeId, packet: Packet) {
         let Some((_, link)) = self.link_with(node, to) else { return };
-        let withheld = self.nodes[node as usize].conduct == Conduct::Withholding;
-        if withheld && matches!(packet, Packet::Push { .. } | Packet::IHave(_)) {
-            return;
-        }
+        let Some(packet) = self.as_it_behaves(node, packet) else { return };
         let len = self.frame_len(&packet);
         let there = &mut self.links[link as usize];
         let side = u8::from(there.ends[1] == node);

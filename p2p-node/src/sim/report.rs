@@ -203,6 +203,17 @@ impl Report {
                     4.0,
                 );
             }
+            "eclipse" => {
+                let of = |key: &str| self.more.get(key).copied().unwrap_or(0.0);
+                must("missed", all, 0.0);
+                // 49 of 50 (faults.md, row 23).
+                must(
+                    "restarts without an honest dial",
+                    (of("restarts") - of("honest_dialled")) / of("restarts"),
+                    0.02,
+                );
+                must("restarts without a message", (of("restarts") - of("heard")) / of("restarts"), 0.02);
+            }
             _ => must("missed", all, 0.0),
         }
         bars

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::report::ratio;
-use super::{Kill, Outcome, Report, Sim, SimConfig};
+use super::{Conduct, Kill, Outcome, Report, Sim, SimConfig};
 
 /// A message counts as received if it is there this long after it was sent, catch-up included.
 pub(super) const IN_TIME: Duration = Duration::from_secs(10);
@@ -37,11 +37,13 @@ pub enum Scenario {
     CovertFlash,
     /// A share of the nodes announces what is not there and asks for everything again and again.
     Spam,
+    /// Many hostile nodes want to be all that one node sees, which is started again and again.
+    Eclipse,
 }
 
 impl Scenario {
     /// All there are.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::OneSender,
         Self::RandomSenders,
         Self::MassDeath,
@@ -50,6 +52,7 @@ impl Scenario {
         Self::Absence,
         Self::CovertFlash,
         Self::Spam,
+        Self::Eclipse,
     ];
 
     /// As on the command line.
@@ -64,6 +67,7 @@ impl Scenario {
             Self::Absence => "absence",
             Self::CovertFlash => "covert-flash",
             Self::Spam => "spam",
+            Self::Eclipse => "eclipse",
         }
     }
 }
@@ -94,7 +98,7 @@ impl FromStr for Scenario {
 pub struct Options {
     /// Nodes.
     pub nodes: usize,
-    /// Messages that count.
+    /// Messages that count; restarts of the victim of an eclipse.
     pub messages: usize,
     /// Messages before them, sent the same way, that do not.
     pub warm_up: usize,
@@ -110,7 +114,7 @@ pub struct Options {
     pub share: f64,
     /// Whole machines die, not processes.
     pub machines: bool,
-    /// How long something lasts: the cut, the absence; the mean life under churn.
+    /// How long something lasts: the cut, the absence, the time after a restart; the mean life under churn.
     pub lasts: Duration,
     /// The part of the nodes that sends slowly, whatever happens. Default 0.
     pub slow_share: f64,
@@ -162,6 +166,15 @@ impl Options {
                 ..options
             },
             Scenario::Spam => Self { nodes: 100, share: 0.1, lasts: Duration::from_secs(60), ..options },
+            // 200 of 220 mean harm.
+            Scenario::Eclipse => Self {
+                nodes: 220,
+                share: 0.9091,
+                messages: 50,
+                lasts: Duration::from_secs(60),
+                interval: Duration::from_secs(2),
+                ..options
+            },
             Scenario::CovertFlash => Self { nodes: 60, interval: Duration::from_secs(1), ..options },
             _ => options,
         }
@@ -212,6 +225,7 @@ impl Scenario {
             Self::Absence => run.parted(|options, node| u8::from(node + 1 == options.nodes)),
             Self::CovertFlash => run.covert_flash(),
             Self::Spam => run.spam(),
+            Self::Eclipse => run.eclipse(),
         };
         report.virtual_s = run.sim.elapsed().as_secs_f64();
         report
@@ -225,7 +239,9 @@ impl Run {
         self.sim.add(None);
         while self.sim.len() < self.options.nodes {
             let via = if self.options.one_introducer { 0 } else { self.rng.random_range(0..self.sim.len()) };
-            let node = self.sim.add(Some(via));
+            let hostile = self.scenario == Scenario::Eclipse && self.sim.len() >= self.honest();
+            let conduct = if hostile { Conduct::Eclipsing } else { Conduct::Honest };
+            let node = self.sim.add_as(conduct, Some(via));
             if is_one_of(self.options.slow_share, node) {
                 self.sim.set_rate(node, self.options.slow_rate);
             }

@@ -68,6 +68,7 @@ const ROWS: &[Row] = &[
     row("one of 50 away for 1 h, 10,000 messages", Scenario::Absence, |_| (), "none: not after 30 s"),
     row("covert flash, 30 of 60", Scenario::CovertFlash, |_| (), ""),
     row("spam by 10 of 100", Scenario::Spam, |_| (), ""),
+    row("one of 20 among 200 that want to eclipse it, 50 restarts", Scenario::Eclipse, |_| (), ""),
 ];
 
 fn died(options: &mut Options, share: f64) {
