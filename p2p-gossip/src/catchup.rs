@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rand::{Rng, RngExt};
 use tracing::debug;
 
-use crate::claims::{Next, Wanted};
+use crate::claims::{Next, Peer, Wanted};
 use crate::message::{EnvelopeId, Fault, Held, Key, Message, Span, Sum};
 use crate::ranges::Ranges;
 use crate::state::{Gossip, Timer};
@@ -77,14 +77,17 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     }
 
     pub(crate) fn on_digest(&mut self, now: Instant, from: P, sums: &[Sum]) {
+        // Only what a new link may bring is waited for: later on the sums of any two differ by what is on its way.
+        let greets = self.claims.get_mut(from).is_some_and(Peer::greets);
         match sums {
             [theirs] if *theirs == self.log.sum() => {}
             [_] => {
                 // One that is not answered makes nobody wait for what follows.
                 if self.send_bucket_sums(now, from)
+                    && greets
                     && let Some(peer) = self.claims.get_mut(from)
                 {
-                    peer.set_exchange(Some(now));
+                    peer.begin_exchange(now);
                 }
             }
             theirs if theirs.len() == BUCKETS => {
@@ -148,9 +151,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         if !held.iter().all(|held| held.span.is_valid()) {
             return self.refuse_malformed(from);
         }
-        if let Some(peer) = self.claims.get_mut(from) {
-            peer.set_exchange(None);
-        }
+        let was_awaited = self.claims.get_mut(from).is_some_and(Peer::end_exchange);
         if let Some(neighbor) = self.tree.get_mut(from) {
             neighbor.on_evidence(now);
         }
@@ -169,6 +170,11 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
         if lacks {
             self.look_soon(now, from, self.config.catch_up_delay);
+        }
+        if was_awaited {
+            for author in self.order.not_begun() {
+                self.on_hole_timer(now, author);
+            }
         }
     }
 

@@ -53,7 +53,9 @@ pub(crate) struct Peer<A> {
     pub(crate) look_at: Option<Instant>,
     /// Pulls left unanswered in a row.
     failures: u32,
-    /// Digests differ, and what it holds is not known yet.
+    /// Its first digest has come.
+    greeted: bool,
+    /// That differs from ours, and what it holds is not known yet.
     exchange: Option<Instant>,
     /// When our bucket sums and our ranges were sent last.
     pub(crate) sums_sent: Option<Instant>,
@@ -123,6 +125,7 @@ impl<P: Key, A: Key> Claims<P, A> {
             ready_at: now,
             look_at: None,
             failures: 0,
+            greeted: false,
             exchange: None,
             sums_sent: None,
             ranges_sent: None,
@@ -377,9 +380,19 @@ impl<A: Key> Wanted<'_, A> {
 }
 
 impl<A: Key> Peer<A> {
-    /// Whether an exchange of digests goes on.
-    pub(crate) fn set_exchange(&mut self, since: Option<Instant>) {
-        self.exchange = since;
+    /// Whether this is its first digest.
+    pub(crate) fn greets(&mut self) -> bool {
+        !std::mem::replace(&mut self.greeted, true)
+    }
+
+    /// What it holds is about to be known.
+    pub(crate) fn begin_exchange(&mut self, now: Instant) {
+        self.exchange = Some(now);
+    }
+
+    /// It has said what it holds. Whether that was waited for.
+    pub(crate) fn end_exchange(&mut self) -> bool {
+        self.exchange.take().is_some()
     }
 
     /// A pull of it came to nothing.

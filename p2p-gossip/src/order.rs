@@ -139,6 +139,12 @@ impl<P: Key, A: Key> Order<P, A> {
         ready
     }
 
+    /// Authors of whom nothing was delivered, because something before it may come.
+    pub(crate) fn not_begun(&self) -> Vec<A> {
+        let waits = |author: &Author<P, A>| !author.begun && !author.held.is_empty();
+        self.authors.iter().filter(|(_, author)| waits(author)).map(|(key, _)| *key).collect()
+    }
+
     /// When something of this author has been held back long enough.
     pub(crate) fn deadline(&self, key: A) -> Option<Instant> {
         let held = &self.authors.get(&key)?.held;

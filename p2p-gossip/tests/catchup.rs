@@ -385,30 +385,32 @@ fn with_hundred(now: std::time::Instant) -> Core {
 }
 
 #[test]
-fn digests_again_and_again_hold_nobodys_messages_back() {
+fn a_digest_of_an_old_neighbour_holds_nothing_back() {
     let mut now = start();
     let mut core = with_hundred(now);
-    let mut delivered = Vec::new();
-    for round in 0..20 {
-        // An author whose first message came without those before it.
-        if round == 5 {
-            let first = id(7, 0, 3, 1);
-            let outputs = receive(&mut core, now, 2, push(first, &genuine(&first, 0)));
-            delivered.extend(deliveries(&answer(&mut core, now, outputs)));
-        }
-        delivered.extend(deliveries(&receive(
-            &mut core,
-            now,
-            1,
-            Message::Digest { sums: vec![[round; 16]] },
-        )));
-        for _ in 0..4 {
-            now += ms(500);
-            delivered.extend(deliveries(&after(&mut core, now)));
-        }
-        if round == 9 {
-            assert_eq!(delivered.len(), 1, "after 8 s at the latest: two of every five are spent waiting");
-        }
+    receive(&mut core, now, 1, Message::Digest { sums: vec![[0; 16]] });
+    now += ms(60_000);
+    after(&mut core, now);
+    // Sums of any two differ while something is on its way.
+    receive(&mut core, now, 1, Message::Digest { sums: vec![[1; 16]] });
+    let first = id(7, 0, 3, 1);
+    let outputs = receive(&mut core, now, 2, push(first, &genuine(&first, 0)));
+    assert_eq!(deliveries(&answer(&mut core, now, outputs)).len(), 1);
+}
+
+#[test]
+fn what_a_new_neighbour_might_bring_is_waited_for_until_it_has_said_what_it_holds() {
+    let mut now = start();
+    for held in [vec![], vec![(7, 0, 4)]] {
+        let mut core = with_hundred(now);
+        receive(&mut core, now, 1, Message::Digest { sums: vec![[1; 16]] });
+        // An author whose first message came without those before it, if there are any.
+        let first = id(7, 0, 3, 1);
+        let outputs = receive(&mut core, now, 2, push(first, &genuine(&first, 0)));
+        assert_eq!(deliveries(&answer(&mut core, now, outputs)).len(), 0);
+        now += ms(100);
+        let outputs = receive(&mut core, now, 1, claims(&held));
+        assert_eq!(deliveries(&outputs).len(), usize::from(held.is_empty()), "{held:?}");
     }
 }
 
