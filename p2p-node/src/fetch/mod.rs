@@ -1,32 +1,36 @@
-//! Fetching a file: find who has it, open connections to them, feed them to the download.
+//! Fetching a file: the course of one download, from looking for somebody who has it to its end.
+
+mod providers;
+mod request;
+
+pub use request::{Fetch, FetchOptions, FetchProgress, FetchTarget, Fetched};
+pub(crate) use request::{FetchEntry, begin};
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::pending;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use p2p_files::{
     Destination, DownloadConfig, DownloadError, DownloadEvent, FileHash, Finished, FolderConfig, FolderGoal,
-    Kind, Selection, SourceFault,
+    Kind,
 };
 use p2p_wire::{NodeId, PeerAddr, Ticket, TicketKind};
-use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
-use tokio_rustls::TlsStream;
-use tokio_util::sync::CancellationToken;
 
-use crate::command::{Command, Provider};
-use crate::error::{ConnectError, FetchError};
+use crate::command::Provider;
+use crate::error::FetchError;
 use crate::event::Event;
-use crate::info::{FileEntry, FileState};
 use crate::resume;
 use crate::running::{Feed, Running};
 use crate::shared::Shared;
-use crate::transfer;
+
+use providers::{MAX_SOURCES, MAX_WAITING, Opened, Record};
+use request::End;
 
 /// Neighbours answer within this, or everybody is asked.
 const NEIGHBOURS_FIRST: Duration = Duration::from_millis(500);
@@ -39,202 +43,6 @@ const ASK_SELDOM: Duration = Duration::from_secs(300);
 /// done sooner needs no others.
 const MORE_AFTER: Duration = Duration::from_secs(1);
 const MORE_SELDOM: Duration = Duration::from_secs(60);
-/// Connections to providers at once.
-const MAX_SOURCES: usize = 8;
-/// Providers that wait for their turn; more answers are not needed.
-const MAX_WAITING: usize = 64;
-/// A provider whose connection failed is tried this often; one that lied is not tried again.
-const TRIES: u32 = 3;
-
-/// What to fetch: a hash, or a ticket that also says who has it.
-#[derive(Debug, Clone)]
-pub enum FetchTarget {
-    /// The network is asked who has it.
-    Hash(FileHash),
-    /// The ticket's node is asked first.
-    Ticket(Box<Ticket>),
-}
-
-impl From<FileHash> for FetchTarget {
-    fn from(hash: FileHash) -> Self {
-        Self::Hash(hash)
-    }
-}
-
-impl From<Ticket> for FetchTarget {
-    fn from(ticket: Ticket) -> Self {
-        Self::Ticket(Box::new(ticket))
-    }
-}
-
-/// How to fetch.
-#[derive(Debug, Clone, Default)]
-pub struct FetchOptions {
-    /// The file to make, or an existing folder to put it into; `None` is the content folder.
-    pub to: Option<PathBuf>,
-    /// What of a folder to fetch; with anything but all of it, the hash must be a folder's.
-    pub selection: Selection,
-    /// Only the list of what is in a folder; [`Node::manifest`](crate::Node::manifest) reads it then.
-    pub list: bool,
-    /// How long to look for somebody who has it; `None` is [`Limits::find_timeout`](crate::Limits::find_timeout).
-    pub timeout: Option<Duration>,
-}
-
-/// How far a fetch is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct FetchProgress {
-    /// Bytes verified and written.
-    pub done: u64,
-    /// Bytes in all, once a provider has proved it.
-    pub length: Option<u64>,
-    /// Of a folder: files that are complete.
-    pub files_done: u64,
-    /// Of a folder: files in all, once its list is here.
-    pub files: Option<u64>,
-    /// Providers at work.
-    pub sources: usize,
-    /// Bytes per second.
-    pub rate: u64,
-}
-
-/// A fetched file: verified, synced, in its place, and shared from now on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Fetched {
-    /// Its hash.
-    pub hash: FileHash,
-    /// Where it lies.
-    pub path: PathBuf,
-    /// Its bytes.
-    pub length: u64,
-    /// How long it took.
-    pub took: Duration,
-    /// Providers that delivered.
-    pub sources: usize,
-}
-
-/// A fetch under way. Dropping it ends it for now: what was verified stays, and the same fetch goes on from there.
-#[derive(Debug)]
-pub struct Fetch {
-    hash: FileHash,
-    progress: watch::Receiver<FetchProgress>,
-    task: Option<JoinHandle<Result<Fetched, FetchError>>>,
-    end: End,
-}
-
-/// How a fetch is told to end.
-#[derive(Debug, Clone)]
-struct End {
-    now: CancellationToken,
-    /// For good: nothing is to be left.
-    discard: Arc<AtomicBool>,
-}
-
-impl Fetch {
-    /// What is fetched.
-    #[must_use]
-    pub const fn hash(&self) -> FileHash {
-        self.hash
-    }
-
-    /// Progress; changes at most 10 times a second.
-    #[must_use]
-    pub fn progress(&self) -> watch::Receiver<FetchProgress> {
-        self.progress.clone()
-    }
-
-    /// Waits for the end.
-    ///
-    /// # Errors
-    /// [`FetchError`]; what was verified of a file above 1 MiB stays, and the same fetch, begun again, goes on from
-    /// there; so does the node's next start, see [`Config::resume`](crate::Config::resume). After the first call has returned,
-    /// [`FetchError::Cancelled`].
-    ///
-    /// # Cancel safety
-    /// The fetch goes on when this future is dropped; call it again.
-    pub async fn finish(&mut self) -> Result<Fetched, FetchError> {
-        let Some(task) = self.task.as_mut() else { return Err(FetchError::Cancelled) };
-        let result = task.await;
-        self.task = None;
-        result.unwrap_or(Err(FetchError::Stopped))
-    }
-
-    /// Ends it; what had been fetched is removed.
-    pub fn cancel(&self) {
-        self.end.discard.store(true, Ordering::Relaxed);
-        self.end.now.cancel();
-    }
-}
-
-impl Drop for Fetch {
-    fn drop(&mut self) {
-        self.end.now.cancel();
-    }
-}
-
-/// A fetch as the list of files shows it.
-#[derive(Debug)]
-pub(crate) struct FetchEntry {
-    pub(crate) hash: FileHash,
-    pub(crate) path: PathBuf,
-    pub(crate) kind: Kind,
-    pub(crate) progress: watch::Receiver<FetchProgress>,
-}
-
-impl FetchEntry {
-    pub(crate) fn file_entry(&self) -> FileEntry {
-        let FetchProgress { done: have, length, sources, rate, .. } = *self.progress.borrow();
-        let (hash, kind, path, state) = (self.hash, self.kind, self.path.clone(), FileState::Fetching);
-        FileEntry { hash, kind, length, path, state, have, sources, rate }
-    }
-}
-
-/// Begins a fetch.
-pub(crate) fn begin(shared: &Arc<Shared>, target: FetchTarget, options: FetchOptions) -> Fetch {
-    static NUMBERS: AtomicU64 = AtomicU64::new(0);
-    let (hash, ticket) = match target {
-        FetchTarget::Hash(hash) => (hash, None),
-        FetchTarget::Ticket(ticket) => {
-            (FileHash::from_bytes(ticket.file.as_ref().map_or([0; 32], |f| f.hash)), Some(ticket))
-        }
-    };
-    let (told, progress) = watch::channel(FetchProgress::default());
-    let end = End { now: shared.stop.child_token(), discard: Arc::default() };
-    let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-    let path = options.to.clone().unwrap_or_else(|| shared.content_dir.clone());
-    let kind = ticket.as_ref().and_then(|t| t.file.as_ref()).map_or(Kind::File, |f| kind_of(f.kind));
-    register(shared, number, Some(FetchEntry { hash, path, kind, progress: progress.clone() }));
-    let task = {
-        let (shared, end) = (Arc::clone(shared), end.clone());
-        async move {
-            let result = Job::run(&shared, hash, ticket, options, told, &end).await;
-            register(&shared, number, None);
-            result
-        }
-    };
-    Fetch { hash, progress, task: Some(shared.tasks.spawn(task)), end }
-}
-
-fn register(shared: &Shared, number: u64, entry: Option<FetchEntry>) {
-    let mut fetches = shared.fetches.lock().unwrap_or_else(PoisonError::into_inner);
-    match entry {
-        Some(entry) => fetches.insert(number, entry),
-        None => fetches.remove(&number),
-    };
-}
-
-/// What is known of one provider.
-#[derive(Debug, Default)]
-struct Record {
-    tries: u32,
-    /// At work, being dialled, or waiting.
-    busy: bool,
-    lied: bool,
-    fault: Option<String>,
-}
-
-type Opened = (NodeId, Result<TlsStream<TcpStream>, ConnectError>);
 
 struct Job<'a> {
     shared: &'a Arc<Shared>,
@@ -488,108 +296,6 @@ impl<'a> Job<'a> {
             sources: finished.sources,
         }
     }
-
-    fn on_source_failed(&mut self, label: &str, fault: &SourceFault) {
-        self.live = self.live.saturating_sub(1);
-        let Ok(id) = label.parse::<NodeId>() else { return };
-        let lied = matches!(
-            fault,
-            SourceFault::Corrupt { .. }
-                | SourceFault::WrongInfo
-                | SourceFault::TooLarge { .. }
-                | SourceFault::Protocol(_)
-        );
-        let again = matches!(fault, SourceFault::Io(_) | SourceFault::Busy | SourceFault::Stalled(_));
-        // Who has too much to do just now is tried whenever it is heard of again.
-        if matches!(fault, SourceFault::Busy) {
-            self.providers.entry(id).and_modify(|record| record.tries = record.tries.saturating_sub(1));
-        }
-        self.note_failure(id, fault.to_string(), lied, again);
-        tracing::warn!(provider = %id.short(), %fault, "provider dropped");
-        self.shared.events.publish(Event::SourceFailed { hash: self.hash, id, fault: fault.to_string() });
-    }
-
-    fn on_opened(&mut self, id: NodeId, opened: Result<TlsStream<TcpStream>, ConnectError>) {
-        match opened {
-            Ok(stream) => {
-                let Some(download) = &self.download else { return };
-                self.live += 1;
-                download.add_limited_source(id.to_string(), stream, self.shared.down.of_peer(id));
-            }
-            Err(error) => self.note_failure(id, error.to_string(), false, true),
-        }
-    }
-
-    fn note_failure(&mut self, id: NodeId, fault: String, lied: bool, again: bool) {
-        let record = self.providers.entry(id).or_default();
-        record.busy = false;
-        record.lied |= lied;
-        record.fault = Some(fault);
-        if !again {
-            record.tries = TRIES;
-        }
-    }
-
-    /// Somebody has it, or says so.
-    fn offer(&mut self, provider: Provider) -> Result<(), FetchError> {
-        self.start(provider.name.clone())?;
-        let known = self.providers.contains_key(&provider.id);
-        if provider.id == self.shared.id
-            || self.waiting.len() >= MAX_WAITING
-            || (!known && self.providers.len() >= 4 * MAX_WAITING)
-        {
-            return Ok(());
-        }
-        if !self.is_dir && !self.offered.iter().any(|offered| offered.id == provider.id) {
-            self.offered.push(provider.clone());
-        }
-        let record = self.providers.entry(provider.id).or_default();
-        if !record.busy && record.tries < TRIES {
-            record.busy = true;
-            record.tries += 1;
-            self.waiting.push_back(provider);
-        }
-        Ok(())
-    }
-
-    fn dial_waiting(&mut self) {
-        while self.live + self.dials.len() < MAX_SOURCES
-            && let Some(provider) = self.waiting.pop_front()
-        {
-            let shared = Arc::clone(self.shared);
-            self.dials.spawn(async move { (provider.id, transfer::open(&shared, &provider).await) });
-        }
-    }
-
-    /// Asks who has it. If there is nobody to ask, the ticket's node is linked to: it knows others that fetch the same, and
-    /// may be too busy itself.
-    async fn ask(&mut self, everybody: bool, found: mpsc::Sender<Provider>) {
-        let (reply, asked) = oneshot::channel();
-        let command = Command::Ask { hash: self.hash, everybody, found, reply };
-        if self.shared.commands.send(command).await.is_err() {
-            return;
-        }
-        let asked = asked.await.unwrap_or(0);
-        tracing::debug!(hash = %self.hash.short(), asked, everybody, "asked who has it");
-        if asked == 0
-            && everybody
-            && let Some((peer, addrs)) = self.ticket_addrs.take()
-            && self.providers.get(&peer).is_none_or(|record| !record.lied)
-        {
-            self.shared.commands.send(Command::Want { peer, addrs }).await.ok();
-        }
-    }
-
-    /// Nobody delivered: say who was tried, or that nobody has it.
-    fn nobody(&self) -> FetchError {
-        let faults =
-            self.providers.iter().filter_map(|(id, r)| Some(format!("{} {}", id.short(), r.fault.as_ref()?)));
-        let detail = faults.collect::<Vec<_>>().join("; ");
-        if detail.is_empty() {
-            return FetchError::NotFound { hash: self.hash, waited_s: self.timeout.as_secs() };
-        }
-        FetchError::Providers { detail, lied: self.providers.values().any(|r| r.lied) }
-    }
 }
 
 async fn next_event(download: Option<&Running>) -> Option<DownloadEvent> {
@@ -611,13 +317,6 @@ fn destination(shared: &Shared, to: Option<PathBuf>, hint: Option<String>) -> De
         None => Destination::Dir(shared.content_dir.clone(), hint),
         Some(path) if is_dir(&path) => Destination::Dir(path, hint),
         Some(path) => Destination::File(path),
-    }
-}
-
-const fn kind_of(kind: TicketKind) -> Kind {
-    match kind {
-        TicketKind::File => Kind::File,
-        TicketKind::Dir => Kind::Dir,
     }
 }
 
