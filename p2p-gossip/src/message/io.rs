@@ -1,166 +1,11 @@
-//! What goes in and out: ids, messages between neighbours, inputs, outputs and the errors of both sides.
+//! What goes in and out of the core: inputs, outputs, and the errors of both sides.
 
 use std::fmt::{self, Debug};
-use std::hash::Hash;
-use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-/// A small key of a neighbour or an author; anything cheap to copy and totally ordered is one.
-pub trait Key: Copy + Ord + Hash + Debug {}
-
-impl<T: Copy + Ord + Hash + Debug> Key for T {}
-
-/// Most entries one envelope can hold; the bits of [`Output::Deliver`]'s `entries`.
-pub(crate) const MAX_ENTRIES: u8 = 64;
-
-/// Names one envelope: a bundle of 1 to 64 messages of one author with consecutive numbers.
-///
-/// The id of a single message is (`author`, seq); its seq is `first + i` for entry `i`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EnvelopeId<A> {
-    /// Who signed it.
-    pub author: A,
-    /// The first seq that the author used since its process started; at most `first`. Holes are looked for
-    /// inside a run only.
-    pub run: u64,
-    /// Seq of the first entry.
-    pub first: u64,
-    /// Number of entries, 1 to 64.
-    pub count: u8,
-}
-
-impl<A> EnvelopeId<A> {
-    /// Whether some envelope can have this id: 1 to 64 entries, `run <= first`, and no seq overflows.
-    pub const fn is_valid(&self) -> bool {
-        self.count >= 1
-            && self.count <= MAX_ENTRIES
-            && self.run <= self.first
-            && self.first.checked_add(self.count as u64).is_some()
-    }
-
-    /// The seqs of its entries. Saturates at `u64::MAX` for an id that is not valid.
-    pub const fn seqs(&self) -> Range<u64> {
-        self.first..self.first.saturating_add(self.count as u64)
-    }
-}
-
-/// One message between two neighbours. The caller frames it; cloning shares the envelope's bytes.
-#[derive(Clone, PartialEq, Eq)]
-pub enum Message<A> {
-    /// An envelope, whole.
-    Push {
-        /// Which envelope it claims to be; [`Output::Verify`] asks the caller to compare.
-        id: EnvelopeId<A>,
-        /// Links travelled from the author, this one included; an unsigned hint.
-        hops: u16,
-        /// It makes the tree anew: whoever agrees passes it to all its neighbours. An unsigned hint; see
-        /// [`Config::renew_after`](crate::Config::renew_after).
-        renew: bool,
-        /// How long ago its author published it, as far as is known: the times for which each node on the way held
-        /// it, by its own monotonic clock, added up. An unsigned hint; the log ages by it.
-        age: Duration,
-        /// The signed bytes, verbatim.
-        envelope: Bytes,
-    },
-    /// I hold these envelopes; ask if you want them.
-    IHave {
-        /// At most [`Config::max_ids`](crate::Config::max_ids).
-        ids: Vec<Announced<A>>,
-    },
-    /// Push to me from now on and, if an id is given, send me that envelope.
-    Graft {
-        /// The envelope wanted.
-        id: Option<EnvelopeId<A>>,
-    },
-    /// Send me these envelopes; the tree stays as it is.
-    IWant {
-        /// At most [`Config::max_pulls`](crate::Config::max_pulls).
-        ids: Vec<EnvelopeId<A>>,
-    },
-    /// Stop pushing to me; announce instead.
-    Prune,
-    /// What my log holds, for a neighbour that compares it with its own.
-    Digest {
-        /// One sum of everything, or 256 of the [buckets](crate::Gossip::set_buckets) of authors.
-        sums: Vec<Sum>,
-    },
-    /// These I hold. A hint about what to ask for, and nothing more.
-    Ranges {
-        /// At most [`Config::max_claims`](crate::Config::max_claims); authors with the newest envelopes first, each
-        /// one's seqs rising.
-        held: Vec<Held<A>>,
-    },
-    /// Send me what you hold of these, in their order and each one's seqs rising.
-    Pull {
-        /// To be repeated in the answer.
-        number: u32,
-        /// At most 256.
-        spans: Vec<Span<A>>,
-    },
-    /// The pushes before this were the answer to a [`Message::Pull`], or a part of it.
-    Served {
-        /// Of the pull.
-        number: u32,
-        /// So many of its spans are answered whole: what did not come of them is not here.
-        done: u16,
-        /// The next one is answered below this seq.
-        upto: u64,
-    },
-}
-
-/// All ids of one author, for a range of an ordered map.
-pub(crate) fn ids_of<A: Copy>(author: A) -> std::ops::RangeInclusive<EnvelopeId<A>> {
-    let first = EnvelopeId { author, run: 0, first: 0, count: 0 };
-    first..=EnvelopeId { author, run: u64::MAX, first: u64::MAX, count: u8::MAX }
-}
-
-/// What neighbours compare instead of envelopes: the first 16 bytes of a SHA-256.
-pub type Sum = [u8; 16];
-
-/// Envelopes of one author in a row that a neighbour holds, without a hole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held<A> {
-    /// Where.
-    pub span: Span<A>,
-    /// The sum of the digests of the envelopes whose first seq lies in it, in the order of their seqs.
-    pub sum: Sum,
-}
-
-/// Some seqs of one author.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span<A> {
-    /// Whose.
-    pub author: A,
-    /// The first.
-    pub from: u64,
-    /// One above the last; more than `from`.
-    pub to: u64,
-}
-
-impl<A> Span<A> {
-    /// Whether it holds any seq.
-    pub(crate) const fn is_valid(&self) -> bool {
-        self.from < self.to
-    }
-
-    /// Whether it has a seq in common with this range.
-    pub(crate) const fn meets(&self, seqs: &Range<u64>) -> bool {
-        self.from < seqs.end && seqs.start < self.to
-    }
-}
-
-/// One line of an announcement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Announced<A> {
-    /// The envelope.
-    pub id: EnvelopeId<A>,
-    /// The hops that its push would carry.
-    pub hops: u16,
-    /// It comes through the tree as well: ask only if it does not. Otherwise nobody will push it.
-    pub wait: bool,
-}
+use super::{EnvelopeId, Len, Message, Span, Sum};
 
 /// Joins an [`Output::Verify`] to its [`Input::Verified`], and an [`Output::Fetch`] to its [`Input::Fetched`]. Never reused within one [`Gossip`](crate::Gossip).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -381,45 +226,6 @@ pub enum PublishError {
     },
 }
 
-/// Prints the length of bytes instead of the bytes.
-struct Len<'a>(&'a Bytes);
-
-impl Debug for Len<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} bytes", self.0.len())
-    }
-}
-
-impl<A: Debug> Debug for Message<A> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Push { id, hops, renew, age, envelope } => f
-                .debug_struct("Push")
-                .field("id", id)
-                .field("hops", hops)
-                .field("renew", renew)
-                .field("age", age)
-                .field("envelope", &Len(envelope))
-                .finish(),
-            Self::IHave { ids } => f.debug_struct("IHave").field("ids", ids).finish(),
-            Self::Graft { id } => f.debug_struct("Graft").field("id", id).finish(),
-            Self::IWant { ids } => f.debug_struct("IWant").field("ids", ids).finish(),
-            Self::Prune => f.write_str("Prune"),
-            Self::Digest { sums } => write!(f, "Digest({} sums)", sums.len()),
-            Self::Ranges { held } => f.debug_struct("Ranges").field("held", held).finish(),
-            Self::Pull { number, spans } => {
-                f.debug_struct("Pull").field("number", number).field("spans", spans).finish()
-            }
-            Self::Served { number, done, upto } => f
-                .debug_struct("Served")
-                .field("number", number)
-                .field("done", done)
-                .field("upto", upto)
-                .finish(),
-        }
-    }
-}
-
 impl<P: Debug, A: Debug> Debug for Output<P, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -462,24 +268,6 @@ impl<P: Debug, A: Debug> Debug for Output<P, A> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ids_that_cannot_be_are_told_apart() {
-        let id = |run, first, count| EnvelopeId { author: 1_u32, run, first, count };
-        for (id, valid, why) in [
-            (id(0, 0, 1), true, "the very first message"),
-            (id(5, 5, 64), true, "a full bundle"),
-            (id(0, 0, 0), false, "no entries"),
-            (id(0, 0, 65), false, "more entries than a bundle holds"),
-            (id(6, 5, 1), false, "older than its run"),
-            (id(0, u64::MAX - 1, 1), true, "the last seq"),
-            (id(0, u64::MAX, 1), false, "its end overflows"),
-            (id(0, u64::MAX - 62, 64), false, "its end overflows"),
-        ] {
-            assert_eq!(id.is_valid(), valid, "{why}");
-            assert!(id.seqs().end >= id.first);
-        }
-    }
 
     #[test]
     fn debug_prints_no_payload() {
