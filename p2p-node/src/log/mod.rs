@@ -1,8 +1,8 @@
 //! The message log on disk: what came is written and synced, then handed to the application.
 //!
-//! `docs/store.md` has the format and the reasons. `record` is the bytes, `store` the segments, `disk` every step that
-//! touches the disk, `index` where things are, `ranges` what was seen of an author, `writer` the thread that commits
-//! groups, `read` what the application sees of it.
+//! `docs/store.md` has the format and the reasons. `record` is the bytes, `store` the segments, `recover` reads them at
+//! the start, `disk` every step that touches the disk, `index` where things are, `ranges` what was seen of an author,
+//! `writer` the thread that commits groups, `read` what the application sees of it.
 
 mod disk;
 #[cfg(test)]
@@ -11,6 +11,7 @@ mod index;
 mod ranges;
 mod read;
 mod record;
+mod recover;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -30,7 +31,8 @@ use store::{LogLimits, Store};
 
 pub(crate) use read::LogReader;
 pub use read::{Follow, Since};
-pub(crate) use store::{Entry, Found, Op, Undelivered};
+pub(crate) use recover::{Found, Undelivered};
+pub(crate) use store::{Entry, Op};
 pub(crate) use writer::LogQueue;
 
 /// A log that was opened and is not written to yet.

@@ -12,7 +12,8 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use super::disk::{Base, Disk, RealDisk};
 use super::ranges;
 use super::read::{LogReader, Since};
-use super::store::{Entry, Found, LogLimits, Op, Store};
+use super::recover::Found;
+use super::store::{Entry, LogLimits, Op, Store};
 use crate::event::{Content, Message};
 
 #[derive(Debug, Clone, Default)]
