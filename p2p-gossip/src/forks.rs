@@ -58,8 +58,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         let spent = u32::try_from(looked_at.max(1)).unwrap_or(u32::MAX);
         let paid = self.claims.get_mut(peer)?.compares.take_many(now, spent);
         let envelopes = digests.len();
-        let held = Held { span, sum: sums::of_all(digests) };
-        (paid && whole && whole_to >= span.to).then_some((held, envelopes))
+        (paid && whole && whole_to >= span.to).then(|| (Held { span, sum: sums::of_all(digests) }, envelopes))
     }
 
     fn sum_of(&self, span: Span<A>) -> Sum {
@@ -78,22 +77,17 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.send(from, Message::Pull { number, spans: vec![ours.span] });
     }
 
-    /// Whether the log has another envelope with one of these seqs.
-    pub(crate) fn has_rival(&self, id: &EnvelopeId<A>, envelope: &Bytes) -> bool {
-        !self.log.rivals(id, digest::of(envelope)).is_empty()
-    }
-
     /// Whether this envelope was asked for because it may prove a fork, and may.
     pub(crate) fn is_rival(&self, from: P, id: &EnvelopeId<A>, envelope: &Bytes) -> bool {
-        self.asks.expects_rival(from, id) && self.has_rival(id, envelope)
+        self.asks.expects_rival(from, id) && !self.log.rivals(id, digest::of(envelope)).is_empty()
     }
 
-    /// A verified envelope has seqs that were seen before. Whether the log should keep it.
-    pub(crate) fn settle_fork(&mut self, id: &EnvelopeId<A>, envelope: &Bytes) -> bool {
+    /// A verified envelope has seqs that were seen before. Whether the log should keep it; `None` if no other has them.
+    pub(crate) fn settle_fork(&mut self, id: &EnvelopeId<A>, envelope: &Bytes) -> Option<bool> {
         let digest = digest::of(envelope);
         let rivals = self.log.rivals(id, digest);
         if rivals.is_empty() {
-            return false;
+            return None;
         }
         if self.forked.insert(id.author) {
             debug!(?id, "two envelopes with one seq");
@@ -107,7 +101,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                 self.outputs.push_back(Output::Drop { id: rival });
             }
         }
-        wins
+        Some(wins)
     }
 
     /// Keeps the winner of a fork whose seqs were all delivered before.
@@ -118,7 +112,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         (hops, age): (u16, Duration),
         envelope: &Bytes,
     ) {
-        if self.settle_fork(&id, envelope) {
+        if self.settle_fork(&id, envelope) == Some(true) {
             self.keep(now, id, (hops, age), envelope);
         }
     }

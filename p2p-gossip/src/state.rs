@@ -309,8 +309,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             }
         }
         // Some of its seqs were seen in another envelope, or lie under the floor.
-        let whole = entries == all_entries(&id) || !self.has_rival(&id, &candidate.envelope);
-        let keeps = whole || self.settle_fork(&id, &candidate.envelope);
+        let keeps = entries == all_entries(&id) || self.settle_fork(&id, &candidate.envelope).unwrap_or(true);
         self.mark_seen(&id);
         self.stats.verified += 1;
         if keeps {
