@@ -156,6 +156,16 @@ async fn a_folder_comes_as_it_is_and_equal_files_once() {
     assert_eq!((again.path, again.sources), (finished.path, 0));
 }
 
+/// Returns once the folder is there.
+async fn appears(folder: &Path) {
+    let made = async {
+        while !folder.is_dir() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), made).await.unwrap();
+}
+
 #[tokio::test]
 async fn the_same_folder_has_the_same_hash_and_a_changed_one_another() {
     let (one, two) = (Peer::new(), Peer::new());
@@ -329,12 +339,7 @@ async fn nothing_is_overwritten() {
     let to = Peer::new();
     let download = start(&to, hash);
     let name = to.content_dir().join("name");
-    let made = async {
-        while !name.is_dir() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), made).await.unwrap();
+    appears(&name).await;
     write(&name, "notes.txt", b"mine!");
     write(&name, "large", b"mine");
     download.add_source("a", from.connect());
@@ -692,12 +697,7 @@ async fn a_link_in_the_way_is_not_followed() {
     std::fs::create_dir(&outside).unwrap();
     let download = start(&to, hash);
     let name = to.content_dir().join("name");
-    let made = async {
-        while !name.is_dir() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), made).await.unwrap();
+    appears(&name).await;
     std::os::unix::fs::symlink(&outside, name.join("sub")).unwrap();
     download.add_source("a", from.connect());
     let (end, _) = end_of(&download).await;
@@ -714,12 +714,7 @@ async fn what_the_disk_refuses_once_is_not_forgotten() {
     let hash = add(&from, &root).share.hash;
     let download = start(&to, hash);
     let name = to.content_dir().join("name");
-    let made = async {
-        while !name.is_dir() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), made).await.unwrap();
+    appears(&name).await;
     // As many names as are tried.
     let taken = |number: usize| match number {
         0 => name.join("large"),
@@ -758,12 +753,7 @@ async fn a_file_that_is_in_the_way_leaves_no_tree_behind() {
     // As long as the file, and another.
     let begun = start(&to, hash);
     let name = to.content_dir().join("name");
-    let made = async {
-        while !name.is_dir() {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), made).await.unwrap();
+    appears(&name).await;
     write(&name, "large", &vec![1; (1 << 20) + 1]);
     begun.add_source("a", from.connect());
     let finished = end_of(&begun).await.0.unwrap();
