@@ -34,12 +34,14 @@ pub(super) struct Dial<P> {
 pub(super) struct Hunt<P> {
     dials: BTreeMap<P, Dial<P>>,
     look_at: Option<Instant>,
+    /// When it looked last.
+    looked_at: Option<Instant>,
     pause: Duration,
 }
 
 impl<P: Key> Hunt<P> {
     pub(super) const fn new() -> Self {
-        Self { dials: BTreeMap::new(), look_at: None, pause: LOOK_AGAIN }
+        Self { dials: BTreeMap::new(), look_at: None, looked_at: None, pause: LOOK_AGAIN }
     }
 
     pub(super) fn pending(&self) -> usize {
@@ -56,7 +58,7 @@ impl<P: Key> Hunt<P> {
 
     /// Something changed: look at once.
     pub(super) fn restart(&mut self, now: Instant) {
-        (self.pause, self.look_at) = (LOOK_AGAIN, Some(now));
+        (self.pause, self.look_at, self.looked_at) = (LOOK_AGAIN, Some(now), None);
     }
 
     pub(super) fn expire(&mut self, now: Instant) {
@@ -147,8 +149,12 @@ impl<P: Key, R: Rng> Views<P, R> {
             self.hunt.look_at = None;
         } else if self.hunt.look_at.is_none_or(|at| at <= now) {
             let desperate = self.active().next().is_none();
-            self.outputs.push_back(Output::Suggest { count: wanted.max(self.config.parallel), desperate });
             self.hunt.look_at = Some(now + self.hunt.pause);
+            if self.hunt.looked_at.replace(now) == Some(now) {
+                // Whoever was named a moment ago cannot be dialled now, and would be named again.
+                return;
+            }
+            self.outputs.push_back(Output::Suggest { count: wanted.max(self.config.parallel), desperate });
             let longest = if desperate { LOOK_AGAIN_ALONE } else { LOOK_AGAIN_MAX };
             self.hunt.pause = (self.hunt.pause * 2).min(longest);
         }

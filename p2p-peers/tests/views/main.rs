@@ -12,8 +12,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use net::Net;
-use p2p_peers::views::{Config, Input, Message};
+use p2p_peers::views::{Config, Input, Message, Output, Views};
 use proptest::prelude::*;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -70,6 +72,34 @@ fn up_to_eleven_are_a_full_mesh_within_a_second() {
             assert_eq!(net.ups[node as usize].len(), n - 1, "node {node} of {n}");
         }
     }
+}
+
+/// The table may name peers that it then has no room to dial: the driver would go round for ever.
+#[test]
+fn who_cannot_be_dialled_is_asked_for_again_after_a_pause() {
+    let mut views = Views::new(0, Config::default(), StdRng::seed_from_u64(1));
+    let begin = Net::new(1, Config::default()).now;
+    let (mut now, mut asked) = (begin, 0);
+    views.handle(now, Input::Nudge);
+    while now < begin + secs(60) {
+        let before = asked;
+        while let Some(output) = views.poll_output() {
+            match output {
+                Output::Suggest { .. } => {
+                    asked += 1;
+                    assert_eq!(asked, before + 1, "again after {:?}", now - begin);
+                    views.handle(now, Input::Suggested(vec![7]));
+                }
+                Output::Dial { peer, .. } => views.handle(now, Input::DialFailed(peer)),
+                _ => {}
+            }
+        }
+        let due = views.poll_timeout().unwrap();
+        assert!(due > now);
+        now = due;
+        views.handle(now, Input::Timeout);
+    }
+    assert!((5..20).contains(&asked), "asked {asked} times in a minute");
 }
 
 #[test]
