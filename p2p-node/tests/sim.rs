@@ -21,6 +21,55 @@ fn one_seed_one_run() {
     assert_ne!(a.last_ms, other.last_ms);
 }
 
+/// The floods of first messages make windows that are shared out; loss, jitter and a slow node draw on every randomness.
+#[test]
+fn threads_do_not_show() {
+    for scenario in [Scenario::RandomSenders, Scenario::MassDeath] {
+        let run = |threads| {
+            let mut options = small(scenario, 9);
+            (options.nodes, options.messages, options.warm_up) = (60, 5, 3);
+            (options.sim.loss, options.sim.jitter) = (0.02, Duration::from_millis(3));
+            (options.slow_share, options.slow_rate, options.sim.threads) = (0.1, 64 * 1024, threads);
+            scenario.run(&options)
+        };
+        assert_eq!(run(1), run(3), "{scenario}");
+    }
+}
+
+#[test]
+fn it_does_not_matter_how_often_one_looks() {
+    let run = |steps: u32| {
+        let mut sim = Sim::new(SimConfig { seed: 10, ..SimConfig::default() });
+        let first = sim.add(None);
+        for _ in 1..10 {
+            sim.add(Some(first));
+        }
+        let pass = |sim: &mut Sim| {
+            let step = Duration::from_secs(3) / steps;
+            (0..steps).for_each(|_| sim.run_for(step));
+        };
+        pass(&mut sim);
+        sim.kill(4, Kill::Process);
+        let message = sim.publish(first, 100);
+        pass(&mut sim);
+        (sim.totals(), sim.outcome(message, IN_TIME))
+    };
+    assert_eq!(run(1), run(600));
+}
+
+#[test]
+fn without_a_shortest_latency_it_is_right_as_well() {
+    let run = |threads| {
+        let mut options = small(Scenario::RandomSenders, 11);
+        (options.sim.latency.0, options.sim.threads) = (Duration::ZERO, threads);
+        (options.nodes, options.messages, options.warm_up) = (12, 5, 3);
+        Scenario::RandomSenders.run(&options)
+    };
+    let report = run(1);
+    assert_eq!((report.missed, report.duplicates), (0, 0), "{report:?}");
+    assert_eq!(report, run(2));
+}
+
 #[test]
 fn everybody_gets_everything_once() {
     for scenario in [Scenario::OneSender, Scenario::RandomSenders] {

@@ -27,6 +27,8 @@ pub struct SimConfig {
     pub check: Duration,
     /// Signatures are really checked. Off: an envelope whose signature is all zeros is a forgery, any other is not.
     pub real_checks: bool,
+    /// Threads that the nodes' work is shared by; 0: one for each core. What comes out does not depend on it. Default 0.
+    pub threads: usize,
     /// From the SYN to giving up on an address that does not answer. Default 5 s, as
     /// [`Limits::dial_timeout`](crate::Limits::dial_timeout).
     pub dial_timeout: Duration,
@@ -53,6 +55,7 @@ impl Default for SimConfig {
             queue_bytes: limits.queue_bytes as u64,
             check: Duration::ZERO,
             real_checks: false,
+            threads: 0,
             dial_timeout: limits.dial_timeout,
             peers: p2p_peers::Config {
                 target: 0,

@@ -1,15 +1,15 @@
 //! Dials: TCP, TLS, hello there and back, and who keeps a link that both began, as `dial.rs` and `driver/admit.rs` do it.
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime};
 
 use p2p_peers::{DialFailure, DownCause, Refusal, Target};
 use p2p_wire::NodeId;
 
-use super::Sim;
-use super::link::{Link, latency, nanos};
+use super::link::{Half, latency, nanos};
 use super::node::Kill;
-use super::queue::{Event, Side, index};
+use super::queue::{Event, LinkId};
+use super::turn::Turn;
+use super::world::World;
 use crate::claims::Verdict;
 use crate::event::Direction;
 use crate::packet::ByeReason;
@@ -18,35 +18,34 @@ use crate::stack::{Input, LinkUp};
 /// A dial on its way.
 #[derive(Debug)]
 pub(super) struct Dial {
-    from: u32,
-    life: u32,
+    /// They count from 1; 0 is none.
+    number: u32,
     target: Target<NodeId>,
     to: u32,
     addr: SocketAddr,
-    claim: u64,
+    claim: Option<u64>,
 }
 
-impl Sim {
+impl Turn<'_> {
     /// Tries the addresses one after the other: the first that answers decides, as it would in a race.
-    pub(super) fn dial(&mut self, from: u32, target: Target<NodeId>, addrs: &[SocketAddr]) {
-        let node = &self.nodes[from as usize];
-        let (life, group) = (node.life, node.group);
+    pub(super) fn dial(&mut self, target: Target<NodeId>, addrs: &[SocketAddr]) {
+        let me = self.node.number;
+        let config = &self.world.config;
         let expected = match target {
             Target::Peer(peer) => Some(peer),
             Target::Seed(_) => None,
         };
-        let mut outcome =
-            (self.now + nanos(self.config.dial_timeout), Some(DialFailure::TimedOut), from, None);
+        let mut outcome = (self.now + nanos(config.dial_timeout), Some(DialFailure::TimedOut), me, None);
         for addr in addrs {
-            let Some(&to) = self.by_addr.get(addr) else { continue };
-            let there = &self.nodes[to as usize];
-            let one_way = latency(&self.config, from, to);
-            if there.group != group || (there.stack.is_none() && there.down == Kill::Machine) {
+            let Some(to) = self.world.by_addr(addr) else { continue };
+            let there = self.world.face(to);
+            let one_way = latency(config, me, to);
+            if self.world.cut(me, to) || (!there.runs && there.down == Kill::Machine) {
                 continue;
             }
-            outcome = if there.stack.is_none() {
+            outcome = if !there.runs {
                 (self.now + 2 * one_way, Some(DialFailure::Unreachable), to, Some(*addr))
-            } else if to == from {
+            } else if to == me {
                 (self.now + 4 * one_way, Some(DialFailure::Itself), to, Some(*addr))
             } else if expected.is_some_and(|id| id != there.id) {
                 (self.now + 4 * one_way, Some(DialFailure::WrongIdentity), to, Some(*addr))
@@ -58,133 +57,119 @@ impl Sim {
             }
         }
         let (at, failure, to, addr) = outcome;
-        let addr = addr.or_else(|| addrs.first().copied()).unwrap_or(self.nodes[from as usize].addr);
-        let dial = self.dials.put(Dial { from, life, target, to, addr, claim: 0 });
+        let addr = addr.or_else(|| addrs.first().copied()).unwrap_or_else(|| self.world.face(me).addr);
+        self.node.last_dial = self.node.last_dial.wrapping_add(1);
+        let dial = self.node.last_dial;
+        self.node.dials.push(Dial { number: dial, target, to, addr, claim: None });
         let event = failure.map_or(Event::DialProved { dial }, |cause| Event::DialFailed { dial, cause });
-        self.queue.push(at, event);
+        self.cause(me, at, event);
     }
 
-    pub(super) fn on_dial_failed(&mut self, dial: u32, cause: DialFailure) {
-        let Some(dial) = self.dials.take(dial) else { return };
-        if self.lives(dial.from, dial.life) {
-            if cause == DialFailure::Duplicate
-                && let Target::Seed(seed) = dial.target
-            {
-                let peer = self.nodes[dial.to as usize].id;
-                self.with_stack(dial.from, |stack, now| {
-                    stack.with_table(now, |table, _| table.identify(seed, peer));
-                });
-            }
-            self.input(dial.from, Input::DialFailed { target: dial.target, cause });
+    /// A dial of this life.
+    fn dial_mut(&mut self, number: u32) -> Option<&mut Dial> {
+        self.node.dials.iter_mut().find(|dial| dial.number == number)
+    }
+
+    fn end_dial(&mut self, number: u32) -> Option<Dial> {
+        let at = self.node.dials.iter().position(|dial| dial.number == number)?;
+        Some(self.node.dials.remove(at))
+    }
+
+    fn release(&mut self, dial: &Dial) {
+        if let Some(claim) = dial.claim {
+            self.node.claims.release(self.world.face(dial.to).id, claim);
         }
+    }
+
+    pub(super) fn on_dial_failed(&mut self, number: u32, cause: DialFailure) {
+        let Some(dial) = self.end_dial(number) else { return };
+        self.release(&dial);
+        if cause == DialFailure::Duplicate
+            && let Target::Seed(seed) = dial.target
+        {
+            let peer = self.world.face(dial.to).id;
+            self.with_stack(|stack, now| {
+                stack.with_table(now, |table, _| table.identify(seed, peer));
+            });
+        }
+        self.input(Input::DialFailed { target: dial.target, cause });
     }
 
     /// TLS stands. Nothing is said if a link to the peer is there or being made.
     pub(super) fn on_dial_proved(&mut self, number: u32) {
-        let Some(dial) = self.dials.get_mut(number) else { return };
-        let (from, to) = (dial.from, dial.to);
-        if self.nodes[from as usize].stack.is_none() || self.nodes[from as usize].life != dial.life {
-            self.dials.take(number);
-            return;
-        }
-        let peer = self.nodes[to as usize].id;
-        let node = &mut self.nodes[from as usize];
+        let Some(dial) = self.dial_mut(number) else { return };
+        let to = dial.to;
+        let peer = self.world.face(to).id;
         let banned = |stack: &crate::Stack<_>| stack.table().peer(peer).is_some_and(|p| p.banned);
-        if node.stack.as_deref().is_some_and(banned) {
+        if self.node.stack.as_deref().is_some_and(banned) {
             return self.on_dial_failed(number, DialFailure::Refused);
         }
-        let linked = node.link_to(to).is_some();
-        match node.claims.claim(peer).filter(|_| !linked) {
+        let claim = match self.node.link_to(to) {
+            Some(_) => None,
+            None => self.node.claims.claim(peer),
+        };
+        match claim {
             Some(claim) => {
-                dial.claim = claim;
-                let at = self.now + latency(&self.config, from, to);
-                self.queue.push(at, Event::DialHello { dial: number });
+                if let Some(dial) = self.dial_mut(number) {
+                    dial.claim = Some(claim);
+                }
+                self.cause(to, self.now + self.latency(to), Event::DialHello { dial: number });
             }
             None => self.on_dial_failed(number, DialFailure::Duplicate),
         }
     }
 
     /// The dialler's hello arrives: the link is taken or refused.
-    pub(super) fn on_dial_hello(&mut self, number: u32) {
-        let Some(dial) = self.dials.get(number) else { return };
-        let (from, to) = (dial.from, dial.to);
-        let one_way = latency(&self.config, from, to);
-        if self.nodes[to as usize].stack.is_none() || self.cut(from, to) {
-            self.release(number);
-            let at =
-                self.now + one_way.max(if self.cut(from, to) { nanos(self.config.dial_timeout) } else { 0 });
-            return self.queue.push(at, Event::DialFailed { dial: number, cause: DialFailure::Unreachable });
+    pub(super) fn on_dial_hello(&mut self, from: u32, dial: u32) {
+        let one_way = self.latency(from);
+        let cut = self.world.cut(from, self.node.number);
+        if !self.runs() || cut {
+            let wait = if cut { nanos(self.world.config.dial_timeout) } else { 0 };
+            let event = Event::DialFailed { dial, cause: DialFailure::Unreachable };
+            return self.cause(from, self.now + one_way.max(wait), event);
         }
-        let dialler = self.nodes[from as usize].addr;
-        let answer = match self.judge(to, from, Direction::In, dialler) {
-            Err(bye) => Err(bye),
-            Ok(verdict) => {
-                let link = index(self.links.len());
-                self.links.push(Link::new([from, to], one_way, self.now));
-                Ok((link, verdict))
-            }
-        };
-        let event = Event::DialAnswer { dial: number, answer: answer.map(|(link, _)| link) };
-        self.queue.push(self.now + one_way, event);
-        if let Ok((link, verdict)) = answer {
+        let dialler = self.world.face(from).addr;
+        let verdict = self.judge(from, Direction::In, dialler);
+        let answer = Event::DialAnswer { dial, answer: verdict.map(|_| ()) };
+        self.cause(from, self.now + one_way, answer);
+        if let Ok(verdict) = verdict {
             // The port that the dialler's system chose.
             let addr = SocketAddr::new(dialler.ip(), 49_152);
-            self.take(link, 1, None, addr, verdict);
+            self.take(LinkId { dialler: from, dial }, from, None, addr, verdict);
         }
     }
 
     /// The other side's answer arrives at the dialler.
-    pub(super) fn on_dial_answer(&mut self, number: u32, answer: Result<u32, ByeReason>) {
-        let Some(dial) = self.dials.get(number) else { return };
-        let (from, to, target, addr) = (dial.from, dial.to, dial.target, dial.addr);
-        if !self.lives(from, dial.life) {
-            self.dials.take(number);
-            if let Ok(link) = answer {
-                let at = self.now + self.links[link as usize].latency;
-                self.queue.push(at, Event::Closed { link, to: 1, bye: None });
+    pub(super) fn on_dial_answer(&mut self, from: u32, number: u32, answer: Result<(), ByeReason>) {
+        let link = LinkId { dialler: self.node.number, dial: number };
+        let there = self.dial_mut(number).map(|dial| dial.addr);
+        let (addr, answer) = match (there, answer) {
+            (Some(addr), answer) => (addr, answer),
+            // Of an earlier life.
+            (None, Ok(())) => {
+                return self.cause(from, self.now + self.latency(from), Event::Closed { link, bye: None });
             }
-            return;
-        }
-        let link = match answer {
-            Ok(link) => link,
-            Err(bye) => {
-                self.release(number);
-                return self.on_dial_failed(number, cause(bye));
-            }
+            (None, Err(_)) => return,
         };
-        match self.judge(from, to, Direction::Out, addr) {
+        if let Err(bye) = answer {
+            return self.on_dial_failed(number, cause(bye));
+        }
+        match self.judge(from, Direction::Out, addr) {
             Ok(verdict) => {
-                self.take(link, 0, Some(target), addr, verdict);
-                self.release(number);
-                self.dials.take(number);
+                let Some(dial) = self.end_dial(number) else { return };
+                self.take(link, from, Some(dial.target), addr, verdict);
+                self.release(&dial);
             }
             Err(bye) => {
-                let at = self.now + self.links[link as usize].latency;
-                self.queue.push(at, Event::Closed { link, to: 1, bye: Some(bye) });
-                self.release(number);
+                self.cause(from, self.now + self.latency(from), Event::Closed { link, bye: Some(bye) });
                 self.on_dial_failed(number, cause(bye));
             }
         }
     }
 
-    fn release(&mut self, number: u32) {
-        let Some(dial) = self.dials.get(number) else { return };
-        let (from, to, claim) = (dial.from, dial.to, dial.claim);
-        if self.lives(from, dial.life) {
-            let peer = self.nodes[to as usize].id;
-            self.nodes[from as usize].claims.release(peer, claim);
-        }
-    }
-
     /// As the driver's `judge`.
-    fn judge(
-        &self,
-        me: u32,
-        other: u32,
-        direction: Direction,
-        addr: SocketAddr,
-    ) -> Result<Verdict, ByeReason> {
-        let (node, peer) = (&self.nodes[me as usize], self.nodes[other as usize].id);
+    fn judge(&self, other: u32, direction: Direction, addr: SocketAddr) -> Result<Verdict, ByeReason> {
+        let (node, peer) = (&*self.node, self.world.face(other).id);
         let Some(stack) = &node.stack else { return Err(ByeReason::Leaving) };
         let way = match direction {
             Direction::In => p2p_peers::Direction::In,
@@ -196,7 +181,7 @@ impl Sim {
             Refusal::Stopped => ByeReason::Leaving,
             _ => ByeReason::Full,
         })?;
-        let existing = node.link_to(other).map(|link| match self.links[link as usize].ends[0] == me {
+        let existing = node.link_to(other).map(|half| match half.dialled {
             true => Direction::Out,
             false => Direction::In,
         });
@@ -208,35 +193,29 @@ impl Sim {
 
     fn take(
         &mut self,
-        link: u32,
-        side: Side,
+        link: LinkId,
+        other: u32,
         target: Option<Target<NodeId>>,
         addr: SocketAddr,
         verdict: Verdict,
     ) {
-        let ends = self.links[link as usize].ends;
-        let (me, other) = (ends[usize::from(side)], ends[usize::from(1 - side)]);
         if verdict == Verdict::Replace {
-            self.close(me, other, ByeReason::Duplicate, DownCause::Replaced);
+            self.close(other, ByeReason::Duplicate, DownCause::Replaced);
         }
-        self.links[link as usize].up[usize::from(side)] = true;
-        self.nodes[me as usize].links.push((other, link));
-        let peer = &self.nodes[other as usize];
+        let peer = self.world.face(other);
+        let dialled = link.dialler == self.node.number;
+        let half = Half::new(link, (other, peer.id), dialled, self.latency(other), self.now);
+        self.node.links.push(half);
         let up = LinkUp {
             peer: peer.id,
             addr,
-            direction: if side == 0 { Direction::Out } else { Direction::In },
+            direction: if dialled { Direction::Out } else { Direction::In },
             target,
             private: false,
             records: vec![peer.record.clone()],
-            seen_at: self.wall(),
+            seen_at: World::wall(self.now),
         };
-        self.input(me, Input::LinkUp(up));
-    }
-
-    /// The time on everybody's wall.
-    fn wall(&self) -> SystemTime {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + Duration::from_nanos(self.now)
+        self.input(Input::LinkUp(up));
     }
 }
 

@@ -13,6 +13,7 @@ use rand::RngExt;
 
 use super::queue::index;
 use super::scenario::{IN_TIME, Run};
+use super::turn::Turn;
 use super::{Conduct, Kill, Report, Sim};
 use crate::convert;
 use crate::packet::Packet;
@@ -26,10 +27,10 @@ const DOWN: Duration = Duration::from_secs(1);
 /// What the table and the anchors are made in, before the first restart.
 const BEFORE: Duration = Duration::from_secs(120);
 
-impl Sim {
+impl Turn<'_> {
     /// What really goes out if a node's stack wants this sent; `None` if nothing does.
-    pub(super) fn as_it_behaves(&mut self, node: u32, packet: Packet) -> Option<Packet> {
-        let conduct = self.nodes[node as usize].conduct;
+    pub(super) fn as_it_behaves(&mut self, packet: Packet) -> Option<Packet> {
+        let conduct = self.world.face(self.node.number).conduct;
         match (conduct, packet) {
             (Conduct::Withholding | Conduct::Eclipsing, Packet::Push { .. } | Packet::IHave(_)) => None,
             (Conduct::Eclipsing, Packet::View(view)) if !view.records().is_empty() => {
@@ -43,22 +44,27 @@ impl Sim {
 
     /// Of one of them, who come last.
     fn some_record(&mut self) -> Bytes {
-        let first = self.nodes.partition_point(|node| node.conduct != Conduct::Eclipsing);
-        let it = self.rng.random_range(first..self.nodes.len());
-        self.nodes[it].record.bytes().clone()
+        let faces = &self.world.faces;
+        let first = faces.partition_point(|face| face.conduct != Conduct::Eclipsing);
+        let nth = self.node.random() % (faces.len() - first).max(1) as u64;
+        faces[(first..faces.len()).nth(usize::try_from(nth).unwrap_or(0)).unwrap_or(0)].record.bytes().clone()
     }
+}
 
+impl Sim {
     /// Has a node dial another as long as they have no link.
     fn press(&mut self, node: usize, victim: usize) {
-        if self.nodes[node].link_to(index(victim)).is_some() {
+        if self.node(node).link_to(index(victim)).is_some() {
             return;
         }
-        let there = &self.nodes[victim];
+        let there = &self.world.faces[victim];
         let (peer, addrs) =
             (there.id, there.record.addrs().iter().map(|a| convert::table_addr(*a)).collect());
-        self.with_stack(index(node), |stack, now| {
-            stack.handle(now, Input::Learned { peer, addrs, source: Source::User });
-            stack.with_table(now, |table, now| table.want(now, peer));
+        self.with(node, |turn| {
+            turn.with_stack(|stack, now| {
+                stack.handle(now, Input::Learned { peer, addrs, source: Source::User });
+                stack.with_table(now, |table, now| table.want(now, peer));
+            });
         });
     }
 }

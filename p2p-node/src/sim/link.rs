@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use p2p_wire::NodeId;
+
 use super::SimConfig;
-use super::queue::{Side, Time};
+use super::queue::{LinkId, Time};
 
 /// What a lost segment waits for beyond a round trip: the shortest retransmission timeout of Linux.
 const RETRANSMIT: Time = 200_000_000;
@@ -37,49 +39,57 @@ pub(super) struct Pipe {
     arrives: Time,
 }
 
-/// A link between two nodes.
+/// One end of a link, as the node there has it.
 #[derive(Debug)]
-pub(super) struct Link {
-    /// Who dialled, who was dialled.
-    pub(super) ends: [u32; 2],
-    /// Whether the link stands as each end sees it.
-    pub(super) up: [bool; 2],
+pub(super) struct Half {
+    pub(super) link: LinkId,
+    /// Who is at the other end.
+    pub(super) peer: u32,
+    pub(super) id: NodeId,
+    /// This end dialled.
+    pub(super) dialled: bool,
     pub(super) latency: Time,
-    /// Into which the one and the other end writes.
-    pipes: [Pipe; 2],
-    /// Bytes of digests and ranges that went over it, both ways.
+    pub(super) made_at: Time,
+    /// Into which this end writes.
+    pipe: Pipe,
+    /// Bytes of digests and ranges that it wrote.
     pub(super) summaries: u64,
 }
 
-impl Link {
-    pub(super) fn new(ends: [u32; 2], latency: Time, now: Time) -> Self {
+impl Half {
+    pub(super) fn new(
+        link: LinkId,
+        (peer, id): (u32, NodeId),
+        dialled: bool,
+        latency: Time,
+        now: Time,
+    ) -> Self {
         let pipe = Pipe { departs: now, arrives: now };
-        Self { ends, up: [false, false], latency, pipes: [pipe; 2], summaries: 0 }
+        Self { link, peer, id, dialled, latency, made_at: now, pipe, summaries: 0 }
     }
 
-    /// Bytes that wait to be written by this end, at the rate that `config` and the node allow.
-    pub(super) fn waiting(&self, config: &SimConfig, node_rate: u64, now: Time, from: Side) -> u64 {
+    /// Bytes that wait to be written, at the rate that `config` and the node allow.
+    pub(super) fn waiting(&self, config: &SimConfig, node_rate: u64, now: Time) -> u64 {
         let rate = match (config.link_rate, node_rate) {
             (0, 0) => return 0,
             (0, rate) | (rate, 0) => rate,
             (link, node) => link.min(node),
         };
-        let left = self.pipes[usize::from(from)].departs.saturating_sub(now);
+        let left = self.pipe.departs.saturating_sub(now);
         u64::try_from(u128::from(left) * u128::from(rate) / 1_000_000_000).unwrap_or(u64::MAX)
     }
 
-    /// When a frame of `len` bytes written now by this end arrives. `node`: the rate of this end, and when it has sent all
-    /// that it has queued on other links. `luck`: a random number.
+    /// When a frame of `len` bytes written now arrives. `node`: the rate of the node, and when it has sent all that it has
+    /// queued on other links. `luck`: a random number.
     pub(super) fn send(
         &mut self,
         config: &SimConfig,
         now: Time,
-        from: Side,
         len: u64,
         (node_rate, node_free): (u64, &mut Time),
         luck: u64,
     ) -> Time {
-        let pipe = &mut self.pipes[usize::from(from)];
+        let pipe = &mut self.pipe;
         let takes = |rate: u64| (len * 1_000_000_000).checked_div(rate).unwrap_or(0);
         let mut departs = pipe.departs.max(now) + takes(config.link_rate);
         if node_rate > 0 {
@@ -98,10 +108,9 @@ impl Link {
         pipe.arrives
     }
 
-    /// When a connection that this end closes now is seen closed at the other.
-    pub(super) fn close(&self, now: Time, from: Side) -> Time {
-        let pipe = &self.pipes[usize::from(from)];
-        pipe.arrives.max(now.max(pipe.departs) + self.latency)
+    /// When the other end sees that this one closes the connection now.
+    pub(super) fn close(&self, now: Time) -> Time {
+        self.pipe.arrives.max(now.max(self.pipe.departs) + self.latency)
     }
 }
 

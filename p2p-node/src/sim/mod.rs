@@ -1,11 +1,15 @@
-//! A virtual network: thousands of whole [`Stack`]s in one thread, under a clock that only the events move.
+//! A virtual network: thousands of whole [`Stack`]s in one process, under a clock that only the events move.
 //!
 //! Nothing is simulated of a node but what is not in its [`Stack`]: sockets become [`SimConfig`]'s links, dials take the
 //! round trips that TCP, TLS and hello take, crossing dials are settled by the same rule, full queues do what the
 //! driver does. Messages are really signed; their check is taken for granted unless [`SimConfig::real_checks`] says
 //! otherwise. TLS's own bytes (22 for each 16 KiB) are not counted.
 //!
-//! The same seed and the same calls give the same run, to the last number.
+//! The same seed and the same calls give the same run, to the last number, on any number of threads. No frame is faster
+//! than the shortest latency, so for so long no node can know what another one does: time passes in windows of that
+//! length, in which each node goes through its own events and deadlines alone (conservative parallel simulation: Chandy and
+//! Misra, IEEE TSE 1979; with a common window as in Lubachevsky, CACM 1989). Events at one node come by time, sender and the sender's order, and each node
+//! has a randomness of its own; so neither threads nor windows show. Without a shortest latency it is right, and slow.
 //!
 //! ```
 //! use std::time::Duration;
@@ -38,16 +42,16 @@ mod perform;
 mod queue;
 mod report;
 mod scenario;
+mod shard;
+mod turn;
+mod windows;
+mod world;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use bytes::BytesMut;
-use p2p_peers::{DownCause, Snapshot};
+use p2p_peers::Snapshot;
 use p2p_wire::{Envelope, NewEntry, NodeId};
-use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 pub use config::SimConfig;
@@ -57,33 +61,22 @@ pub use overlay::Overlay;
 pub use report::{Bar, Report};
 pub use scenario::{Options, Scenario, UnknownScenario};
 
-use crate::packet::{ByeReason, Packet};
+use crate::packet::Packet;
 use crate::stack::{Input, Stack};
-use link::{Link, nanos};
-use meter::Meter;
+use link::nanos;
 use node::{Addresses, Node};
-use queue::{Event, Queue, Slots, Time, index};
+use queue::{Entry, Event, Time, index};
+use shard::{SHARDS, Shard, place};
+use turn::Turn;
+use world::{Published, World};
 
 /// The network; see the [module](self).
 pub struct Sim {
-    config: SimConfig,
-    /// What the cores see as the clock's zero.
-    epoch: Instant,
+    world: World,
+    /// The nodes, dealt out.
+    shards: Vec<Shard>,
     now: Time,
-    rng: StdRng,
-    queue: Queue,
-    packets: Slots<Packet>,
-    dials: Slots<dial::Dial>,
-    nodes: Vec<Node>,
-    links: Vec<Link>,
     addresses: Addresses,
-    /// Looked up, never walked through: their order does not show.
-    by_id: HashMap<NodeId, u32>,
-    by_addr: HashMap<SocketAddr, u32>,
-    /// What arrived at a cut, to be delivered once it is healed.
-    held: Vec<Event>,
-    meter: Meter,
-    scratch: BytesMut,
     zeros: Vec<u8>,
 }
 
@@ -91,7 +84,7 @@ impl fmt::Debug for Sim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sim")
             .field("now", &self.elapsed())
-            .field("nodes", &self.nodes.len())
+            .field("nodes", &self.len())
             .finish_non_exhaustive()
     }
 }
@@ -102,21 +95,10 @@ impl Sim {
     #[must_use]
     pub fn new(config: SimConfig) -> Self {
         Self {
-            rng: StdRng::seed_from_u64(config.seed),
-            config,
-            epoch: Instant::now(),
+            world: World::new(config),
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             now: 0,
-            queue: Queue::default(),
-            packets: Slots::default(),
-            dials: Slots::default(),
-            nodes: Vec::new(),
-            links: Vec::new(),
             addresses: Addresses::default(),
-            by_id: HashMap::new(),
-            by_addr: HashMap::new(),
-            held: Vec::new(),
-            meter: Meter::default(),
-            scratch: BytesMut::new(),
             zeros: Vec::new(),
         }
     }
@@ -128,94 +110,110 @@ impl Sim {
 
     /// [`Sim::add`], for one that behaves like this from the start.
     pub fn add_as(&mut self, conduct: Conduct, via: Option<usize>) -> usize {
-        let number = self.nodes.len();
-        let mut node = Node::new(&self.config, index(number), self.addresses.next());
-        node.conduct = conduct;
-        self.by_id.insert(node.id, index(number));
-        self.by_addr.insert(node.addr, index(number));
-        self.nodes.push(node);
+        let number = self.len();
+        let (node, mut face) = Node::new(&self.world.config, index(number), self.addresses.next());
+        face.conduct = conduct;
+        self.world.add(face);
+        self.shards[place(number).0].nodes.push(node);
         self.start(number, via);
         number
     }
 
     /// Starts a node that was killed, with its key and its numbers and an empty table and log. No effect on one that runs.
     pub fn start(&mut self, node: usize, via: Option<usize>) {
-        if self.nodes[node].stack.is_some() {
-            return;
+        if self.boot(node)
+            && let Some(via) = via
+        {
+            let seed = self.world.faces[via].addr;
+            self.with(node, |turn| turn.input(Input::Seed(seed)));
         }
-        self.nodes[node].start(&self.config, index(node), self.now);
-        if let Some(via) = via {
-            let seed = self.nodes[via].addr;
-            self.input(index(node), Input::Seed(seed));
+    }
+
+    /// Whether it did not run before.
+    fn boot(&mut self, node: usize) -> bool {
+        let face = &mut self.world.faces[node];
+        if face.runs {
+            return false;
         }
+        (face.runs, face.up_since, face.down_at) = (true, self.now, Time::MAX);
+        let (shard, at) = place(node);
+        self.shards[shard].nodes[at].start(&self.world.config, &self.world.faces[node], self.now);
+        true
     }
 
     /// The peer table that a node has on disk; empty if it does not run.
     pub fn saved_table(&mut self, node: usize) -> Snapshot<NodeId> {
         let none = Snapshot { peers: Vec::new(), seeds: Vec::new() };
-        self.nodes[node].stack.as_mut().map_or(none, |stack| stack.snapshot())
+        self.node_mut(node).stack.as_mut().map_or(none, |stack| stack.snapshot())
     }
 
     /// [`Sim::start`], with the peer table that was saved.
     pub fn start_with(&mut self, node: usize, table: Snapshot<NodeId>) {
-        if self.nodes[node].stack.is_none() {
-            self.nodes[node].start(&self.config, index(node), self.now);
-            self.with_stack(index(node), |stack, now| {
-                stack.with_table(now, |there, now| there.restore(now, table));
+        if self.boot(node) {
+            self.with(node, |turn| {
+                turn.with_stack(|stack, now| {
+                    stack.with_table(now, |there, now| there.restore(now, table));
+                });
             });
         }
     }
 
     /// Ends a node without a goodbye. No effect on one that does not run.
-    pub fn kill(&mut self, number: usize, how: Kill) {
-        let node = &mut self.nodes[number];
-        if node.stack.take().is_none() {
+    pub fn kill(&mut self, node: usize, how: Kill) {
+        let face = &mut self.world.faces[node];
+        if !face.runs {
             return;
         }
-        (node.down, node.down_at) = (how, self.now);
-        for (_, link) in std::mem::take(&mut node.links) {
-            let there = &mut self.links[link as usize];
-            let side = u8::from(there.ends[1] as usize == number);
-            there.up[usize::from(side)] = false;
-            if how == Kill::Process {
-                let at = self.now + there.latency;
-                self.queue.push(at, Event::Closed { link, to: 1 - side, bye: None });
+        (face.runs, face.down, face.down_at) = (false, how, self.now);
+        self.with(node, |turn| {
+            for half in turn.node.stop() {
+                if how == Kill::Process {
+                    turn.cause(
+                        half.peer,
+                        turn.now + half.latency,
+                        Event::Closed { link: half.link, bye: None },
+                    );
+                }
             }
-        }
+        });
     }
 
     /// Cuts the network: a node reaches those of its own group only. What is on its way over the cut waits for the heal,
     /// as TCP repeats it; links that hear nothing for too long die. All in one group: the cut is healed.
     pub fn partition(&mut self, group: impl Fn(usize) -> u8) {
-        for (number, node) in self.nodes.iter_mut().enumerate() {
-            node.group = group(number);
+        for (number, face) in self.world.faces.iter_mut().enumerate() {
+            face.group = group(number);
         }
-        for event in std::mem::take(&mut self.held) {
-            self.queue.push(self.now, event);
+        for shard in &mut self.shards {
+            for at in 0..shard.nodes.len() {
+                for entry in std::mem::take(&mut shard.nodes[at].held) {
+                    shard.push(Entry { at: self.now, ..entry });
+                }
+            }
         }
     }
 
     /// Tells a node that its machine's addresses changed, as it is when a network comes back.
     pub fn network_changed(&mut self, node: usize) {
-        self.input(index(node), Input::NetworkChanged);
+        self.with(node, |turn| turn.input(Input::NetworkChanged));
     }
 
     /// From now on a node sends so many bytes per second on all its links; 0 is no limit.
     pub fn set_rate(&mut self, node: usize, rate: u64) {
-        self.nodes[node].rate = rate;
+        self.node_mut(node).rate = rate;
     }
 
     /// From now on a node behaves like this.
     pub fn set_conduct(&mut self, node: usize, conduct: Conduct) {
-        self.nodes[node].conduct = conduct;
+        self.world.faces[node].conduct = conduct;
     }
 
     /// A frame from one node to another over their link, whatever the sender's stack thinks of it. `false`: no link.
     pub fn inject(&mut self, from: usize, to: usize, packet: Packet) -> bool {
-        let linked = self.nodes[from].link_to(index(to)).is_some();
+        let linked = self.node(from).link_to(index(to)).is_some();
         if linked {
-            let to = self.nodes[to].id;
-            self.send(index(from), to, packet);
+            let to = self.world.faces[to].id;
+            self.with(from, |turn| turn.send(to, packet));
         }
         linked
     }
@@ -228,7 +226,8 @@ impl Sim {
         if self.zeros.len() < size {
             self.zeros.resize(size, 0);
         }
-        let sender = &mut self.nodes[node];
+        let (shard, at) = place(node);
+        let sender = &mut self.shards[shard].nodes[at];
         let entry = NewEntry {
             topic: "",
             time_ms: self.now / 1_000_000,
@@ -238,20 +237,21 @@ impl Sim {
         let envelope = Envelope::sign(&sender.key, sender.run, sender.next_seq, &[entry])
             .expect("a payload within the limit makes an envelope");
         sender.next_seq += 1;
-        let message = self.meter.publish(&envelope.id(), index(node), self.now, self.nodes.len());
-        let stack = self.nodes[node].stack.as_mut().expect("the sender runs");
-        stack.publish(self.epoch + Duration::from_nanos(self.now), &envelope).expect("numbers rise");
-        self.perform(index(node));
+        let id = envelope.id();
+        let message = self.world.publish(Published { id, author: index(node), sent_at: self.now });
+        self.with(node, |turn| {
+            assert!(turn.runs(), "the sender runs");
+            turn.with_stack(|stack, now| {
+                stack.publish(now, &envelope).expect("numbers rise");
+            });
+        });
         message
     }
 
     /// Lets time pass.
     pub fn run_for(&mut self, time: Duration) {
         let until = self.now.saturating_add(nanos(time));
-        while let Some((at, event)) = self.queue.pop(until) {
-            self.now = at;
-            self.on_event(event);
-        }
+        windows::run(&self.world, &mut self.shards, until);
         self.now = until;
     }
 
@@ -264,158 +264,64 @@ impl Sim {
     /// The whole node, to look at; `None` if it does not run.
     #[must_use]
     pub fn stack(&self, node: usize) -> Option<&Stack<StdRng>> {
-        self.nodes[node].stack.as_deref()
+        self.node(node).stack.as_deref()
     }
 
     /// A node's id.
     #[must_use]
     pub fn id(&self, node: usize) -> NodeId {
-        self.nodes[node].id
+        self.world.faces[node].id
     }
 
     /// The neighbours of a node, as it sees them.
     pub fn neighbours(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
-        let near = self.nodes[node].stack.iter().flat_map(|stack| stack.views().active());
-        near.filter_map(|id| self.by_id.get(&id)).map(|number| *number as usize)
+        let near = self.node(node).stack.iter().flat_map(|stack| stack.views().active());
+        near.filter_map(|id| self.world.by_id(&id)).map(|number| number as usize)
     }
 
     /// Those of its neighbours that it dialled.
     pub fn dialled(&self, node: usize) -> impl Iterator<Item = usize> + '_ {
-        self.neighbours(node).filter(move |&peer| {
-            let link = self.nodes[node].link_to(index(peer));
-            link.is_some_and(|link| self.links[link as usize].ends[0] as usize == node)
-        })
+        self.neighbours(node)
+            .filter(move |&peer| self.node(node).link_to(index(peer)).is_some_and(|half| half.dialled))
     }
 
     /// Nodes made so far, those that do not run included.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.nodes.len()
+    pub const fn len(&self) -> usize {
+        self.world.faces.len()
     }
 
     /// Whether there is no node.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+    pub const fn is_empty(&self) -> bool {
+        self.world.faces.is_empty()
     }
 
     /// Whether a node runs.
     #[must_use]
     pub fn runs(&self, node: usize) -> bool {
-        self.nodes[node].stack.is_some()
+        self.world.faces[node].runs
     }
 
-    fn lives(&self, node: u32, life: u32) -> bool {
-        let node = &self.nodes[node as usize];
-        node.stack.is_some() && node.life == life
+    fn node(&self, node: usize) -> &Node {
+        let (shard, at) = place(node);
+        &self.shards[shard].nodes[at]
     }
 
-    fn cut(&self, a: u32, b: u32) -> bool {
-        self.nodes[a as usize].group != self.nodes[b as usize].group
-    }
-}
-
-/// Events.
-impl Sim {
-    fn on_event(&mut self, event: Event) {
-        match event {
-            Event::Timer { node } => self.on_timer(node),
-            Event::Frame { link, to, packet } => self.on_frame(link, to, packet),
-            Event::Closed { link, to, bye } => self.on_closed(link, to, bye),
-            Event::DialFailed { dial, cause } => self.on_dial_failed(dial, cause),
-            Event::DialProved { dial } => self.on_dial_proved(dial),
-            Event::DialHello { dial } => self.on_dial_hello(dial),
-            Event::DialAnswer { dial, answer } => self.on_dial_answer(dial, answer),
-            Event::Checked { node, life, ticket, ok } => {
-                if self.lives(node, life) {
-                    self.input(node, Input::Verified { ticket, ok });
-                }
-            }
-        }
+    fn node_mut(&mut self, node: usize) -> &mut Node {
+        let (shard, at) = place(node);
+        &mut self.shards[shard].nodes[at]
     }
 
-    fn on_timer(&mut self, node: u32) {
-        let now = self.epoch + Duration::from_nanos(self.now);
-        let there = &mut self.nodes[node as usize];
-        if there.timer_at > self.now {
-            return;
+    /// Has a node do something now.
+    fn with<T>(&mut self, node: usize, action: impl FnOnce(&mut Turn<'_>) -> T) -> T {
+        let (shard, at) = place(node);
+        let result = self.shards[shard].with(&self.world, at, self.now, action);
+        let mut posts = Vec::new();
+        self.shards[shard].post(|to, soonest, entries| posts.push((to, soonest, entries)));
+        for (to, soonest, entries) in posts {
+            self.shards[to].receive(soonest, entries);
         }
-        there.timer_at = Time::MAX;
-        let Some(stack) = &there.stack else { return };
-        if stack.poll_timeout().is_some_and(|due| due <= now) {
-            self.input(node, Input::Timeout);
-        } else {
-            self.set_timer(node);
-        }
-    }
-
-    fn on_frame(&mut self, link: u32, to: u8, slot: u32) {
-        let there = &self.links[link as usize];
-        let (me, other) = (there.ends[usize::from(to)], there.ends[usize::from(1 - to)]);
-        if self.cut(me, other) {
-            return self.held.push(Event::Frame { link, to, packet: slot });
-        }
-        let Some(packet) = self.packets.take(slot) else { return };
-        if !there.up[usize::from(to)] {
-            // A machine that came back knows nothing of the connection: it resets it.
-            if self.nodes[me as usize].stack.is_some() && there.up[usize::from(1 - to)] {
-                let at = self.now + there.latency;
-                self.queue.push(at, Event::Closed { link, to: 1 - to, bye: None });
-            }
-            return;
-        }
-        self.on_packet(me, other, packet);
-    }
-
-    fn on_closed(&mut self, link: u32, to: u8, bye: Option<ByeReason>) {
-        let there = &self.links[link as usize];
-        let (me, other) = (there.ends[usize::from(to)], there.ends[usize::from(1 - to)]);
-        if !there.up[usize::from(to)] || self.nodes[me as usize].stack.is_none() {
-            return;
-        }
-        if self.cut(me, other) {
-            return self.held.push(Event::Closed { link, to, bye });
-        }
-        let peer = self.nodes[other as usize].id;
-        if matches!(bye, Some(ByeReason::Disconnected | ByeReason::Banned)) {
-            self.with_stack(me, |stack, now| {
-                stack.with_table(now, |table, now| table.disconnect(now, peer));
-            });
-        }
-        let cause = match bye {
-            Some(ByeReason::Misbehaved) => DownCause::Protocol,
-            Some(ByeReason::Full) => DownCause::NoRoom,
-            Some(ByeReason::Duplicate) => DownCause::Replaced,
-            Some(_) => DownCause::Closed,
-            None => DownCause::Failed,
-        };
-        self.link_down(me, other, link, cause);
-    }
-
-    /// Closes the link that stands between the two from this side, with a goodbye behind what is queued.
-    fn close(&mut self, me: u32, other: u32, bye: ByeReason, cause: DownCause) {
-        let Some(link) = self.nodes[me as usize].link_to(other) else { return };
-        let there = &self.links[link as usize];
-        let side = u8::from(there.ends[1] == me);
-        let at = there.close(self.now, side);
-        self.queue.push(at, Event::Closed { link, to: 1 - side, bye: Some(bye) });
-        self.link_down(me, other, link, cause);
-    }
-
-    fn link_down(&mut self, me: u32, other: u32, link: u32, cause: DownCause) {
-        let there = &mut self.links[link as usize];
-        there.up[usize::from(there.ends[1] == me)] = false;
-        let node = &mut self.nodes[me as usize];
-        let before = node.links.len();
-        node.links.retain(|(_, number)| *number != link);
-        if node.links.len() < before {
-            let peer = self.nodes[other as usize].id;
-            self.input(me, Input::LinkDown { peer, cause });
-        }
-    }
-
-    /// Bytes of a frame on the wire.
-    fn frame_len(&mut self, packet: &Packet) -> u64 {
-        outcome::frame_len(&mut self.scratch, packet)
+        result
     }
 }

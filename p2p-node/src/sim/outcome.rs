@@ -1,5 +1,6 @@
 //! What came of a message, and of all of them.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -7,7 +8,8 @@ use p2p_wire::{EnvelopeId, FrameBody};
 
 use super::Sim;
 use super::link::nanos;
-use super::queue::Time;
+use super::meter::{Got, Meter};
+use super::queue::{LinkId, Time};
 use crate::packet::{Packet, kind};
 
 /// Length and kind in front of each body.
@@ -84,17 +86,19 @@ impl Sim {
     /// killed meanwhile are not counted.
     #[must_use]
     pub fn outcome(&self, message: usize, time: Duration) -> Outcome {
-        let tracked = &self.meter.messages[message];
-        let until = tracked.sent_at + nanos(time);
-        let (mut expected, mut missed, mut last) = (0, 0, (0, 0));
-        for (number, node) in self.nodes.iter().enumerate() {
-            let stayed = node.up_since <= tracked.sent_at && node.down_at >= until.min(self.now);
-            if number == tracked.author as usize || !stayed {
+        let published = &self.world.messages[message];
+        let until = published.sent_at + nanos(time);
+        let (mut expected, mut missed, mut last, mut copies) = (0, 0, (0, 0), 0);
+        for (number, face) in self.world.faces.iter().enumerate() {
+            let got = self.got(message, number);
+            copies += u64::from(got.copies);
+            let stayed = face.up_since <= published.sent_at && face.down_at >= until.min(self.now);
+            if number == published.author as usize || !stayed {
                 continue;
             }
             expected += 1;
-            match tracked.delivered_after(number) {
-                Some(after) if after <= nanos(time) => last = last.max((after, tracked.hops(number))),
+            match got.delivered_after() {
+                Some(after) if after <= nanos(time) => last = last.max((after, got.hops)),
                 _ => missed += 1,
             }
         }
@@ -103,7 +107,7 @@ impl Sim {
             missed,
             last: Duration::from_nanos(last.0),
             hops: last.1,
-            copies: tracked.copies,
+            copies,
             optimum: Duration::ZERO,
         }
     }
@@ -111,7 +115,7 @@ impl Sim {
     /// [`Sim::outcome`] with the flood's optimum, which costs a walk over all links.
     #[must_use]
     pub fn outcome_with_optimum(&self, message: usize, time: Duration) -> Outcome {
-        let author = self.meter.messages[message].author as usize;
+        let author = self.author(message);
         let optimum: Time = self.flood_optimum(author);
         Outcome { optimum: Duration::from_nanos(optimum), ..self.outcome(message, time) }
     }
@@ -119,52 +123,56 @@ impl Sim {
     /// Whether a node's application has a message, and how long after its sending it came.
     #[must_use]
     pub fn delivered_after(&self, message: usize, node: usize) -> Option<Duration> {
-        self.meter.messages[message].delivered_after(node).map(Duration::from_nanos)
+        self.got(message, node).delivered_after().map(Duration::from_nanos)
     }
 
     /// When a message was sent.
     #[must_use]
     pub fn sent_at(&self, message: usize) -> Duration {
-        Duration::from_nanos(self.meter.messages[message].sent_at)
+        Duration::from_nanos(self.world.messages[message].sent_at)
     }
 
     /// Who sent it.
     #[must_use]
     pub fn author(&self, message: usize) -> usize {
-        self.meter.messages[message].author as usize
+        self.world.messages[message].author as usize
     }
 
-    /// Bytes of digests and ranges that went over one link, both ways: the most of any that was made since the link
-    /// with this number. They count from 0.
+    /// Bytes of digests and ranges that went over one link, both ways: the most of any that was made since then.
     #[must_use]
-    pub fn summaries_of_a_link(&self, since: usize) -> u64 {
-        self.links.iter().skip(since).map(|link| link.summaries).max().unwrap_or(0)
-    }
-
-    /// Links made so far.
-    #[must_use]
-    pub fn links_made(&self) -> usize {
-        self.links.len()
+    pub fn summaries_of_a_link(&self, since: Duration) -> u64 {
+        let nodes = self.shards.iter().flat_map(|shard| &shard.nodes);
+        let ends = nodes.flat_map(|node| {
+            let there = node.links.iter().map(|half| (half.link, half.made_at, half.summaries));
+            there.chain(node.summaries.iter().copied())
+        });
+        let mut links: BTreeMap<LinkId, (Time, u64)> = BTreeMap::new();
+        for (link, made_at, bytes) in ends {
+            let both = links.entry(link).or_insert((Time::MAX, 0));
+            *both = (both.0.min(made_at), both.1 + bytes);
+        }
+        let made_since = links.values().filter(|(made_at, _)| *made_at >= nanos(since));
+        made_since.map(|(_, bytes)| *bytes).max().unwrap_or(0)
     }
 
     /// The id of a message's envelope.
     #[must_use]
     pub fn envelope_id(&self, message: usize) -> EnvelopeId {
-        self.meter.messages[message].id
+        self.world.messages[message].id
     }
 
     /// How often one node sent one message to one [`Greedy`](super::Conduct::Greedy) node at the most.
     #[must_use]
-    pub const fn most_answers(&self) -> u32 {
-        self.meter.most_answers
+    pub fn most_answers(&self) -> u32 {
+        self.meter().most_answers
     }
 
     /// What was counted so far.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let meter = &self.meter;
-        let of = |kinds: &[u8]| kinds.iter().map(|&k| meter.traffic.bytes[usize::from(k)]).sum::<u64>();
-        let all: u64 = meter.traffic.bytes.iter().sum();
+        let meter = self.meter();
+        let of = |kinds: &[u8]| kinds.iter().map(|&k| meter.bytes[usize::from(k)]).sum::<u64>();
+        let all: u64 = meter.bytes.iter().sum();
         let payload_bytes = of(&[kind::PUSH]);
         Totals {
             payload_bytes,
@@ -173,7 +181,7 @@ impl Sim {
             range_pull_bytes: of(&[kind::PULL, kind::SERVED]),
             ping_bytes: of(&[kind::PING, kind::PONG]),
             peer_bytes: of(&[6, 7, 8, 9, 10, 11]),
-            frames: meter.traffic.frames.iter().sum(),
+            frames: meter.frames.iter().sum(),
             duplicates: meter.duplicates,
             deliveries: meter.deliveries,
             late: meter.late,
@@ -183,6 +191,16 @@ impl Sim {
             gaps: meter.gaps,
             forks: meter.forks,
         }
+    }
+
+    fn meter(&self) -> Meter {
+        let mut all = Meter::default();
+        self.shards.iter().for_each(|shard| all.add(&shard.meter));
+        all
+    }
+
+    fn got(&self, message: usize, node: usize) -> Got {
+        self.node(node).got.get(message).copied().unwrap_or_default()
     }
 }
 

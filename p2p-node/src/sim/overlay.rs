@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use super::Sim;
-use super::queue::Time;
+use super::queue::{Time, index};
 
 /// The links of the nodes that run.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
@@ -44,12 +44,12 @@ impl Sim {
     /// Looks at all neighbours and passive views.
     #[must_use]
     pub fn overlay(&self) -> Overlay {
-        let running: Vec<usize> = (0..self.nodes.len()).filter(|&n| self.nodes[n].stack.is_some()).collect();
+        let running: Vec<usize> = (0..self.len()).filter(|&n| self.runs(n)).collect();
         let degrees: Vec<usize> = running.iter().map(|&n| self.standing_links(n).count()).collect();
-        let mut known = vec![0_usize; self.nodes.len()];
+        let mut known = vec![0_usize; self.len()];
         for &n in &running {
-            for peer in self.nodes[n].stack.iter().flat_map(|stack| stack.views().passive()) {
-                if let Some(&peer) = self.by_id.get(&peer) {
+            for peer in self.node(n).stack.iter().flat_map(|stack| stack.views().passive()) {
+                if let Some(peer) = self.world.by_id(&peer) {
                     known[peer as usize] += 1;
                 }
             }
@@ -71,7 +71,7 @@ impl Sim {
     /// After how long a message of `from` would be with the last node, if every node passed it on at once over each of
     /// its links: no broadcast over these links is faster. In nanoseconds; nodes that cannot be reached do not count.
     pub(super) fn flood_optimum(&self, from: usize) -> Time {
-        let mut at = vec![Time::MAX; self.nodes.len()];
+        let mut at = vec![Time::MAX; self.len()];
         let mut heap = BinaryHeap::from([Reverse((0, from))]);
         (at[from], heap) = (0, heap);
         let mut last = 0;
@@ -92,25 +92,25 @@ impl Sim {
 
     /// The links that stand on both sides between nodes that run and reach each other.
     fn standing_links(&self, node: usize) -> impl Iterator<Item = (usize, Time)> + '_ {
-        self.nodes[node].links.iter().filter_map(move |&(peer, link)| {
-            let (peer, link) = (peer as usize, &self.links[link as usize]);
-            let stands = link.up == [true, true]
+        self.node(node).links.iter().filter_map(move |half| {
+            let peer = half.peer as usize;
+            let stands = self.node(peer).link(half.link).is_some()
                 && self.are_neighbours(node, peer)
-                && self.nodes[peer].group == self.nodes[node].group;
-            stands.then_some((peer, link.latency))
+                && !self.world.cut(index(node), half.peer);
+            stands.then_some((peer, half.latency))
         })
     }
 
     fn are_neighbours(&self, a: usize, b: usize) -> bool {
         let near = |a: usize, b: usize| {
-            let stack = self.nodes[a].stack.as_ref();
-            stack.is_some_and(|stack| stack.views().is_active(self.nodes[b].id))
+            let stack = self.node(a).stack.as_ref();
+            stack.is_some_and(|stack| stack.views().is_active(self.id(b)))
         };
         near(a, b) && near(b, a)
     }
 
     fn largest(&self, running: &[usize]) -> usize {
-        let mut seen = vec![false; self.nodes.len()];
+        let mut seen = vec![false; self.len()];
         let mut largest = 0;
         for &start in running {
             if std::mem::replace(&mut seen[start], true) {

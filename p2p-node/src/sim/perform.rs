@@ -1,76 +1,50 @@
 //! What the driver does with a stack's outputs, done to the virtual network.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use p2p_gossip::Ticket;
 use p2p_peers::{DialFailure, DownCause, HangupCause, Target};
 use p2p_wire::{Envelope, EnvelopeId, FrameBody, MAX_FRAME_PAYLOAD, NodeId, PeerRecord};
-use rand::RngExt;
-use rand::rngs::StdRng;
 
-use super::Sim;
 use super::link::nanos;
 use super::node::Conduct;
-use super::queue::Event;
+use super::queue::{Event, LinkId, Time};
+use super::turn::Turn;
 use crate::packet::{ByeReason, Packet};
-use crate::stack::{Hangup, Input, Output, Stack};
+use crate::stack::{Hangup, Input, Output};
 
 /// Bytes of control frames that may wait, as in `outbox.rs`.
 const CONTROL_BYTES: u64 = 512 << 10;
 const SIGNATURE: usize = 64;
 
-impl Sim {
-    pub(super) fn input(&mut self, node: u32, input: Input) {
-        self.with_stack(node, |stack, now| stack.handle(now, input));
-    }
-
-    pub(super) fn with_stack(&mut self, node: u32, action: impl FnOnce(&mut Stack<StdRng>, Instant)) {
-        let now = self.epoch + Duration::from_nanos(self.now);
-        if let Some(stack) = &mut self.nodes[node as usize].stack {
-            action(stack, now);
-            self.perform(node);
+impl Turn<'_> {
+    /// Carries out everything that the stack wants.
+    pub(super) fn perform(&mut self) {
+        while let Some(output) = self.node.stack.as_mut().and_then(|stack| stack.poll_output()) {
+            self.on_output(output);
         }
+        let deadline = self.node.stack.as_ref().and_then(|stack| stack.poll_timeout());
+        self.node.deadline = deadline.map_or(Time::MAX, |at| self.world.time(at));
     }
 
-    /// Carries out everything that a stack wants.
-    pub(super) fn perform(&mut self, node: u32) {
-        while let Some(output) =
-            self.nodes[node as usize].stack.as_mut().and_then(|stack| stack.poll_output())
-        {
-            self.on_output(node, output);
-        }
-        self.set_timer(node);
-    }
-
-    pub(super) fn set_timer(&mut self, number: u32) {
-        let node = &mut self.nodes[number as usize];
-        let Some(due) = node.stack.as_ref().and_then(|stack| stack.poll_timeout()) else { return };
-        let at = nanos(due.saturating_duration_since(self.epoch)).max(self.now);
-        // A later deadline finds out when the earlier event fires.
-        if at < node.timer_at {
-            node.timer_at = at;
-            self.queue.push(at, Event::Timer { node: number });
-        }
-    }
-
-    fn on_output(&mut self, node: u32, output: Output) {
+    fn on_output(&mut self, output: Output) {
         match output {
-            Output::Send { to, packet } => self.send(node, to, packet),
+            Output::Send { to, packet } => self.send(to, packet),
             Output::Dial { target, addrs } => {
-                let linked = matches!(target, Target::Peer(peer) if self.link_with(node, peer).is_some());
+                let linked = matches!(target, Target::Peer(peer) if self.linked(&peer));
                 if linked {
-                    self.feed(node, Input::DialFailed { target, cause: DialFailure::Duplicate });
+                    self.feed(Input::DialFailed { target, cause: DialFailure::Duplicate });
                 } else {
-                    self.dial(node, target, &addrs);
+                    self.dial(target, &addrs);
                 }
             }
-            Output::Hangup { peer, reason } => self.hang_up(node, peer, reason),
-            Output::Verify { ticket, id, envelope } => self.verify(node, ticket, id, envelope),
-            Output::Deliver { envelope, entries, late, .. } => self.deliver(node, &envelope, entries, late),
+            Output::Hangup { peer, reason } => self.hang_up(peer, reason),
+            Output::Verify { ticket, id, envelope } => self.verify(ticket, id, envelope),
+            Output::Deliver { envelope, entries, late, .. } => self.deliver(&envelope, entries, late),
             Output::Misbehaved { peer, .. } => {
                 self.meter.misbehaved += 1;
-                self.hang_up(node, peer, Hangup::Misbehaved);
+                self.hang_up(peer, Hangup::Misbehaved);
             }
             // The log is in memory.
             Output::Append { .. } | Output::Fetch { .. } => {}
@@ -81,25 +55,24 @@ impl Sim {
         }
     }
 
-    /// As [`Sim::input`], from within [`Sim::perform`], which goes on draining.
-    fn feed(&mut self, node: u32, input: Input) {
-        let now = self.epoch + Duration::from_nanos(self.now);
-        if let Some(stack) = &mut self.nodes[node as usize].stack {
-            stack.handle(now, input);
+    /// As [`Turn::input`], from within [`Turn::perform`], which goes on draining.
+    fn feed(&mut self, input: Input) {
+        if let Some(stack) = &mut self.node.stack {
+            stack.handle(self.world.instant(self.now), input);
         }
     }
 
-    fn link_with(&self, node: u32, peer: NodeId) -> Option<(u32, u32)> {
-        let other = *self.by_id.get(&peer)?;
-        Some((other, self.nodes[node as usize].link_to(other)?))
+    fn linked(&self, peer: &NodeId) -> bool {
+        self.node.links.iter().any(|half| half.id == *peer)
     }
 
-    fn hang_up(&mut self, node: u32, peer: NodeId, reason: Hangup) {
-        let Some((other, _)) = self.link_with(node, peer) else { return };
+    fn hang_up(&mut self, peer: NodeId, reason: Hangup) {
+        let Some(half) = self.node.links.iter().find(|half| half.id == peer) else { return };
+        let other = half.peer;
         let (bye, cause) = match reason {
             Hangup::Silent | Hangup::Unread => {
-                let there = &self.nodes[other as usize];
-                self.meter.false_deaths += u64::from(there.stack.is_some() && !self.cut(node, other));
+                let well = self.world.face(other).runs && !self.world.cut(self.node.number, other);
+                self.meter.false_deaths += u64::from(well);
                 (ByeReason::Other, DownCause::Silent)
             }
             Hangup::Misbehaved => (ByeReason::Misbehaved, DownCause::Misbehaved),
@@ -109,112 +82,112 @@ impl Sim {
             Hangup::Table(HangupCause::Full) => (ByeReason::Full, DownCause::HungUp),
             Hangup::Table(_) => (ByeReason::Disconnected, DownCause::HungUp),
         };
-        self.close(node, other, bye, cause);
+        self.close(other, bye, cause);
     }
 
-    pub(super) fn send(&mut self, node: u32, to: NodeId, packet: Packet) {
-        let Some((_, link)) = self.link_with(node, to) else { return };
-        let Some(packet) = self.as_it_behaves(node, packet) else { return };
+    pub(super) fn send(&mut self, to: NodeId, packet: Packet) {
+        let Some(at) = self.node.links.iter().position(|half| half.id == to) else { return };
+        let Some(packet) = self.as_it_behaves(packet) else { return };
         let len = self.frame_len(&packet);
-        let there = &mut self.links[link as usize];
-        let side = u8::from(there.ends[1] == node);
-        let sender = &self.nodes[node as usize];
-        let waiting = there.waiting(&self.config, sender.rate, self.now, side);
+        let config = &self.world.config;
+        let waiting = self.node.links[at].waiting(config, self.node.rate, self.now);
         let is_push = matches!(packet, Packet::Push { .. });
-        let limit = if is_push { self.config.queue_bytes } else { CONTROL_BYTES + self.config.queue_bytes };
+        let limit = if is_push { config.queue_bytes } else { CONTROL_BYTES + config.queue_bytes };
         if waiting > 0 && waiting + len > limit {
-            return self.on_full(node, to, packet);
+            return self.on_full(to, packet);
         }
-        let luck =
-            if self.config.loss > 0.0 || !self.config.jitter.is_zero() { self.rng.random() } else { 0 };
-        let sender = &mut self.nodes[node as usize];
-        let at = there.send(&self.config, self.now, side, len, (sender.rate, &mut sender.sends_until), luck);
+        let luck = if config.loss > 0.0 || !config.jitter.is_zero() { self.node.random() } else { 0 };
+        let node = &mut *self.node;
+        let half = &mut node.links[at];
+        let arrives = half.send(config, self.now, len, (node.rate, &mut node.sends_until), luck);
         let kind = usize::from(packet.kind());
-        self.meter.traffic.bytes[kind] += len;
-        self.meter.traffic.frames[kind] += 1;
+        self.meter.bytes[kind] += len;
+        self.meter.frames[kind] += 1;
         if matches!(packet, Packet::Digest(_) | Packet::Ranges(_)) {
-            self.links[link as usize].summaries += len;
+            half.summaries += len;
         }
-        let packet = self.packets.put(packet);
-        self.queue.push(at, Event::Frame { link, to: 1 - side, packet });
+        let (link, peer) = (half.link, half.peer);
+        self.cause(peer, arrives, Event::Frame { link, packet: Box::new(packet) });
     }
 
-    fn on_full(&mut self, node: u32, to: NodeId, packet: Packet) {
-        let now = self.epoch + Duration::from_nanos(self.now);
+    fn on_full(&mut self, to: NodeId, packet: Packet) {
         if let Packet::Push { id, hops, .. } = packet {
             self.meter.announced_instead += 1;
-            if let Some(stack) = &mut self.nodes[node as usize].stack {
-                stack.announce_instead(now, to, id, hops);
+            if let Some(stack) = &mut self.node.stack {
+                stack.announce_instead(self.world.instant(self.now), to, id, hops);
             }
         } else {
-            self.hang_up(node, to, Hangup::Unread);
+            self.hang_up(to, Hangup::Unread);
         }
     }
 
     /// A frame is here, decoded.
-    pub(super) fn on_packet(&mut self, me: u32, other: u32, packet: Packet) {
-        let from = self.nodes[other as usize].id;
+    pub(super) fn on_packet(&mut self, link: LinkId, (other, from): (u32, NodeId), packet: Packet) {
         match packet {
             Packet::View(view) => {
                 let records =
                     view.records().iter().filter_map(|bytes| PeerRecord::decode(bytes.clone()).ok());
                 let view = view.clone().with(records.collect());
-                self.input(me, Input::View { from, view });
+                self.input(Input::View { from, view });
             }
-            Packet::Graft(Some(_)) | Packet::IWant(_) | Packet::Pull { .. } if !self.has_room(me, other) => {
-                self.answer_later(me, other, packet);
+            Packet::Graft(Some(_)) | Packet::IWant(_) | Packet::Pull { .. } if !self.has_room(link) => {
+                // What a neighbour asks for while its link is full waits for room.
+                let at = self.now + nanos(Duration::from_millis(10));
+                self.cause(self.node.number, at, Event::Frame { link, packet: Box::new(packet) });
             }
             packet => {
                 if let Packet::Push { id, hops, .. } = &packet {
-                    self.meter.arrived(id, me, *hops);
-                    if self.nodes[me as usize].conduct == Conduct::Greedy {
-                        self.meter.answered(id, other, me);
-                    }
+                    self.arrived(id, other, *hops);
                 }
-                self.input(me, Input::Packet { from, packet });
+                self.input(Input::Packet { from, packet });
             }
+        }
+    }
+
+    /// A copy of a message arrived.
+    fn arrived(&mut self, id: &EnvelopeId, other: u32, hops: u16) {
+        let Some(message) = self.world.message(id) else { return };
+        self.node.got(message).arrived(hops);
+        if self.world.face(self.node.number).conduct == Conduct::Greedy {
+            let copies = self.node.answers.entry((message, other)).or_default();
+            *copies += 1;
+            self.meter.most_answers = self.meter.most_answers.max(*copies);
         }
     }
 
     /// Whether any frame fits into the queue of the link, as `Outbox::has_room`.
-    fn has_room(&self, me: u32, other: u32) -> bool {
-        let node = &self.nodes[me as usize];
-        let Some(number) = node.link_to(other) else { return true };
-        let link = &self.links[number as usize];
-        let waiting = link.waiting(&self.config, node.rate, self.now, u8::from(link.ends[1] == me));
-        waiting == 0 || waiting + MAX_FRAME_PAYLOAD as u64 <= self.config.queue_bytes
+    fn has_room(&self, link: LinkId) -> bool {
+        let Some(half) = self.node.link(link) else { return true };
+        let waiting = half.waiting(&self.world.config, self.node.rate, self.now);
+        waiting == 0 || waiting + MAX_FRAME_PAYLOAD as u64 <= self.world.config.queue_bytes
     }
 
-    /// What a neighbour asks for while its link is full waits for room.
-    fn answer_later(&mut self, me: u32, other: u32, packet: Packet) {
-        let Some(link) = self.nodes[me as usize].link_to(other) else { return };
-        let to = u8::from(self.links[link as usize].ends[1] == me);
-        let packet = self.packets.put(packet);
-        self.queue.push(self.now + nanos(Duration::from_millis(10)), Event::Frame { link, to, packet });
-    }
-
-    fn verify(&mut self, node: u32, ticket: Ticket, id: EnvelopeId, envelope: Bytes) {
-        let ok = if self.config.real_checks {
+    fn verify(&mut self, ticket: Ticket, id: EnvelopeId, envelope: Bytes) {
+        let ok = if self.world.config.real_checks {
             Envelope::decode(envelope).is_ok_and(|e| e.id() == id && e.verify().is_ok())
         } else {
             id_of(&envelope) == Some(id) && envelope.iter().rev().take(SIGNATURE).any(|byte| *byte != 0)
         };
-        let check = nanos(self.config.check);
+        let check = nanos(self.world.config.check);
         if check == 0 {
-            return self.feed(node, Input::Verified { ticket, ok });
+            return self.feed(Input::Verified { ticket, ok });
         }
-        let there = &mut self.nodes[node as usize];
-        there.checks_until = there.checks_until.max(self.now) + check;
-        let life = there.life;
-        self.queue.push(there.checks_until, Event::Checked { node, life, ticket, ok });
+        let node = &mut *self.node;
+        node.checks_until = node.checks_until.max(self.now) + check;
+        let (number, at, life) = (node.number, node.checks_until, node.life);
+        self.cause(number, at, Event::Checked { life, ticket, ok });
     }
 
-    fn deliver(&mut self, node: u32, envelope: &Bytes, entries: u64, late: bool) {
+    fn deliver(&mut self, envelope: &Bytes, entries: u64, late: bool) {
         let Some(id) = id_of(envelope) else { return };
-        let life = self.nodes[node as usize].life;
         for entry in (0..id.count).filter(|entry| entries >> entry & 1 == 1) {
+            self.meter.deliveries += 1;
+            self.meter.late += u64::from(late);
             let first = id.first + u64::from(entry);
-            self.meter.delivered(&EnvelopeId { first, ..id }, node, life, self.now, late);
+            let Some(message) = self.world.message(&EnvelopeId { first, ..id }) else { continue };
+            let after = self.now.saturating_sub(self.world.messages[message as usize].sent_at);
+            let life = self.node.life;
+            self.meter.duplicates += u64::from(self.node.got(message).delivered(life, after));
         }
     }
 }

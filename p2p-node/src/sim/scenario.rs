@@ -396,7 +396,7 @@ impl Run {
         }
         let spent = self.sim.elapsed() - begin;
         self.sim.run_for(options.lasts.saturating_sub(spent).max(IN_TIME));
-        let (before, links) = (self.sim.totals(), self.sim.links_made());
+        let before = self.sim.totals();
         self.sim.partition(|_| 0);
         for node in 0..self.sim.len() {
             self.sim.network_changed(node);
@@ -428,7 +428,7 @@ impl Run {
         report.more.insert("payload_bytes", ratio(after.payload_bytes - before.payload_bytes, 1));
         report.more.insert("summary_bytes", ratio(after.summary_bytes - before.summary_bytes, 1));
         report.more.insert("range_pull_bytes", ratio(after.range_pull_bytes - before.range_pull_bytes, 1));
-        report.more.insert("summary_bytes_link", ratio(self.sim.summaries_of_a_link(links), 1));
+        report.more.insert("summary_bytes_link", ratio(self.sim.summaries_of_a_link(healed), 1));
         report
             .more
             .insert("payload_ratio", ratio(after.payload_bytes - before.payload_bytes, missing * envelope));

@@ -104,6 +104,7 @@ mod real {
         o.sim.node_rate = args.parsed("--bandwidth", o.sim.node_rate)?;
         o.sim.check = Duration::from_micros(args.parsed("--check", 0)?);
         o.sim.real_checks |= args.flag("--real-crypto");
+        o.sim.threads = args.parsed("--threads", o.sim.threads)?;
         o.sim.peers.max_peers = args.parsed("--table", o.sim.peers.max_peers)?;
         if let Some(latency) = args.value("--latency")? {
             let (low, high) = latency.split_once('-').unwrap_or((&latency, &latency));
