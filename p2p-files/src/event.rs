@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::folder::ManifestError;
+use crate::folder::{ManifestError, SelectError};
 use crate::library::LibraryError;
 
 /// How far a download is.
@@ -164,6 +164,9 @@ pub enum DownloadError {
         /// The path.
         path: String,
     },
+    /// With what an earlier fetch into the same place asked for, too much of the folder is named one by one.
+    #[error(transparent)]
+    Selection(#[from] SelectError),
     /// The disk failed while runs were written (one that is full is waited for). What is verified stays; starting again goes on from there.
     #[error("cannot write {}; what is verified stays", path.display())]
     Interrupted {

@@ -23,16 +23,14 @@ pub(crate) struct Before {
     pub(crate) kind: Option<Kind>,
     /// The name under which a fetch of it into this folder was begun, else the one it has here.
     pub(crate) name: Option<String>,
-    /// The destination is the folder itself that an earlier fetch began to make.
+    /// The destination is the folder itself that an earlier fetch made, or began to, without all that is in it.
     pub(crate) is_root: bool,
 }
 
 /// Looks at what is here of a hash that is to be fetched to `to`. Blocks.
 pub(crate) fn look(library: &Library, hash: FileHash, to: &Path) -> Before {
-    let unfinished: Vec<Folder> = match library.folders() {
-        Ok(folders) => folders.into_iter().filter(|f| f.hash == hash && !f.complete).collect(),
-        Err(_) => Vec::new(),
-    };
+    let mut unfinished: Vec<Folder> = library.folders().unwrap_or_default();
+    unfinished.retain(|folder| folder.hash == hash && !folder.is_whole());
     let here = library.get(&hash);
     let kind = if unfinished.is_empty() { here.as_ref().map(|s| s.info.kind) } else { Some(Kind::Dir) };
     let to = std::fs::canonicalize(to).ok();

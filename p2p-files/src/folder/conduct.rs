@@ -346,6 +346,7 @@ const fn is_for_good(error: &DownloadError) -> bool {
         | DownloadError::Directory
         | DownloadError::NotDirectory
         | DownloadError::NoSuchPath { .. }
+        | DownloadError::Selection(_)
         | DownloadError::TooLarge { .. }
         | DownloadError::WrongLength { .. } => true,
         _ => false,

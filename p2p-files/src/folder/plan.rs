@@ -60,7 +60,10 @@ impl Size {
 #[derive(Debug)]
 pub(super) struct Plan {
     shared: Arc<Shared>,
+    /// With what `before` has already.
     selection: Selection,
+    /// What an earlier download recorded of this place.
+    before: Option<Folder>,
     root: PathBuf,
     /// A hidden folder in the root for files that have no name yet.
     parts: PathBuf,
@@ -137,25 +140,24 @@ impl Plan {
         let library = &shared.library;
         let known = library.folders().map_err(io)?;
         let known: Vec<_> = known.into_iter().filter(|folder| folder.hash == shared.hash).collect();
-        let unfinished = |is_it: &dyn Fn(&Path) -> bool| {
-            known
-                .iter()
-                .find(|folder| !folder.complete && is_it(&folder.path))
-                .map(|folder| folder.path.clone())
+        // One that is on its way, else one of which there is a part; both go on where they are.
+        let begun = |is_it: &dyn Fn(&Path) -> bool| {
+            let there = known.iter().filter(|folder| !folder.is_whole() && is_it(&folder.path));
+            there.min_by_key(|folder| folder.complete).map(|folder| folder.path.clone())
         };
         let root = match to {
             Destination::Dir(parent, hint) => {
                 std::fs::create_dir_all(parent).map_err(io)?;
                 let parent = std::fs::canonicalize(parent).map_err(io)?;
-                let covers = |folder: &&Folder| folder.selection.is_all() || folder.selection == selection;
-                for folder in known.iter().filter(|folder| folder.complete).filter(covers) {
+                let covers = |folder: &&Folder| folder.complete && folder.selection.covers(&selection);
+                for folder in known.iter().filter(covers) {
                     if let Some((bytes, total)) = is_whole(shared, folder, &selection)? {
                         check_bytes(shared, total)?;
                         let root = folder.path.clone();
                         return Ok(Self::new(shared, selection, root, None, Some(bytes)));
                     }
                 }
-                match unfinished(&|path| path.parent() == Some(&parent)) {
+                match begun(&|path| path.parent() == Some(&parent)) {
                     Some(root) => root,
                     None => {
                         let hint = hint.as_deref().and_then(|hint| FileName::parse(hint).ok());
@@ -172,7 +174,7 @@ impl Plan {
                 let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
                 let parent = std::fs::canonicalize(parent.unwrap_or_else(|| Path::new("."))).map_err(io)?;
                 let root = parent.join(name);
-                match unfinished(&|path| path == root) {
+                match begun(&|path| path == root) {
                     Some(root) => root,
                     None => std::fs::create_dir(&root).map(|()| root).map_err(io)?,
                 }
@@ -181,12 +183,12 @@ impl Plan {
         let parts = parts_of(&root, &shared.hash);
         let lock = open_parts(&root, &parts).map_err(io)?;
         let mut plan = Self::new(shared, selection, root, Some(lock), None);
-        if let Some(before) = known.iter().find(|folder| folder.path == plan.root) {
-            // As an earlier try found it, until the manifest is read again.
-            let Folder { files, bytes, whole, .. } = *before;
-            plan.totals = Mutex::new(Totals { files, bytes, whole });
+        plan.before = known.into_iter().find(|folder| folder.path == plan.root);
+        match &plan.before {
+            // What was asked for before is fetched too. The record stays as it is until the manifest says that all of it exists.
+            Some(before) => plan.selection = before.selection.or(&plan.selection)?,
+            None => plan.record(false).save(&library.dirs().map_err(io)?).map_err(io)?,
         }
-        plan.record(false).save(&library.dirs().map_err(io)?).map_err(io)?;
         Ok(plan)
     }
 
@@ -199,7 +201,8 @@ impl Plan {
     ) -> Self {
         let parts = parts_of(&root, &shared.hash);
         let totals = Mutex::default();
-        Self { shared: Arc::clone(shared), selection, root, parts, lock: Mutex::new(lock), here, totals }
+        let lock = Mutex::new(lock);
+        Self { shared: Arc::clone(shared), selection, before: None, root, parts, lock, here, totals }
     }
 
     /// Path and bytes of a folder that was here already.
@@ -356,10 +359,16 @@ impl Plan {
             self.record(true).save(&dirs).map_err(|e| self.failed(e))?;
         } else if !stays || !dirs.join(self.shared.hash.to_string()).exists() {
             let _ = std::fs::remove_dir_all(&self.parts);
-            self.record(false).forget(&dirs);
-            drop_manifest(&self.shared);
-            // Goes only if nothing is in it.
-            let _ = std::fs::remove_dir(&self.root);
+            let cancelled = self.is_over() && !self.shared.is_suspended();
+            if let Some(before) = self.before.as_ref().filter(|before| before.complete || !cancelled) {
+                // It is what it was: what this one asked for besides is not to be had, or not wanted any more.
+                before.save(&dirs).map_err(|e| self.failed(e))?;
+            } else {
+                self.record(false).forget(&dirs);
+                drop_manifest(&self.shared);
+                // Goes only if nothing is in it.
+                let _ = std::fs::remove_dir(&self.root);
+            }
         }
         Ok((self.root.clone(), bytes))
     }

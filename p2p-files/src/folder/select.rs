@@ -27,22 +27,20 @@ impl Selection {
     ///
     /// [`SelectError`] when a path cannot be one inside a folder.
     pub fn of<T: AsRef<str>>(paths: impl IntoIterator<Item = T>) -> Result<Self, SelectError> {
-        let mut parsed = Vec::new();
+        let mut parsed = BTreeSet::new();
         for path in paths {
             let path = path.as_ref();
-            if parsed.len() >= PATHS_MAX {
-                return Err(SelectError::TooMany);
-            }
             let bare = path.strip_prefix("./").unwrap_or(path);
             let bare = bare.strip_suffix('/').unwrap_or(bare);
-            parsed.push(
+            parsed.insert(
                 EntryPath::parse(bare)
                     .map_err(|source| SelectError::Path { path: path.to_owned(), source })?,
             );
+            if parsed.len() > PATHS_MAX {
+                return Err(SelectError::TooMany);
+            }
         }
-        parsed.sort();
-        parsed.dedup();
-        Ok(Self { paths: parsed })
+        Ok(Self { paths: parsed.into_iter().collect() })
     }
 
     /// Whether everything is wanted.
@@ -55,6 +53,24 @@ impl Selection {
     #[must_use]
     pub fn takes(&self, path: &EntryPath) -> bool {
         self.is_all() || self.taken_by(path).is_some()
+    }
+
+    /// Whether all that the other takes is taken by this one too, whatever is in the folder.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.is_all() || (!other.is_all() && other.paths.iter().all(|path| self.takes(path)))
+    }
+
+    /// What at least one of the two takes.
+    ///
+    /// # Errors
+    ///
+    /// [`SelectError::TooMany`].
+    pub fn or(&self, other: &Self) -> Result<Self, SelectError> {
+        if self.is_all() || other.is_all() {
+            return Ok(Self::all());
+        }
+        Self::of(self.paths.iter().chain(&other.paths).map(EntryPath::as_str))
     }
 
     /// The paths that were asked for, sorted; none for everything.
@@ -139,5 +155,18 @@ mod tests {
         assert!(!wanted.takes(&path("d")));
         assert!(wanted.takes(&path("c.txt")));
         assert_eq!(wanted.missing(), None);
+    }
+
+    #[test]
+    fn two_selections_are_one_that_covers_both() {
+        let of = |paths: &[&str]| Selection::of(paths).unwrap();
+        let (all, a, inner, both) = (Selection::all(), of(&["a"]), of(&["a/b"]), of(&["a/b", "c"]));
+        assert!(all.covers(&a) && all.covers(&all) && a.covers(&inner) && both.covers(&inner));
+        assert!(!a.covers(&all) && !inner.covers(&a) && !a.covers(&both));
+        assert_eq!(inner.or(&of(&["c"])), Ok(both.clone()));
+        assert_eq!((all.or(&a), a.or(&all)), (Ok(Selection::all()), Ok(Selection::all())));
+        let many = |from: usize| Selection::of((from..from + 600).map(|n| n.to_string())).unwrap();
+        assert_eq!(many(0).or(&many(0)), Ok(many(0)));
+        assert_eq!(many(0).or(&many(600)), Err(SelectError::TooMany));
     }
 }

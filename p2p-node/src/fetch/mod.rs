@@ -329,7 +329,7 @@ fn failed(error: DownloadError) -> FetchError {
         DownloadError::Exists { path } => FetchError::Exists { path },
         DownloadError::NoRoom { path, needed, free } => FetchError::NoRoom { path, needed, free },
         DownloadError::WrongLength { said, length } => FetchError::WrongLength { said, length },
-        DownloadError::NoSuchPath { .. } | DownloadError::NotDirectory => {
+        DownloadError::NoSuchPath { .. } | DownloadError::Selection(_) | DownloadError::NotDirectory => {
             FetchError::NoSuchPath { detail: error.to_string() }
         }
         DownloadError::Manifest(_) => FetchError::BadFolder { detail: error.to_string() },
