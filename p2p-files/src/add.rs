@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use crate::buffer::PageBuffer;
 use crate::disk::read_exact_at;
 use crate::geometry::{CHUNK, Geometry};
 use crate::merkle::{self, Digest};
@@ -51,9 +52,10 @@ fn hash_small(
     geometry: Geometry,
     mut progress: impl FnMut(u64, u64) -> ControlFlow<()>,
 ) -> io::Result<Digest> {
-    let mut data = vec![0; geometry.chunk(0).map_or(0, |chunk| chunk.len())];
-    read_exact_at(file, &mut data, 0)?;
-    let root = merkle::single_chunk_root(&data);
+    let len = geometry.chunk(0).map_or(0, |chunk| chunk.len());
+    let mut buffer = PageBuffer::new(len);
+    read_exact_at(file, buffer.room(len), 0)?;
+    let root = merkle::single_chunk_root(buffer.data());
     unless_broken_off(progress(geometry.length(), geometry.length()))?;
     Ok(root)
 }
@@ -105,11 +107,11 @@ struct Work<'a> {
 impl Work<'_> {
     /// Takes chunk after chunk until none is left.
     fn run(&self, report: &mut dyn FnMut(u64) -> ControlFlow<()>) -> io::Result<()> {
-        let mut buf = vec![0; CHUNK];
+        let mut buffer = PageBuffer::new(CHUNK);
         while !self.stop.load(Ordering::Relaxed) {
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(chunk) = self.geometry.chunk(index) else { break };
-            let data = &mut buf[..chunk.len()];
+            let data = buffer.room(chunk.len());
             read_exact_at(self.file, data, chunk.offset())?;
             self.tree.put_chunk(index, &merkle::subtree_root(data, chunk.height()))?;
             let done = self.done.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;

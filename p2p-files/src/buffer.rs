@@ -1,4 +1,4 @@
-//! Where a run is received.
+//! Where runs are received, and files are read.
 
 use std::ops::Range;
 
@@ -45,10 +45,50 @@ impl RunBuffer {
     }
 }
 
+/// Room for what is read of a file. It begins with a page: to read a cached GiB takes an AMD Zen 3 0.17 s, and 0.5 to 0.7 s
+/// where the room begins 1 to 31 bytes behind the start of a page, as all large allocations of glibc do (16 bytes).
+#[derive(Debug)]
+pub(crate) struct PageBuffer {
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl PageBuffer {
+    /// Room for so many bytes.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let bytes = vec![0; capacity + PAGE];
+        let to_page = bytes.as_ptr().align_offset(PAGE);
+        Self { start: if to_page < PAGE { to_page } else { 0 }, bytes, len: 0 }
+    }
+
+    /// The first `len` bytes of it, to be filled.
+    pub(crate) fn room(&mut self, len: usize) -> &mut [u8] {
+        self.len = len;
+        &mut self.bytes[self.start..][..len]
+    }
+
+    /// As many bytes as there was room made for last.
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.bytes[self.start..][..self.len]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{Geometry, LENGTH_MAX};
+
+    #[test]
+    fn what_is_read_begins_at_a_page() {
+        for capacity in [1, 100, CHUNK] {
+            let mut buffer = PageBuffer::new(capacity);
+            buffer.room(capacity).fill(7);
+            assert_eq!(buffer.data(), vec![7; capacity]);
+            assert_eq!(buffer.room(1).as_ptr().align_offset(PAGE), 0);
+            assert_eq!(buffer.data(), [7]);
+        }
+    }
 
     #[test]
     fn data_begins_at_a_page_whatever_the_proof() {

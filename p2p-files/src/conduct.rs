@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
+use crate::buffer::PageBuffer;
 use crate::disk;
 use crate::event::{DownloadError, DownloadEvent, Finished};
 use crate::folder::make_executable;
@@ -169,12 +170,12 @@ fn copy(shared: &Shared, share: &OpenShare) -> Result<Option<PathBuf>, DownloadE
     let info = share.record.info;
     shared.check_room(info.length)?;
     let part = PartFile::create(shared.place.clone(), &shared.hash).map_err(io)?;
-    let mut buf = vec![0; CHUNK];
+    let mut buffer = PageBuffer::new(CHUNK);
     for run in (0..share.geometry.chunks()).map_while(|index| share.geometry.chunk(index)) {
         if shared.cancel.is_cancelled() {
             return Err(ended(shared));
         }
-        let data = &mut buf[..run.len()];
+        let data = buffer.room(run.len());
         let mut proof = vec![0; run.proof_len() * HASH_LEN];
         match share.read(run, &mut proof, data) {
             Ok(()) if merkle::verify_run(run, data, &proof, &info.root).is_ok() => {

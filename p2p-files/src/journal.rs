@@ -21,6 +21,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::bitfield::Bitfield;
+use crate::buffer::PageBuffer;
 use crate::disk::{self, Stamp, read_exact_at, write_all_at};
 use crate::geometry::{CHUNK, Geometry, Run};
 use crate::hash::{HASH_LEN, Info, Kind};
@@ -136,12 +137,12 @@ impl Journal {
     ) -> io::Result<Bitfield> {
         let tree = Tree::over(self.file.try_clone()?, geometry);
         let mut held = Bitfield::new(geometry.chunks());
-        let (mut data, mut proof) = (vec![0; CHUNK], Vec::new());
+        let (mut buffer, mut proof) = (PageBuffer::new(CHUNK), Vec::new());
         for run in (0..geometry.chunks()).filter(|chunk| said.get(*chunk)).filter_map(|c| geometry.chunk(c)) {
             if stop() {
                 return Err(io::ErrorKind::Interrupted.into());
             }
-            let data = &mut data[..run.len()];
+            let data = buffer.room(run.len());
             read_exact_at(part.file(), data, run.offset())?;
             proof.clear();
             tree.siblings(run, &mut proof)?;

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::buffer::PageBuffer;
 use crate::disk::{Stamp, read_exact_at};
 use crate::geometry::{Geometry, Run};
 use crate::hash::{HASH_LEN, Info};
@@ -96,9 +97,9 @@ fn read_part(part: &RunningPart, run: Run, proof: &mut [u8], data: &mut [u8]) ->
 fn siblings(file: &File, tree: Option<&Tree>, run: Run) -> Result<Vec<[u8; HASH_LEN]>, ReadError> {
     let mut siblings = Vec::with_capacity(run.proof_len());
     if let Some(chunk) = run.geometry().chunk(run.chunk()).filter(|chunk| chunk.height() > run.height()) {
-        let mut data = vec![0; chunk.len()];
-        read_exact_at(file, &mut data, chunk.offset()).map_err(changed_if_short)?;
-        merkle::chunk_siblings(&data, run, &mut siblings);
+        let mut chunk_data = PageBuffer::new(chunk.len());
+        read_exact_at(file, chunk_data.room(chunk.len()), chunk.offset()).map_err(changed_if_short)?;
+        merkle::chunk_siblings(chunk_data.data(), run, &mut siblings);
     }
     if let Some(tree) = tree {
         tree.siblings(run, &mut siblings).map_err(ReadError::Io)?;

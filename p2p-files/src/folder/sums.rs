@@ -13,6 +13,7 @@ use super::add::{AddFolderError, is_executable};
 use super::entry::{Entry, EntryKind};
 use super::manifest::ManifestWriter;
 use super::walk::{Found, LeftOut, LeftOutReason, Walk};
+use crate::buffer::PageBuffer;
 use crate::geometry::{CHUNK, LENGTH_MAX};
 use crate::hash::{HASH_LEN, Info, Kind};
 use crate::library::AddError;
@@ -119,18 +120,18 @@ fn of_file(path: &Path, plain: bool) -> Result<(Info, [u8; HASH_LEN]), AddError>
 
 fn hash_tree(file: &File) -> io::Result<(Info, [u8; HASH_LEN])> {
     let mut tree = TreeHasher::new();
-    each_buffer(file, |buf| tree.push(&buf, |_, _| Ok(())))?;
+    each_buffer(file, |buf| tree.push(buf.data(), |_, _| Ok(())))?;
     Ok((tree.finish(|_, _| Ok(()))?, [0; HASH_LEN]))
 }
 
 /// The tree on this thread, the plain hash on another: the file is read once.
 fn hash_both(file: &File) -> io::Result<(Info, [u8; HASH_LEN])> {
     thread::scope(|scope| {
-        let (give, buffers) = sync_channel::<Arc<Vec<u8>>>(BUFFERS);
+        let (give, buffers) = sync_channel::<Arc<PageBuffer>>(BUFFERS);
         let plain = scope.spawn(move || {
             let mut plain = Sha256::new();
             while let Ok(buf) = buffers.recv() {
-                plain.update(buf.as_slice());
+                plain.update(buf.data());
             }
             plain.finalize().into()
         });
@@ -139,7 +140,7 @@ fn hash_both(file: &File) -> io::Result<(Info, [u8; HASH_LEN])> {
             let buf = Arc::new(buf);
             // It listens until this end is dropped.
             let _ = give.send(Arc::clone(&buf));
-            tree.push(&buf, |_, _| Ok(()))
+            tree.push(buf.data(), |_, _| Ok(()))
         })?;
         drop(give);
         let sha256 = plain.join().map_err(|_| io::Error::other("a hashing thread panicked"))?;
@@ -147,12 +148,20 @@ fn hash_both(file: &File) -> io::Result<(Info, [u8; HASH_LEN])> {
     })
 }
 
-fn each_buffer(file: &File, mut with: impl FnMut(Vec<u8>) -> io::Result<()>) -> io::Result<()> {
+fn each_buffer(mut file: &File, mut with: impl FnMut(PageBuffer) -> io::Result<()>) -> io::Result<()> {
     loop {
-        let mut buf = Vec::with_capacity(CHUNK);
-        // A copy of the reference reads on where the last one ended.
-        file.take(CHUNK as u64).read_to_end(&mut buf)?;
-        if buf.is_empty() {
+        let mut buf = PageBuffer::new(CHUNK);
+        let mut len = 0;
+        while len < CHUNK {
+            match file.read(&mut buf.room(CHUNK)[len..]) {
+                Ok(0) => break,
+                Ok(more) => len += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        buf.room(len);
+        if len == 0 {
             return Ok(());
         }
         with(buf)?;

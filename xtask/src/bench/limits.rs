@@ -19,6 +19,7 @@ use crate::process;
 
 const BUFFER: usize = 256 * 1024;
 const HASHED: usize = 512 << 20;
+const PAGE: usize = 4096;
 
 /// SHA-256 of one core, MB/s.
 pub(crate) fn sha256() -> f64 {
@@ -32,13 +33,16 @@ pub(crate) fn sha256() -> f64 {
     HASHED as f64 / 1e6 / begin.elapsed().as_secs_f64()
 }
 
-/// Reads a file that is in memory and hashes it, MiB by MiB, on all cores; MB/s.
+/// Reads a file that is in memory and hashes it, MiB by MiB, on all cores, each into room that begins with a page (elsewhere
+/// some processors copy at a third of the speed); MB/s.
 pub(crate) fn read_and_hash(path: &Path) -> Result<f64> {
     let length = std::fs::metadata(path).with_context(|| path.display().to_string())?.len();
     let next = AtomicU64::new(0);
     let cores = thread::available_parallelism().map_or(1, usize::from);
     let work = || -> Result<()> {
-        let (mut file, mut buffer) = (File::open(path)?, vec![0; 1 << 20]);
+        let (mut file, mut room) = (File::open(path)?, vec![0; (1 << 20) + PAGE]);
+        let start = room.as_ptr().align_offset(PAGE);
+        let buffer = &mut room[start..start + (1 << 20)];
         loop {
             let at = next.fetch_add(buffer.len() as u64, Relaxed);
             let Some(left) = length.checked_sub(at).filter(|left| *left > 0) else { return Ok(()) };
