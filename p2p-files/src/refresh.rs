@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::disk::Stamp;
+use crate::folder::{AddFolderError, Folder, FolderShare, Renewed};
 use crate::hash::{FileHash, Kind};
 use crate::index::{Change, Record};
 use crate::library::{AddError, Library, LibraryError, Share, share};
@@ -30,7 +31,10 @@ const UNSETTLED_MAX: usize = 4096;
 pub struct Refreshed {
     /// Files that are shared now and were not before, or have new contents; by path.
     pub added: Vec<Share>,
-    /// Hashes that no file here has any more.
+    /// Folders shared with [`Library::add_folder`] that changed, each with its new hash; the old ones are among `removed`. What
+    /// changed in them is not in `added`.
+    pub folders: Vec<FolderShare>,
+    /// Hashes that no file here has any more, and no folder.
     pub removed: Vec<FileHash>,
     /// Files that could not be shared.
     pub failed: Vec<(PathBuf, AddError)>,
@@ -42,7 +46,8 @@ pub struct Refreshed {
 
 impl Library {
     /// Looks through the folder `content` and shares what is new or changed there; looks at everything else that is
-    /// shared too, hashes again what changed and forgets what is gone.
+    /// shared too, hashes again what changed and forgets what is gone. Shared folders are walked through, and shared under
+    /// their new hash if they changed; one that was fetched keeps the hash under which it was.
     ///
     /// Symlinks are not followed and names that begin with a dot are left out (part-files are such). Unchanged files are not
     /// read. At most 64 levels of folders and 1,000,000 entries are looked at. A `content` that does not exist is an empty one.
@@ -59,8 +64,10 @@ impl Library {
     /// As [`Library::refresh`], for who watches the disk: files that were written to less than `rest` ago are not shared yet,
     /// and not any more as they were; they are named in [`Refreshed::unsettled`].
     ///
-    /// With `only`, just these files are looked at, and what lies below those that are folders; a path that is neither shared
-    /// nor in `content` is passed over. When `stop` says so it ends, with what was done so far; a file at hand is
+    /// A shared folder in which there is such a file stays as it was shared until it is at rest.
+    ///
+    /// With `only`, just these files are looked at, and what lies below those that are folders, and the shared folders they are
+    /// in; a path that is neither shared nor in `content` is passed over. When `stop` says so it ends, with what was done so far; a file at hand is
     /// as it was.
     ///
     /// # Errors
@@ -81,6 +88,7 @@ impl Library {
         let mut work = Work {
             library: self,
             content,
+            followed: self.followed()?,
             rest,
             stop: &stop,
             result: Refreshed::default(),
@@ -92,6 +100,7 @@ impl Library {
             Some(paths) => paths.iter().try_for_each(|path| work.look_at_or_below(path))?,
             None => work.look_at_all()?,
         }
+        work.renew_folders(only)?;
         work.end()
     }
 }
@@ -100,6 +109,8 @@ struct Work<'a> {
     library: &'a Library,
     /// The real path of the content folder, if there is one.
     content: Option<PathBuf>,
+    /// Folders that are shared as they lie.
+    followed: Vec<Folder>,
     rest: Duration,
     stop: &'a dyn Fn() -> bool,
     result: Refreshed,
@@ -117,7 +128,7 @@ impl Work<'_> {
             let metadata = std::fs::symlink_metadata(&path);
             let current = metadata.is_ok_and(|now| {
                 if record.withheld {
-                    self.is_content(&path)
+                    self.is_content(&path) || self.is_followed(&path)
                 } else {
                     self.library.is_unchanged(&record, &now)
                 }
@@ -163,6 +174,47 @@ impl Work<'_> {
         below.is_some_and(|below| !below.iter().any(|name| name.as_encoded_bytes().starts_with(b".")))
     }
 
+    /// Whether it is in a folder that is shared as it lies.
+    fn is_followed(&self, path: &Path) -> bool {
+        self.followed.iter().any(|folder| path.starts_with(&folder.path))
+    }
+
+    /// Gives the folders that changed their new hash; with `only`, those that hold one of these paths or lie below one.
+    fn renew_folders(&mut self, only: Option<&[PathBuf]>) -> Result<(), LibraryError> {
+        // What is known of the files in them by now.
+        self.flush()?;
+        for folder in std::mem::take(&mut self.followed) {
+            let concerns = |path: &PathBuf| path.starts_with(&folder.path) || folder.path.starts_with(path);
+            let is_restless = self.result.unsettled.iter().any(|path| path.starts_with(&folder.path));
+            if (self.stop)() || is_restless || !only.is_none_or(|only| only.iter().any(concerns)) {
+                continue;
+            }
+            match self.library.renew(&folder, self.rest, self.stop) {
+                Ok(Renewed::Same) | Err(AddFolderError::Add(AddError::Stopped { .. })) => {}
+                // Its manifest was damaged and is made again.
+                Ok(Renewed::Changed(share)) if share.share.hash == folder.hash => {}
+                Ok(Renewed::Changed(share)) => {
+                    self.lost.insert(folder.hash);
+                    self.result.folders.push(*share);
+                }
+                Ok(Renewed::Gone) => {
+                    self.lost.insert(folder.hash);
+                }
+                Err(AddFolderError::Add(AddError::Changed { path })) if !self.rest.is_zero() => {
+                    self.put_off(path, None);
+                }
+                Err(AddFolderError::Add(AddError::Index(error))) => return Err(error.into()),
+                Err(AddFolderError::Library(error)) => return Err(error),
+                Err(AddFolderError::Add(error)) => self.result.failed.push((folder.path, error)),
+                Err(error) => {
+                    let error = AddError::io(&folder.path, std::io::Error::other(error));
+                    self.result.failed.push((folder.path, error));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether it is a file of the content folder, reached without a link.
     fn is_new_content(&self, path: &Path) -> bool {
         self.is_content(path) && std::fs::canonicalize(path).is_ok_and(|real| real == path)
@@ -178,8 +230,8 @@ impl Work<'_> {
             Err(source) => return self.give_up(path.clone(), old, AddError::io(&path, source)),
         };
         match &old {
-            Some(old) if old.withheld && self.is_content(&path) => return Ok(()),
-            // Outside the content folder nothing is shared unasked, so there is nothing to remember.
+            Some(old) if old.withheld && (self.is_content(&path) || self.is_followed(&path)) => return Ok(()),
+            // Elsewhere nothing is shared unasked, so there is nothing to remember.
             Some(old) if old.withheld => return self.change(Change::Remove(path)),
             Some(old) if self.library.is_unchanged(old, &metadata) => return Ok(()),
             _ => {}
@@ -201,7 +253,9 @@ impl Work<'_> {
             Ok(record) => {
                 self.lose(old.as_ref().filter(|old| old.hash != record.hash));
                 self.hashed += record.info.length;
-                self.result.added.push(share(path.clone(), &record));
+                if self.is_content(&path) || !self.is_followed(&path) {
+                    self.result.added.push(share(path.clone(), &record));
+                }
                 self.change(Change::Put(path, record))
             }
             Err(AddError::Index(error)) => Err(error.into()),

@@ -9,6 +9,7 @@ use crate::error::ShareError;
 use crate::event::Event;
 use crate::info::{FileEntry, FileState};
 use crate::shared::Shared;
+use crate::watch;
 
 /// Shares a folder, and tells what of it is not shared. Blocks.
 pub(crate) fn share(shared: &Shared, path: &Path) -> Result<Share, ShareError> {
@@ -22,6 +23,9 @@ pub(crate) fn share(shared: &Shared, path: &Path) -> Result<Share, ShareError> {
             added.share.name, added.clashes
         );
         shared.events.publish(Event::Warning(text));
+    }
+    if let Err(why) = shared.watch.also_folder(&added.share.path) {
+        watch::tell_blind(shared, &why);
     }
     Ok(added.share)
 }

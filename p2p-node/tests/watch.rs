@@ -110,3 +110,40 @@ async fn a_shared_file_elsewhere_is_shared_anew_when_it_changes() {
     notice(&mut events, "notes.txt is shared as ").await;
     node.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shared_folder_that_changes_is_shared_as_what_it_is_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let album = dir.path().join("album");
+    fs::create_dir_all(album.join("sub")).unwrap();
+    fs::write(album.join("sub/first.txt"), "first").unwrap();
+    let data = dir.path().join("data");
+    let (node, mut events) = watching(&data).await;
+    let before = node.share(&album).await.unwrap();
+    // In a folder that was not there when the watching began.
+    fs::create_dir(album.join("new")).unwrap();
+    fs::write(album.join("new/second.txt"), "second").unwrap();
+    let now: FileHash = notice(&mut events, "album changed and is shared as ").await.parse().unwrap();
+    assert_ne!(now, before.hash);
+    let folder = node.files().await;
+    assert_eq!((folder.len(), folder[0].hash, folder[0].length), (1, now, Some(11)));
+    node.shutdown().await;
+    drop((node, events));
+
+    // What changed while no node ran, and then while one did that knows the folder from before.
+    fs::remove_dir_all(album.join("new")).unwrap();
+    let (node, mut events) = watching(&data).await;
+    let back: FileHash = notice(&mut events, "album changed and is shared as ").await.parse().unwrap();
+    assert_eq!(back, before.hash);
+    fs::write(album.join("sub/third.txt"), "third").unwrap();
+    notice(&mut events, "album changed and is shared as ").await;
+    fs::remove_dir_all(&album).unwrap();
+    notice(&mut events, "").await;
+    let gone = async {
+        while !node.files().await.is_empty() {
+            events.next().await.unwrap();
+        }
+    };
+    timeout(DEADLINE, gone).await.unwrap();
+    node.shutdown().await;
+}

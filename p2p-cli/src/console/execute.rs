@@ -8,7 +8,7 @@ use super::Console;
 use super::parse::{COMMANDS, Command};
 use crate::commands::{fetch, resolve, share};
 use crate::failure::Failure;
-use crate::output::{Entry, Line, Peer};
+use crate::output::{Entry, Line, Peer, Renewed};
 
 impl Console {
     pub(crate) async fn execute(&self, command: Command) -> Result<Line, Failure> {
@@ -112,12 +112,20 @@ impl Console {
     }
 
     async fn refresh(&self) -> Result<Line, Failure> {
-        let found = self.session.node.refresh().await?;
+        let node = &self.session.node;
+        let found = node.refresh().await?;
+        let folders = found.folders.iter().map(|folder| Renewed {
+            path: folder.share.path.display().to_string(),
+            hash: folder.share.hash.to_string(),
+            ticket: node.file_ticket(&folder.share).to_string(),
+            left_out: Some(folder.left_out.to_string()).filter(|_| folder.left_out.count > 0),
+        });
         let failed = found.failed.iter().map(|(path, error)| format!("{}: {error}", path.display()));
         Ok(Line::Refreshed {
             command: "refresh",
             added: found.added.len(),
             removed: found.removed.len(),
+            folders: folders.collect(),
             failed: failed.collect(),
         })
     }

@@ -121,7 +121,7 @@ fn reply(line: &Line, paint: Paint) -> String {
         }
         Line::FileDone { path, length, ms, sources, .. } => done(paint, path, *length, *ms, *sources),
         Line::Files { files, .. } => listed_files(files),
-        Line::Refreshed { added, removed, failed, .. } => {
+        Line::Refreshed { added, removed, folders, failed, .. } => {
             let mut text = format!("{added} added, {removed} removed");
             failed.iter().for_each(|detail| text.push_str(&format!("\n! {}", visible(detail))));
             text
@@ -129,6 +129,11 @@ fn reply(line: &Line, paint: Paint) -> String {
         Line::Peers { peers, .. } => listed_peers(peers),
         Line::Id { id, name, addrs, ticket, .. } => {
             let name = name.as_deref().map(|n| format!("name {}\n", visible(n))).unwrap_or_default();
+            for folder in folders {
+                text.push_str(&format!("\n{} changed and is {} now", visible(&folder.path), folder.hash));
+                text.extend(folder.left_out.iter().map(|left| format!("\n! {}", visible(left))));
+                text.push_str(&format!("\n{}", folder.ticket));
+            }
             format!("id   {id}\n{name}{}", invitation(addrs, ticket))
         }
         Line::Status { .. } => status(line),

@@ -169,6 +169,7 @@ pub(crate) enum Line {
         command: &'static str,
         added: usize,
         removed: usize,
+        folders: Vec<Renewed>,
         failed: Vec<String>,
     },
     Peers {
@@ -225,6 +226,17 @@ pub(crate) enum Line {
         #[serde(skip_serializing_if = "Option::is_none")]
         command: Option<&'static str>,
     },
+}
+
+/// A shared folder that changed, with the hash it has now.
+#[derive(Debug, Serialize)]
+pub(crate) struct Renewed {
+    pub(crate) path: String,
+    pub(crate) hash: String,
+    pub(crate) ticket: String,
+    /// For people only: what of it is not shared.
+    #[serde(skip)]
+    pub(crate) left_out: Option<String>,
 }
 
 /// A shared file, or one being fetched.

@@ -2,17 +2,21 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, SystemTime};
 
 use super::entry::{Entry, EntryKind};
-use super::manifest::{ManifestError, ManifestReader, ManifestWriter};
+use super::manifest::{ManifestError, ManifestWriter};
 use super::path::EntryPath;
-use super::record::{self, Folder};
+use super::record::Folder;
 use super::select::Selection;
+use super::shares::name_of;
 use super::walk::{Found, LeftOut, LeftOutReason, Walk};
 use crate::add::{hash_file, unwatched};
+use crate::disk::Stamp;
 use crate::geometry::{CHUNK, Geometry};
 use crate::hash::{FileHash, Info, Kind};
 use crate::index::{Change, IndexError, Record};
@@ -87,7 +91,7 @@ impl Library {
     ///
     /// Symlinks are not followed (one that is named here is), names that receivers would refuse are left out, and
     /// [`FolderShare::left_out`] tells both. Files that are shared already and did not change are not read again. A folder that
-    /// was shared before and has changed gets a new hash, and the old one is forgotten.
+    /// was shared before and has changed gets a new hash, and the old one is forgotten; [`Library::refresh`] does that too.
     ///
     /// # Errors
     ///
@@ -98,45 +102,59 @@ impl Library {
         progress: impl FnMut(AddProgress),
     ) -> Result<FolderShare, AddFolderError> {
         let root = std::fs::canonicalize(path).map_err(|source| AddError::io(path, source))?;
+        let care = Care { rest: Duration::ZERO, stop: &|| false, before: None };
+        let shared = self.share_folder(&root, &care, progress)?;
+        Ok(shared.expect("only what was shared before can be the same"))
+    }
+
+    /// Shares the folder with this real path, unless it is what it was before: then it is `None`.
+    pub(super) fn share_folder(
+        &self,
+        root: &Path,
+        care: &Care<'_>,
+        progress: impl FnMut(AddProgress),
+    ) -> Result<Option<FolderShare>, AddFolderError> {
         // Whoever cannot be looked into is not an empty folder.
-        drop(std::fs::read_dir(&root).map_err(|source| AddError::io(&root, source))?);
-        let dirs = self.dirs().map_err(|source| AddError::io(&root, source))?;
-        if dirs.parent() == Some(&root) {
-            return Err(AddFolderError::OwnData { path: root });
+        drop(std::fs::read_dir(root).map_err(|source| AddError::io(root, source))?);
+        let dirs = self.dirs().map_err(|source| AddError::io(root, source))?;
+        if dirs.parent() == Some(root) {
+            return Err(AddFolderError::OwnData { path: root.to_path_buf() });
         }
         let new = dirs.join(self.temporary());
-        let result = self.write_manifest(&root, &new, progress).and_then(|added| {
-            let share = self.take_manifest(&new, &root)?;
-            Ok(FolderShare { share: Share { bytes: added.bytes, ..share }, ..added })
+        let result = self.write_manifest(root, &new, care, progress).and_then(|added| {
+            let share = self.take_manifest(&new, root, care)?;
+            Ok(share.map(|share| FolderShare { share: Share { bytes: added.bytes, ..share }, ..added }))
         });
-        if result.is_err() {
+        if !matches!(result, Ok(Some(_))) {
             let _ = std::fs::remove_file(&new);
         }
-        let added = result?;
+        let Some(added) = result? else { return Ok(None) };
         let folder = Folder {
             hash: added.share.hash,
-            path: root,
+            path: root.to_path_buf(),
             complete: true,
+            follows: true,
             bytes: added.bytes,
             files: added.files,
             whole: added.bytes,
             selection: Selection::all(),
         };
         self.replace(&folder, &dirs)?;
-        Ok(added)
+        Ok(Some(added))
     }
 
     fn write_manifest(
         &self,
         root: &Path,
         new: &Path,
+        care: &Care<'_>,
         progress: impl FnMut(AddProgress),
     ) -> Result<FolderShare, AddFolderError> {
         let in_manifest = |source| AddFolderError::Manifest { path: root.to_path_buf(), source };
         let file = File::create(new).map_err(|source| AddError::io(new, source))?;
         let writer = ManifestWriter::new(BufWriter::new(file)).map_err(|e| in_manifest(e.into()))?;
-        let adding =
-            Adding { library: self, root, writer, batch: Vec::new(), done: AddProgress::default(), progress };
+        let (batch, done) = (Vec::new(), AddProgress::default());
+        let adding = Adding { library: self, root, care, writer, batch, done, progress };
         let adding = std::cell::RefCell::new(adding);
         let own = self.dirs().map_err(|source| AddError::io(root, source))?;
         let own = own.parent().unwrap_or(&own).canonicalize().unwrap_or_default();
@@ -152,7 +170,7 @@ impl Library {
         adding.flush(&mut left_out)?;
         let (entries, bytes, files) = (adding.writer.entries(), adding.writer.total(), adding.done.files);
         let out = adding.writer.finish().and_then(|out| out.into_inner().map_err(io::Error::from));
-        out.and_then(|file| file.sync_all()).map_err(|e| in_manifest(e.into()))?;
+        out.map_err(|e| in_manifest(e.into()))?;
         let info = Info { kind: Kind::Dir, length: 0, root: [0; 32] };
         let share = Share {
             hash: info.hash(),
@@ -165,8 +183,13 @@ impl Library {
         Ok(FolderShare { share, bytes, files, entries, left_out, clashes })
     }
 
-    /// Hashes a manifest, gives it its name and shares it.
-    fn take_manifest(&self, new: &Path, root: &Path) -> Result<Share, AddFolderError> {
+    /// Hashes a manifest, gives it its name and shares it; `None` if it is the one there was before.
+    fn take_manifest(
+        &self,
+        new: &Path,
+        root: &Path,
+        care: &Care<'_>,
+    ) -> Result<Option<Share>, AddFolderError> {
         let io = |source| AddError::io(new, source);
         let file = File::open(new).map_err(io)?;
         let length = file.metadata().map_err(io)?.len();
@@ -179,9 +202,21 @@ impl Library {
             root: hash_file(&file, geometry, tree.as_ref(), unwatched).map_err(io)?,
         };
         let name = new.with_file_name(info.hash().to_string());
+        if let Some(before) = care.before {
+            let is_same = before == info.hash();
+            if is_same && matches!(self.unchanged(&name), Ok(Some(served)) if served.hash == before) {
+                return Ok(None);
+            }
+            // Taken back meanwhile.
+            let folders = self.folders().map_err(io)?;
+            if !folders.iter().any(|folder| folder.hash == before && folder.path == root) {
+                return Ok(None);
+            }
+        }
+        file.sync_all().map_err(io)?;
         std::fs::rename(new, &name).map_err(io)?;
         let share = self.register(&name, info, tree.as_ref())?;
-        Ok(Share { path: root.into(), name: name_of(root), ..share })
+        Ok(Some(Share { path: root.into(), name: name_of(root), ..share }))
     }
 
     /// Records a folder; what else lay at its path is not there any more.
@@ -195,137 +230,23 @@ impl Library {
         }
         Ok(())
     }
-
-    /// The folders that are shared or being fetched, by hash and path.
-    ///
-    /// # Errors
-    ///
-    /// When the folder of their records cannot be read.
-    pub fn folders(&self) -> io::Result<Vec<Folder>> {
-        self.dirs_if_any().map_or(Ok(Vec::new()), |dirs| record::folders(&dirs))
-    }
-
-    /// What the index knows of a folder is where its manifest lies; others are to see the folder.
-    pub(crate) fn name_folders(&self, shares: &mut [Share]) {
-        if !shares.iter().any(|share| share.info.kind == Kind::Dir) {
-            return;
-        }
-        let folders = self.folders().unwrap_or_else(|error| {
-            tracing::error!(%error, "listing folders");
-            Vec::new()
-        });
-        for share in shares.iter_mut().filter(|share| share.info.kind == Kind::Dir) {
-            let here = folders.iter().filter(|folder| folder.hash == share.hash);
-            if let Some(folder) = here.max_by_key(|folder| (folder.is_whole(), folder.complete)) {
-                share.name = name_of(&folder.path);
-                share.bytes = folder.whole;
-                share.path.clone_from(&folder.path);
-                if share.state == ShareState::Shared && !folder.is_whole() {
-                    share.state = ShareState::Partial;
-                }
-            }
-        }
-    }
-
-    /// Stops sharing this folder, wherever it lies, with the files in it; false if it was not shared. The files stay.
-    ///
-    /// # Errors
-    ///
-    /// [`LibraryError`] when the index cannot be read or written.
-    pub fn remove_folder(&self, hash: &FileHash) -> Result<bool, LibraryError> {
-        let dirs = self.dirs().map_err(|source| LibraryError::io(&self.trees, source))?;
-        let folders = self.folders().map_err(|source| LibraryError::io(&dirs, source))?;
-        let mut removed = false;
-        for folder in folders.iter().filter(|folder| folder.hash == *hash) {
-            if let Ok(reader) = self.manifest(hash) {
-                self.forget_files(folder, reader)?;
-            }
-            folder.forget(&dirs);
-            removed = true;
-        }
-        self.drop_manifest(hash)?;
-        Ok(removed)
-    }
-
-    fn forget_files(&self, folder: &Folder, reader: ManifestReader<File>) -> Result<(), LibraryError> {
-        let mut changes = Vec::new();
-        let mut hashes = Vec::new();
-        let apply = |changes: &mut Vec<Change>, hashes: &mut Vec<FileHash>| {
-            self.index.apply(changes)?;
-            hashes.iter().for_each(|hash| self.drop_tree(hash));
-            changes.clear();
-            hashes.clear();
-            Ok::<_, LibraryError>(())
-        };
-        // A damaged manifest ends early: what is left is shared as single files.
-        for entry in reader.map_while(Result::ok) {
-            let path = entry.path.below(&folder.path);
-            if matches!(entry.kind, EntryKind::File { .. })
-                && let Some(record) = self.index.of_path(&path)?
-            {
-                // The file may have changed since, and been shared again as it is now.
-                hashes.push(record.hash);
-                // As for a single file: what is taken back is not shared again by a refresh.
-                changes.push(match path.symlink_metadata() {
-                    Ok(_) => Change::Put(path, Record { withheld: true, ..record }),
-                    Err(_) => Change::Remove(path),
-                });
-            }
-            if changes.len() >= BATCH {
-                apply(&mut changes, &mut hashes)?;
-            }
-        }
-        apply(&mut changes, &mut hashes)
-    }
-
-    /// Opens the manifest of a folder that is shared or was fetched.
-    ///
-    /// # Errors
-    ///
-    /// [`ManifestError`] when it is not here.
-    pub fn manifest(&self, hash: &FileHash) -> Result<ManifestReader<File>, ManifestError> {
-        ManifestReader::new(File::open(self.dirs()?.join(hash.to_string()))?)
-    }
-
-    /// Removes a manifest that was fetched to see what is in it, unless there is a folder that has it.
-    ///
-    /// # Errors
-    ///
-    /// [`LibraryError`] when the index cannot be read or written.
-    pub fn drop_manifest(&self, hash: &FileHash) -> Result<(), LibraryError> {
-        let dirs = self.dirs().map_err(|source| LibraryError::io(&self.trees, source))?;
-        let folders = self.folders().map_err(|source| LibraryError::io(&dirs, source))?;
-        if folders.iter().any(|folder| folder.hash == *hash) {
-            return Ok(());
-        }
-        let manifest = dirs.join(hash.to_string());
-        self.index.apply(&[Change::Remove(manifest.clone())])?;
-        self.drop_tree(hash);
-        let _ = std::fs::remove_file(manifest);
-        Ok(())
-    }
-
-    /// Where manifests and the records of folders are; made when it is first needed.
-    pub(crate) fn dirs(&self) -> io::Result<PathBuf> {
-        let dirs = self.trees.with_file_name("dirs");
-        std::fs::create_dir_all(&dirs)?;
-        std::fs::canonicalize(dirs)
-    }
-
-    /// The same; `None` as long as there has been no folder.
-    pub(crate) fn dirs_if_any(&self) -> Option<PathBuf> {
-        std::fs::canonicalize(self.trees.with_file_name("dirs")).ok()
-    }
 }
 
-fn name_of(root: &Path) -> String {
-    root.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+/// How a folder is walked through.
+pub(super) struct Care<'a> {
+    /// A file that was written to less than this ago ends it, with [`AddError::Changed`]. Zero: it is shared as it is.
+    pub(super) rest: Duration,
+    /// Ends it, with [`AddError::Stopped`].
+    pub(super) stop: &'a dyn Fn() -> bool,
+    /// What it was when it was shared before, and nobody asked for it now: what was taken back stays so.
+    pub(super) before: Option<FileHash>,
 }
 
 /// A folder on its way into the library.
 struct Adding<'a, P> {
     library: &'a Library,
     root: &'a Path,
+    care: &'a Care<'a>,
     writer: ManifestWriter<BufWriter<File>>,
     batch: Vec<Found>,
     done: AddProgress,
@@ -340,14 +261,20 @@ impl<P: FnMut(AddProgress)> Adding<'_, P> {
 
     /// Hashes what has gathered, shares it and writes it down, in order.
     fn flush(&mut self, left_out: &mut LeftOut) -> Result<(), AddFolderError> {
+        if (self.care.stop)() {
+            return Err(AddError::Stopped { path: self.root.to_path_buf() }.into());
+        }
         let batch = std::mem::take(&mut self.batch);
-        let hashed = self.library.hash_all(&batch);
+        let hashed = self.library.hash_all(&batch, self.care);
         let mut changes = Vec::new();
         let mut replaced = Vec::new();
         let mut entries = Vec::new();
         for (found, hashed) in batch.into_iter().zip(hashed) {
             match (found, hashed) {
                 (Found::EmptyFolder(path), _) => entries.push(Entry { path, kind: EntryKind::EmptyFolder }),
+                (Found::File(_, there), Some(Ok(file))) if file.record.withheld => {
+                    left_out.add(there, LeftOutReason::TakenBack);
+                }
                 (Found::File(path, there), Some(Ok(file))) => {
                     entries.push(file.entry(path));
                     if file.is_new {
@@ -356,6 +283,12 @@ impl<P: FnMut(AddProgress)> Adding<'_, P> {
                     }
                 }
                 (Found::File(..), Some(Err(AddError::Index(error)))) => return Err(error.into()),
+                (Found::File(..), Some(Err(error @ AddError::Stopped { .. }))) => return Err(error.into()),
+                (Found::File(..), Some(Err(error @ AddError::Changed { .. })))
+                    if !self.care.rest.is_zero() =>
+                {
+                    return Err(error.into());
+                }
                 (Found::File(_, there), Some(Err(error))) => {
                     left_out.add(there, LeftOutReason::of(&error));
                 }
@@ -397,17 +330,18 @@ impl Hashed {
 impl Library {
     /// The records of all files of a batch, hashed where that is needed: small files side by side, then each large one on
     /// all cores. `None` for what is no file.
-    fn hash_all(&self, batch: &[Found]) -> Vec<Option<Result<Hashed, AddError>>> {
+    fn hash_all(&self, batch: &[Found], care: &Care<'_>) -> Vec<Option<Result<Hashed, AddError>>> {
         let mut hashed: Vec<_> = batch.iter().map(|_| None).collect();
         let cores = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
         let next = AtomicUsize::new(0);
+        let (rest, again) = (care.rest, care.before.is_some());
         let work = || {
             let mut part = Vec::new();
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 match batch.get(at) {
                     Some(Found::File(_, path)) => {
-                        part.extend(self.look_at(path, false).map(|file| (at, file)))
+                        part.extend(self.look_at(path, rest, again, None).map(|file| (at, file)))
                     }
                     Some(Found::EmptyFolder(_)) => {}
                     None => return part,
@@ -425,14 +359,20 @@ impl Library {
         }
         for (found, hashed) in batch.iter().zip(&mut hashed) {
             if let (Found::File(_, path), None) = (found, &hashed) {
-                *hashed = self.look_at(path, true);
+                *hashed = self.look_at(path, rest, again, Some(care.stop));
             }
         }
         hashed
     }
 
-    /// The record of a file; `None` for a large one that would have to be read.
-    fn look_at(&self, path: &Path, large: bool) -> Option<Result<Hashed, AddError>> {
+    /// The record of a file; `None` for a large one that would have to be read, unless it is known when to `stop` that.
+    fn look_at(
+        &self,
+        path: &Path,
+        rest: Duration,
+        again: bool,
+        stop: Option<&dyn Fn() -> bool>,
+    ) -> Option<Result<Hashed, AddError>> {
         let look = || {
             let metadata = std::fs::symlink_metadata(path).map_err(|source| AddError::io(path, source))?;
             if !metadata.is_file() {
@@ -441,13 +381,22 @@ impl Library {
             let executable = is_executable(&metadata);
             let known = self.index.of_path(path)?;
             let replaces = known.as_ref().map(|known| known.hash);
-            if let Some(record) = known.filter(|record| self.is_unchanged(record, &metadata)) {
+            let stays = |record: &Record| (again && record.withheld) || self.is_unchanged(record, &metadata);
+            if let Some(record) = known.filter(stays) {
                 return Ok(Some(Hashed { record, executable, is_new: false, replaces: None }));
             }
-            if metadata.len() > CHUNK as u64 && !large {
-                return Ok(None);
+            if !rest.is_zero() && !Stamp::of(&metadata).rests(SystemTime::now(), rest) {
+                return Err(AddError::Changed { path: path.to_path_buf() });
             }
-            let record = self.hash(path, Kind::File, unwatched)?;
+            let record = match stop {
+                None if metadata.len() > CHUNK as u64 => return Ok(None),
+                None => self.hash(path, Kind::File, unwatched)?,
+                Some(stop) => {
+                    let unless_stopped =
+                        |_, _| if stop() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+                    self.hash(path, Kind::File, unless_stopped)?
+                }
+            };
             Ok(Some(Hashed { record, executable, is_new: true, replaces }))
         };
         look().transpose()

@@ -11,7 +11,9 @@ mod path;
 mod place;
 mod plan;
 mod record;
+mod renew;
 mod select;
+mod shares;
 mod small;
 mod sums;
 mod walk;
@@ -24,6 +26,7 @@ pub use manifest::{ENTRIES_MAX, MANIFEST_MAX, ManifestError, ManifestReader, Man
 pub use path::{DEPTH_MAX, EntryPath, PATH_MAX, PathError};
 pub(crate) use place::make_executable;
 pub use record::Folder;
+pub(crate) use renew::Renewed;
 pub use select::{SelectError, Selection};
 pub use sums::Sums;
 pub use walk::{LeftOut, LeftOutReason};

@@ -239,7 +239,7 @@ impl Plan {
     fn record(&self, complete: bool) -> Folder {
         let Totals { files, bytes, whole } = *self.totals.lock().unwrap_or_else(PoisonError::into_inner);
         let (hash, path, selection) = (self.shared.hash, self.root.clone(), self.selection.clone());
-        Folder { hash, path, complete, bytes, files, whole, selection }
+        Folder { hash, path, complete, follows: false, bytes, files, whole, selection }
     }
 
     /// Reads the manifest from start to end, before anything is made of it: number and bytes of the files that are wanted.

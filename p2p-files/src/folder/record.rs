@@ -4,7 +4,7 @@
 //! `<hash>.<8 hex of its path>.dir`, all integers big-endian:
 //!
 //! ```text
-//! version u8 = 2 | state u8: 0 on its way, 1 complete | bytes u64 | files u64 | whole u64
+//! version u8 = 2 | state u8: 0 on its way, 1 complete, 2 complete and as it lies on disk | bytes u64 | files u64 | whole u64
 //!     | path u16 + bytes | count u16 of wanted paths | each: u16 + bytes                      none for everything
 //!     | "p2p/dir"
 //! ```
@@ -39,6 +39,8 @@ pub struct Folder {
     pub path: PathBuf,
     /// Whether all that was wanted of it is here.
     pub complete: bool,
+    /// Whether it is shared as it lies on disk: a refresh gives it a new hash when it changed. Not so for one that was fetched.
+    pub follows: bool,
     /// Bytes of its files, of those that were wanted.
     pub bytes: u64,
     /// Number of its files, of those that were wanted.
@@ -83,7 +85,7 @@ impl Folder {
     }
 
     fn encode(&self) -> Option<Vec<u8>> {
-        let mut out = vec![VERSION, u8::from(self.complete)];
+        let mut out = vec![VERSION, u8::from(self.complete) + u8::from(self.complete && self.follows)];
         out.extend(self.bytes.to_be_bytes());
         out.extend(self.files.to_be_bytes());
         out.extend(self.whole.to_be_bytes());
@@ -98,7 +100,7 @@ impl Folder {
 
     /// `None` for bytes that are no whole record.
     fn decode(hash: FileHash, bytes: &[u8]) -> Option<Self> {
-        let (&[version, complete], rest) = bytes.split_first_chunk()?;
+        let (&[version, state], rest) = bytes.split_first_chunk()?;
         let (total, rest) = rest.split_first_chunk()?;
         let (files, rest) = rest.split_first_chunk()?;
         let (whole, rest) = rest.split_first_chunk()?;
@@ -110,13 +112,14 @@ impl Folder {
             wanted.push(EntryPath::parse(str::from_utf8(path).ok()?).ok()?);
             rest = after;
         }
-        if version != VERSION || rest != MAGIC {
+        if version != VERSION || state > 2 || rest != MAGIC {
             return None;
         }
         Some(Self {
             hash,
             path: path_from_bytes(path)?,
-            complete: complete == 1,
+            complete: state >= 1,
+            follows: state == 2,
             bytes: u64::from_be_bytes(*total),
             files: u64::from_be_bytes(*files),
             whole: u64::from_be_bytes(*whole),
@@ -179,13 +182,28 @@ mod tests {
     fn folder() -> Folder {
         let selection = Selection::of(["a/b", "c"]).unwrap();
         let hash = FileHash::from_bytes([1; 32]);
-        Folder { hash, path: "/x/y".into(), complete: true, bytes: 7, files: 2, whole: 9, selection }
+        Folder {
+            hash,
+            path: "/x/y".into(),
+            complete: true,
+            follows: true,
+            bytes: 7,
+            files: 2,
+            whole: 9,
+            selection,
+        }
     }
 
     #[test]
     fn folders_are_found_again_and_damage_is_passed_over() {
         let dir = tempfile::tempdir().unwrap();
-        let other = Folder { path: "/x/z".into(), complete: false, selection: Selection::all(), ..folder() };
+        let other = Folder {
+            path: "/x/z".into(),
+            complete: false,
+            follows: false,
+            selection: Selection::all(),
+            ..folder()
+        };
         for folder in [folder(), other.clone()] {
             folder.save(dir.path()).unwrap();
         }
@@ -201,7 +219,7 @@ mod tests {
     #[test]
     fn whatever_step_fails_the_record_is_the_old_one_or_the_new_one() {
         let dir = tempfile::tempdir().unwrap();
-        let old = Folder { complete: false, ..folder() };
+        let old = Folder { complete: false, follows: false, ..folder() };
         faults::set(None);
         old.save(dir.path()).unwrap();
         let steps = faults::steps();

@@ -60,6 +60,9 @@ pub enum LeftOutReason {
     /// It is where this library keeps its own files.
     #[error("the data directory itself")]
     OwnData,
+    /// It was shared by itself and taken back; adding the folder shares it again.
+    #[error("taken back")]
+    TakenBack,
     /// It could not be read, or changed while it was.
     #[error("{0}")]
     Unreadable(String),

@@ -4,6 +4,7 @@
 
 mod again;
 mod hostile;
+mod renew;
 #[path = "../util/mod.rs"]
 mod util;
 
@@ -186,7 +187,7 @@ async fn the_same_folder_has_the_same_hash_and_a_changed_one_another() {
 }
 
 #[tokio::test]
-async fn a_manifest_that_was_touched_is_one_still_and_a_damaged_one_is_not_shared() {
+async fn a_manifest_that_was_touched_is_one_still_and_a_damaged_one_is_made_again_or_not_shared() {
     let (from, to) = (Peer::new(), Peer::new());
     let root = original(&from);
     let share = add(&from, &root).share;
@@ -202,12 +203,17 @@ async fn a_manifest_that_was_touched_is_one_still_and_a_damaged_one_is_not_share
     let finished = fetch(&to, share.hash, &[("a", &from)]).await.unwrap();
     assert_eq!(tree(&finished.path), tree(&root));
 
-    std::fs::write(&manifest, b"no manifest").unwrap();
-    let found = from.library.refresh(&content).unwrap();
-    assert_eq!((found.added.len(), found.failed.len()), (0, 1), "{found:?}");
-    assert_eq!(found.removed, [share.hash]);
-    assert_eq!(from.library.get(&share.hash), None);
-    assert!(from.library.list().iter().all(|share| share.info.kind == Kind::File && share.bytes != 11));
+    // That of a folder that lies here can be made again, that of one that was fetched cannot.
+    let fetched = to.dir.path().join("data/dirs").join(share.hash.to_string());
+    for (peer, manifest, removed) in [(&from, manifest, vec![]), (&to, fetched, vec![share.hash])] {
+        std::fs::write(&manifest, b"no manifest").unwrap();
+        let found = peer.library.refresh(&peer.content_dir()).unwrap();
+        assert_eq!((found.added.len(), found.failed.len()), (0, 1), "{found:?}");
+        assert!(found.removed == removed && found.folders.is_empty(), "{found:?}");
+    }
+    assert_eq!(from.library.on_offer(&share.hash), Some(share.clone()));
+    assert_eq!(to.library.get(&share.hash), None);
+    assert!(to.library.list().iter().all(|share| share.info.kind == Kind::File && share.bytes != 11));
 }
 
 #[test]

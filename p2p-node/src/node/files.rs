@@ -80,7 +80,8 @@ impl Node {
         .await
     }
 
-    /// Looks through the content folder: shares what is new, forgets what is gone.
+    /// Looks through the content folder and everything else that is shared: shares what is new, forgets what is gone, gives
+    /// shared folders that changed their new hash.
     ///
     /// # Errors
     /// [`ShareError`]; single files that can't be shared are in the result.

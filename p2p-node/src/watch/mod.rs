@@ -1,4 +1,5 @@
-//! Keeps what is shared up to date with the disk while the node runs: the content folder, and shared files elsewhere.
+//! Keeps what is shared up to date with the disk while the node runs: the content folder, shared folders, and shared files
+//! elsewhere.
 //!
 //! The system tells what changes (`notify`: inotify, FSEvents, ReadDirectoryChangesW); `pending.rs` says when to look; the
 //! library does the rest. What the system does not tell, because it lost count or the file system is a remote one, is found
@@ -8,6 +9,7 @@ mod pending;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,8 @@ use crate::start::causes;
 
 /// Shared files outside the content folder that are watched; the others are looked at when they are asked for.
 const MAX_ELSEWHERE: usize = 10_000;
+/// Shared folders that are watched with all that is in them; with more, everything is looked through now and then.
+const MAX_FOLDERS: usize = 1_000;
 /// Where the system does not tell of changes, everything is looked through this often.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 /// After an index that could not be written (a full disk), it is tried again.
@@ -41,6 +45,10 @@ pub(crate) struct Watch {
     bell: Notify,
     /// Shared files outside the content folder.
     elsewhere: Mutex<BTreeSet<PathBuf>>,
+    /// Shared folders.
+    folders: Mutex<BTreeSet<PathBuf>>,
+    /// Some of what is shared the system does not tell of.
+    blind: AtomicBool,
     watcher: Mutex<Option<RecommendedWatcher>>,
 }
 
@@ -48,6 +56,10 @@ impl Watch {
     /// Watches a file outside the content folder, if there is a watcher.
     pub(crate) fn also(&self, path: &Path) {
         let Some(folder) = path.parent() else { return };
+        // Watched with its folder, and a second watch there would tell of less.
+        if lock(&self.folders).iter().any(|folder| path.starts_with(folder)) {
+            return;
+        }
         {
             let mut elsewhere = lock(&self.elsewhere);
             if elsewhere.len() >= MAX_ELSEWHERE || !elsewhere.insert(path.to_path_buf()) {
@@ -60,6 +72,33 @@ impl Watch {
         {
             tracing::debug!(folder = %folder.display(), %error, "not watched");
         }
+    }
+
+    /// Watches a shared folder with all that is in it, if there is a watcher; why it can't, otherwise.
+    pub(crate) fn also_folder(&self, path: &Path) -> Result<(), String> {
+        if lock(&self.watcher).is_none() {
+            return Ok(());
+        }
+        {
+            let mut folders = lock(&self.folders);
+            if !folders.contains(path) && folders.len() >= MAX_FOLDERS {
+                self.look_now_and_then();
+                return Err(format!("{}: {MAX_FOLDERS} folders are watched already", path.display()));
+            }
+            folders.insert(path.to_path_buf());
+        }
+        if let Some(watcher) = &mut *lock(&self.watcher) {
+            watcher.watch(path, RecursiveMode::Recursive).map_err(|error| {
+                self.look_now_and_then();
+                format!("{}: {error}", path.display())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn look_now_and_then(&self) {
+        self.blind.store(true, Relaxed);
+        self.bell.notify_one();
     }
 
     fn heard(&self, content: &Path, event: notify::Result<notify::Event>) {
@@ -86,11 +125,16 @@ impl Watch {
     }
 
     fn concerns(&self, content: &Path, path: &Path) -> bool {
-        match path.strip_prefix(content) {
-            Ok(below) => !below.iter().any(|name| name.as_encoded_bytes().starts_with(b".")),
-            Err(_) => lock(&self.elsewhere).contains(path),
-        }
+        is_shown_in(path, content)
+            || lock(&self.elsewhere).contains(path)
+            || lock(&self.folders).iter().any(|folder| is_shown_in(path, folder))
     }
+}
+
+/// Whether a path lies in a folder, or is it, and no name on the way is hidden.
+fn is_shown_in(path: &Path, folder: &Path) -> bool {
+    let below = path.strip_prefix(folder);
+    below.is_ok_and(|below| !below.iter().any(|name| name.as_encoded_bytes().starts_with(b".")))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -103,25 +147,21 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let shared = Arc::clone(&shared);
         tokio::task::spawn_blocking(move || begin(&shared)).await
     };
-    let watches = match told {
-        Ok(Ok(())) => true,
+    match told {
+        Ok(Ok(())) => {}
         Ok(Err(why)) => {
-            let every = LOOK_EVERY.as_secs();
-            let text = format!(
-                "changes on disk are not told: {why}; what is shared is looked through every {every} s"
-            );
-            tracing::warn!("{text}");
-            shared.events.publish(Event::Warning(text));
-            false
+            shared.watch.blind.store(true, Relaxed);
+            tell_blind(&shared, &why);
         }
         Err(_) => return,
-    };
+    }
     let mut keeper = Keeper { shared: &shared, told: BTreeSet::new(), failing: false };
     // What changed while the node did not run.
     lock(&shared.watch.pending).look_now(Instant::now());
     loop {
         let deadline = lock(&shared.watch.pending).deadline();
-        let due = deadline.or_else(|| (!watches).then(|| Instant::now() + LOOK_EVERY));
+        let blind = shared.watch.blind.load(Relaxed);
+        let due = deadline.or_else(|| blind.then(|| Instant::now() + LOOK_EVERY));
         tokio::select! {
             () = shared.stop.cancelled() => break,
             () = shared.watch.bell.notified() => continue,
@@ -140,6 +180,15 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     drop(tokio::task::spawn_blocking(move || drop(watcher)).await);
 }
 
+/// Tells that changes of something are found late.
+pub(crate) fn tell_blind(shared: &Shared, why: &str) {
+    let every = LOOK_EVERY.as_secs();
+    let text =
+        format!("changes on disk are not told: {why}; what is shared is looked through every {every} s");
+    tracing::warn!("{text}");
+    shared.events.publish(Event::Warning(text));
+}
+
 /// Begins to watch; what could not be watched.
 fn begin(shared: &Arc<Shared>) -> Result<(), String> {
     let content = &shared.content_dir;
@@ -154,8 +203,17 @@ fn begin(shared: &Arc<Shared>) -> Result<(), String> {
         }
     };
     let mut watcher = RecommendedWatcher::new(heard, config).map_err(|error| error.to_string())?;
-    let result = watcher.watch(&real, RecursiveMode::Recursive).map_err(|error| at_content(&error));
+    let mut result = watcher.watch(&real, RecursiveMode::Recursive).map_err(|error| at_content(&error));
     *lock(&shared.watch.watcher) = Some(watcher);
+    // One that is in the content folder is watched with that.
+    let folders = shared.library.followed_folders().map_err(|error| error.to_string())?;
+    for folder in folders.into_iter().filter(|folder| !folder.starts_with(&real)) {
+        // One that is gone is found so when everything is looked through.
+        if folder.exists() {
+            let watched = shared.watch.also_folder(&folder);
+            result = result.and(watched);
+        }
+    }
     for share in shared.library.list() {
         if !share.path.starts_with(&real) {
             shared.watch.also(&share.path);
@@ -205,7 +263,15 @@ impl Keeper<'_> {
                 self.shared.events.publish(Event::Warning(format!("not shared: {}", causes(&error))));
             }
         }
-        let (added, removed) = (found.added.len(), found.removed.len());
+        for folder in &found.folders {
+            let (name, hash) = (&folder.share.name, folder.share.hash);
+            let left_out = &folder.left_out;
+            let but = if left_out.count > 0 { format!(" ({left_out})") } else { String::new() };
+            let text = format!("{name} changed and is shared as {hash}{but}");
+            self.shared.events.publish(Event::Notice(text));
+        }
+        // What a folder was before counts as told.
+        let (added, removed) = (found.added.len(), found.removed.len().saturating_sub(found.folders.len()));
         if added == 0 && removed == 0 {
             return;
         }
