@@ -260,6 +260,15 @@ pub(crate) enum Command {
         #[arg(required = true, value_name = "PATH", value_hint = ValueHint::AnyPath)]
         paths: Vec<PathBuf>,
     },
+    /// Write a file's BitTorrent v2 torrent, for other programs; no node is needed
+    Torrent {
+        /// The file
+        #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+        path: PathBuf,
+        /// Where to write it; nothing is overwritten [default: the file's name and `.torrent`, in the current directory]
+        #[arg(short, long, value_name = "PATH", value_hint = ValueHint::FilePath)]
+        output: Option<PathBuf>,
+    },
     /// Print this node's id, addresses and ticket
     Id,
     /// Take over the peers of a state.json, ours or python-p2p's
@@ -289,6 +298,7 @@ impl Command {
             Self::Listen { .. } => "listen",
             Self::Log { .. } => "log",
             Self::Hash { .. } => "hash",
+            Self::Torrent { .. } => "torrent",
             Self::Id => "id",
             Self::Import { .. } => "import",
             Self::Completions { .. } => "completions",

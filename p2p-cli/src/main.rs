@@ -99,6 +99,7 @@ async fn dispatch(
             commands::get(settings, screen, stop, &what, output, timeout).await
         }
         Some(Command::Hash { paths }) => commands::hash(screen, stop, paths).await,
+        Some(Command::Torrent { path, output }) => commands::torrent(screen, stop, path, output).await,
         Some(Command::Send { text, to, topic, wait }) => {
             let how = commands::Sending { to, topic, wait };
             commands::send(settings, screen, stop, text, how).await

@@ -31,6 +31,7 @@ mod running;
 mod serve;
 mod shared;
 mod source;
+mod torrent;
 mod tree;
 mod unfinished;
 
@@ -56,4 +57,5 @@ pub use picker::{Picker, SourceId};
 pub use rate::{RateLimit, Throttle};
 pub use refresh::Refreshed;
 pub use serve::{ServeCounts, ServeError, ServeLimits, ServeStats, serve};
+pub use torrent::{Torrent, TorrentError};
 pub use unfinished::Unfinished;

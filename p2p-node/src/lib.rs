@@ -65,6 +65,6 @@ pub use view::View;
 
 pub use p2p_files::{
     AddError, Entry, EntryKind, FileHash, Info, Kind, ManifestError, ManifestReader, ParseHashError,
-    Refreshed, SelectError, Selection, Share, ShareState, Sums,
+    Refreshed, SelectError, Selection, Share, ShareState, Sums, Torrent, TorrentError,
 };
 pub use p2p_wire::{NodeId, ParseTicketError, PeerAddr, Receipt, SecretKey, Ticket, TicketFile, TicketKind};

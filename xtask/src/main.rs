@@ -15,6 +15,7 @@ mod random;
 mod sim;
 mod test_net;
 mod tidy;
+mod torrent;
 mod workspace;
 
 use std::process::ExitCode;
@@ -44,6 +45,7 @@ cargo xtask TASK
   kills [--kills 100] [--size 1GiB] [--seed 1] [--json]
                                        a download by real processes, killed at random points; what a kill costs
   full-disk                            a node on a disk that is too small or becomes full (Linux, `unshare -Urm`)
+  torrent [--python python3]           torrents of ours checked by libtorrent, where its Python package is installed
   sim SCENARIO [--nodes N] [--seed S] [--seeds 1] [--messages M] [--size B] [--json] and more: docs/sim.md
                                        whole nodes in a virtual network: one-sender, random-senders, mass-death, churn,
                                        partition, absence, covert-flash, spam
@@ -77,6 +79,7 @@ fn run(task: &str, args: Args) -> Result<ExitCode> {
         "fuzz" => fuzz::run(args),
         "full-disk" => full_disk::run(args),
         "kills" => kills::run(args),
+        "torrent" => torrent::run(args),
         "help" | "--help" | "-h" => {
             print!("{HELP}");
             Ok(ExitCode::SUCCESS)

@@ -119,21 +119,27 @@ fn reply(line: &Line, paint: Paint) -> String {
                 size(*length)
             )
         }
+        Line::Torrent { path, name, length, hash, root, info_hash, magnet, .. } => format!(
+            "{}: {} ({})\n  hash       {hash}\n  root       {root}\n  info-hash  {info_hash}\n{magnet}",
+            paint.bold(&visible(path)),
+            visible(name),
+            size(*length)
+        ),
         Line::FileDone { path, length, ms, sources, .. } => done(paint, path, *length, *ms, *sources),
         Line::Files { files, .. } => listed_files(files),
         Line::Refreshed { added, removed, folders, failed, .. } => {
             let mut text = format!("{added} added, {removed} removed");
+            for folder in folders {
+                text.push_str(&format!("\n{} changed and is {} now", visible(&folder.path), folder.hash));
+                text.extend(folder.left_out.iter().map(|left| format!("\n! {}", visible(left))));
+                text.push_str(&format!("\n{}", folder.ticket));
+            }
             failed.iter().for_each(|detail| text.push_str(&format!("\n! {}", visible(detail))));
             text
         }
         Line::Peers { peers, .. } => listed_peers(peers),
         Line::Id { id, name, addrs, ticket, .. } => {
             let name = name.as_deref().map(|n| format!("name {}\n", visible(n))).unwrap_or_default();
-            for folder in folders {
-                text.push_str(&format!("\n{} changed and is {} now", visible(&folder.path), folder.hash));
-                text.extend(folder.left_out.iter().map(|left| format!("\n! {}", visible(left))));
-                text.push_str(&format!("\n{}", folder.ticket));
-            }
             format!("id   {id}\n{name}{}", invitation(addrs, ticket))
         }
         Line::Status { .. } => status(line),

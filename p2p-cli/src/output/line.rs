@@ -147,6 +147,16 @@ pub(crate) enum Line {
         #[serde(skip)]
         left_out: Option<String>,
     },
+    Torrent {
+        command: &'static str,
+        path: String,
+        name: String,
+        length: u64,
+        hash: String,
+        root: String,
+        info_hash: String,
+        magnet: String,
+    },
     FileDone {
         command: &'static str,
         hash: String,

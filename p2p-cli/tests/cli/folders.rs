@@ -243,6 +243,21 @@ fn hash_says_what_others_say() {
     let said = hash(&scratch.path("abc"));
     let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     assert_eq!((&said["sha256"], &said["root"]), (&json!(sha256), &json!(sha256)));
+    // The torrent has the same root, and is never written over anything.
+    let export = || {
+        let output = scratch.path("abc.torrent");
+        run(p2p(&scratch.path("none"))
+            .args(["--json", "torrent"])
+            .arg(scratch.path("abc"))
+            .arg("-o")
+            .arg(output))
+    };
+    let exported = export();
+    assert_eq!(code(&exported), 0, "{}", stderr(&exported));
+    let exported = lines(&exported).pop().unwrap();
+    assert_eq!((&exported["hash"], &exported["root"]), (&said["hash"], &said["root"]), "{exported}");
+    assert!(fs::read(scratch.path("abc.torrent")).unwrap().starts_with(b"d4:infod9:file treed3:abc"));
+    assert_eq!(code(&export()), 1);
     assert!(!scratch.path("none/identity.key").exists());
     assert_eq!(code(&run(p2p(&scratch.path("none")).arg("hash").arg(scratch.path("gone")))), 1);
 }
