@@ -150,6 +150,23 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         self.entries.get(&peer).is_some_and(wanted) || self.seeds.values().any(|seed| seed.peer == Some(peer))
     }
 
+    /// Whether the user asked for this peer, by id or by an address where it answered, since this was asked last: a
+    /// link to it is urgent once. A restart counts as asking.
+    pub fn take_fresh(&mut self, peer: P) -> bool {
+        let fresh = self.entries.get(&peer).is_some_and(|entry| entry.fresh);
+        if fresh {
+            self.edit(peer, |entry| entry.fresh = false);
+        }
+        fresh
+    }
+
+    /// The user asks for whoever answered at this seed, now or by starting the node again.
+    pub(crate) fn ask_anew(&mut self, seed: SocketAddr) {
+        if let Some(peer) = self.seeds.get(&seed).and_then(|seed| seed.peer) {
+            self.edit(peer, |entry| entry.fresh = true);
+        }
+    }
+
     /// Whether a seed at `ip` is being dialled: its owner's id is not known yet, but the user asked for it.
     pub(crate) fn dialled_as_seed(&self, ip: IpAddr) -> bool {
         let at_ip =

@@ -59,6 +59,8 @@ pub(crate) struct Entry<P> {
     /// Who told us of it, until it is linked for the first time: that many more this neighbour may not introduce.
     pub(crate) introduced_by: Option<P>,
     pub(crate) wanted: bool,
+    /// The user asked for it, and it was not reached since.
+    pub(crate) fresh: bool,
     /// The user hung up: not dialled by ourselves.
     pub(crate) held: bool,
     pub(crate) ban: Ban,
@@ -89,6 +91,7 @@ impl<P: Copy> Entry<P> {
             local: None,
             introduced_by,
             wanted: false,
+            fresh: false,
             held: false,
             ban: Ban::No,
             failures: 0,

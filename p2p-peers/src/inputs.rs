@@ -29,6 +29,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             (seed.fresh, seed.until) = (true, None);
             self.timers.cancel(Timer::RetrySeed(addr));
         }
+        self.ask_anew(addr);
         self.changed(now);
     }
 
@@ -59,10 +60,14 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         if let Some(Target::Seed(seed)) = target
             && let Some(seed) = self.seeds.get_mut(&seed)
         {
+            let fresh = seed.peer != Some(peer);
             (seed.peer, seed.fresh) = (Some(peer), false);
             (seed.failures, seed.duplicates) = (0, 0);
             refusal = refusal.filter(|cause| *cause != HangupCause::Disconnect);
-            self.edit(peer, |entry| entry.held = false);
+            self.edit(peer, |entry| {
+                entry.held = false;
+                entry.fresh |= fresh;
+            });
         }
         let max_addrs = self.config.max_addrs;
         if direction == Direction::Out {

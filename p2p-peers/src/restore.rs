@@ -51,6 +51,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         for addr in seeds.into_iter().map(canonical).filter(|addr| is_dialable(*addr)) {
             if self.seeds.len() < self.config.max_seeds {
                 self.insert_seed(addr);
+                self.ask_anew(addr);
             } else {
                 self.counters.evicted_seeds += 1;
             }
@@ -81,7 +82,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
                 }
             }
             if saved.wanted && !saved.banned {
-                (entry.wanted, entry.held) = (true, false);
+                (entry.wanted, entry.fresh, entry.held) = (true, true, false);
             }
             entry.anchor |= saved.anchor;
             if entry.last_connected.is_none() {

@@ -151,7 +151,8 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         self.begin(now);
         if peer != self.me && self.ensure(peer, None, Worth::Asked) {
             self.edit(peer, |entry| {
-                (entry.wanted, entry.held, entry.introduced_by) = (true, false, None);
+                (entry.wanted, entry.fresh) = (true, true);
+                (entry.held, entry.introduced_by) = (false, None);
             });
             self.wishes.insert(peer);
             self.hurry(peer);
@@ -168,7 +169,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         self.seeds.retain(|_, seed| seed.peer != Some(peer));
         let Some(entry) = self.entries.get_mut(&peer) else { return false };
         let ended = asked || matches!(entry.state, State::Connected { .. } | State::Dialing);
-        (entry.wanted, entry.held) = (false, true);
+        (entry.wanted, entry.fresh, entry.held) = (false, false, true);
         self.hang_up(peer, HangupCause::Disconnect);
         self.changed(now);
         self.fill(now);

@@ -507,6 +507,32 @@ fn a_restored_table_dials_its_friends_again() {
 }
 
 #[test]
+fn a_link_that_the_user_asked_for_is_urgent_once_and_again_after_a_restart() {
+    let mut first = Bench::new(Config::no_discover());
+    first.told(5, &[addr(5)], Source::User);
+    assert!(!first.table.take_fresh(5), "heard of, not asked for");
+    first.table.want(first.now, 5);
+    let seed = addr(7).socket_addr();
+    first.handle(Input::Seed(seed));
+    first.dialled(5, addr(5));
+    first.handle(Input::Connected {
+        peer: 7,
+        target: Some(Target::Seed(seed)),
+        addr: seed,
+        seen_at: wall(1),
+    });
+    for peer in [5, 7] {
+        assert!(first.table.take_fresh(peer) && !first.table.take_fresh(peer), "{peer}");
+    }
+    first.table.want(first.now, 5);
+    assert!(first.table.take_fresh(5), "asked for anew");
+
+    let mut second = Bench::new(Config::no_discover());
+    second.table.restore(second.now, first.table.snapshot());
+    assert!(second.table.take_fresh(5) && second.table.take_fresh(7));
+}
+
+#[test]
 fn a_restored_friend_is_dialled_often_at_first() {
     let mut first = bench();
     first.told(5, &[addr(5)], Source::User);

@@ -236,8 +236,8 @@ impl<R: Rng> Stack<R> {
             Direction::In => p2p_peers::Direction::In,
             Direction::Out => p2p_peers::Direction::Out,
         };
-        let asked = self.table.is_asked(peer);
-        self.views.handle(now, p2p_peers::views::Input::LinkUp { peer, direction, asked });
+        let (asked, urgent) = (self.table.is_asked(peer), self.table.take_fresh(peer));
+        self.views.handle(now, p2p_peers::views::Input::LinkUp { peer, direction, asked, urgent });
         self.probe(now, peer);
         let next = self.links.get(&peer).map(|link| link.liveness.deadline());
         self.probe_at = self.probe_at.into_iter().chain(next).min();

@@ -17,7 +17,8 @@ pub struct Config {
     /// Neighbours below which others are looked for, in a network larger than `active`. Default 8: the rest is room
     /// for those who join, so that few are refused.
     pub seek: usize,
-    /// Neighbours that we dialled, at least, where there is anybody to dial. Default 3 (faults row 23).
+    /// Neighbours that we dialled, at least, where there is anybody to dial; as many of the oldest of them no request
+    /// displaces. Default 3 (faults row 23).
     pub outbound: usize,
     /// Of the neighbours that dialled us, the oldest that no request displaces. Default 4 (a guess, after Bitcoin's
     /// protection of long-lived peers).

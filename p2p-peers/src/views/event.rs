@@ -57,8 +57,11 @@ pub enum Input<P> {
         peer: P,
         /// Who dialled.
         direction: Direction,
-        /// The user asked for this peer.
+        /// The user asked for this peer: it is a neighbour besides those that are looked for.
         asked: bool,
+        /// Not to be refused if it can be helped: the user asked for it just now. Later it is asked again as any other,
+        /// or a node that all others once named would lose a neighbour for each that comes back.
+        urgent: bool,
     },
     /// A link is down.
     LinkDown(P),

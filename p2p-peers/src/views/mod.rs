@@ -11,8 +11,8 @@
 //!   comes later.
 //! - A node looks for [`seek`](Config::seek) neighbours and takes [`active`](Config::active): the difference is room
 //!   for joiners. Where no more than `active` others are known, it looks for all of them.
-//! - A request of high priority displaces only neighbours that dialled us themselves, never the oldest of these; a
-//!   flood of joiners cannot drive out those we chose (faults rows 20 and 23).
+//! - A request of high priority displaces any neighbour but the oldest, of those that dialled us and of those that we
+//!   dialled; a flood of joiners cannot drive out the seven that held longest (faults rows 20 and 23).
 //! - Neighbours that were lost are dialled again now and then and, once reached, asked with high priority. Two halves of a
 //!   network that was cut are full each by itself: nothing else would join them again.
 //! - The answer to a shuffle goes back the way the shuffle came, since its ends are not linked.
@@ -59,7 +59,7 @@ const MAX_LOST: usize = 2;
 /// use rand::{SeedableRng, rngs::StdRng};
 /// # let now = std::time::Instant::now();
 /// let mut views = Views::new(1_u32, Config::default(), StdRng::seed_from_u64(7));
-/// views.handle(now, Input::LinkUp { peer: 2, direction: Direction::Out, asked: true });
+/// views.handle(now, Input::LinkUp { peer: 2, direction: Direction::Out, asked: true, urgent: true });
 /// assert_eq!(views.poll_output(), Some(Output::Send { to: 2, message: Message::Join }));
 /// views.handle(now, Input::Received { from: 2, message: Message::Accept { sample: vec![3] } });
 /// let told: Vec<_> = std::iter::from_fn(|| views.poll_output()).collect();
@@ -126,7 +126,9 @@ impl<P: Key, R: Rng> Views<P, R> {
     /// Takes in what happened at `now`.
     pub fn handle(&mut self, now: Instant, input: Input<P>) {
         match input {
-            Input::LinkUp { peer, direction, asked } => self.on_link_up(now, peer, direction, asked),
+            Input::LinkUp { peer, direction, asked, urgent } => {
+                self.on_link_up(now, peer, direction, (asked, urgent))
+            }
             Input::LinkDown(peer) => self.on_link_down(now, peer),
             Input::DialFailed(peer) => self.on_dial_failed(peer),
             Input::Crowded(peer) => self.on_crowded(peer),
@@ -242,7 +244,7 @@ impl<P: Key, R: Rng> Views<P, R> {
         self.links.len() + self.hunt.pending() + self.passive.len() <= self.config.active
     }
 
-    fn on_link_up(&mut self, now: Instant, peer: P, direction: Direction, asked: bool) {
+    fn on_link_up(&mut self, now: Instant, peer: P, direction: Direction, (asked, urgent): (bool, bool)) {
         if peer == self.me {
             return;
         }
@@ -262,7 +264,7 @@ impl<P: Key, R: Rng> Views<P, R> {
             phase = Phase::Asked(until);
             let lost = self.forget_lost(peer);
             if asked || lost || news || self.wants_more() {
-                self.ask(peer, asked || lost);
+                self.ask(peer, urgent || lost);
             } else {
                 // Reached, but no longer needed.
                 self.keep_in_mind(peer, None, &[]);

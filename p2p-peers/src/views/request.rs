@@ -11,12 +11,12 @@ use crate::{Direction, Key};
 
 impl<P: Key, R: Rng> Views<P, R> {
     /// We dialled: ask to be taken.
-    pub(super) fn ask(&mut self, peer: P, asked: bool) {
+    pub(super) fn ask(&mut self, peer: P, urgent: bool) {
         let alone = self.active().next().is_none();
         let message = if alone && self.config.discover {
             Message::Join
         } else {
-            Message::Neighbor { high: alone || asked }
+            Message::Neighbor { high: alone || urgent }
         };
         self.outputs.push_back(Output::Send { to: peer, message });
     }
@@ -53,19 +53,17 @@ impl<P: Key, R: Rng> Views<P, R> {
         self.taken() < self.config.active && inbound + reserved < self.config.active
     }
 
-    /// Makes room for a request that should not be refused: one of the neighbours that dialled us, but the oldest.
+    /// Makes room for a request that should not be refused: who asks so has nobody else, or its user named this node.
     fn displace(&mut self, now: Instant, newcomer: P) -> bool {
-        let mut callers = self.chosen(Direction::In);
-        callers.sort_unstable();
-        let open = callers.get(self.config.protected..).unwrap_or_default();
-        let Some(&(_, peer)) = open.choose(&mut self.rng) else { return false };
-        remember(&mut self.displacers, newcomer, now + self.config.cold * 10);
+        let Some(peer) = self.give_way(newcomer) else { return false };
+        remember(&mut self.displacers, newcomer, now + self.config.cold);
         self.counters.displaced += 1;
         self.dismiss(now, peer);
         true
     }
 
-    /// Who goes for `newcomer`: any neighbour but the oldest, of those that dialled us and of those that we dialled.
+    /// Who goes for `newcomer`: any neighbour but the oldest, of those that dialled us and of those that we dialled. A
+    /// full view always has one, so that a node without neighbours is taken wherever it asks.
     fn give_way(&mut self, newcomer: P) -> Option<P> {
         let mut open = Vec::new();
         for (direction, kept) in

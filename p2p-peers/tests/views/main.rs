@@ -12,6 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use net::Net;
+use p2p_peers::Direction;
 use p2p_peers::views::{Config, Input, Message, Output, Views};
 use proptest::prelude::*;
 use rand::SeedableRng;
@@ -196,6 +197,46 @@ fn two_halves_are_one_again_after_the_cut() {
 }
 
 /// Anything a neighbour or stranger may say, in any order: the bounds hold.
+/// A full view, of which `dialled` neighbours were dialled and the others dialled us, after a request of high priority.
+fn asked_when_full(dialled: u32) -> (Views<u32, StdRng>, Vec<Output<u32>>) {
+    let config = Config::default();
+    let (active, now) = (u32::try_from(config.active).unwrap(), net::start());
+    let mut views = Views::new(0, config, StdRng::seed_from_u64(1));
+    // Somebody else is known: the world is not a small one.
+    let sample: Vec<u32> = (100..116).collect();
+    let link = |peer, direction| Input::LinkUp { peer, direction, asked: false, urgent: false };
+    for peer in 1..=active {
+        let (direction, message) = match peer <= dialled {
+            true => (Direction::Out, Message::Accept { sample: sample.clone() }),
+            false => (Direction::In, Message::Neighbor { high: false }),
+        };
+        views.handle(now, link(peer, direction));
+        views.handle(now, Input::Received { from: peer, message });
+    }
+    while views.poll_output().is_some() {}
+    assert_eq!(views.active().count(), views.config().active, "{dialled} dialled");
+    views.handle(now, link(99, Direction::In));
+    views.handle(now, Input::Received { from: 99, message: Message::Neighbor { high: true } });
+    let outputs = std::iter::from_fn(|| views.poll_output()).collect();
+    (views, outputs)
+}
+
+#[test]
+fn a_node_without_neighbours_is_taken_by_a_full_one_whoever_dialled() {
+    for dialled in 3..=10 {
+        let (views, outputs) = asked_when_full(dialled);
+        assert!(views.is_active(99), "refused where {dialled} of 10 were dialled");
+        let down: Vec<u32> = outputs
+            .iter()
+            .filter_map(|output| if let Output::Down(peer) = output { Some(*peer) } else { None })
+            .collect();
+        let &[displaced] = down.as_slice() else { panic!("{down:?} went for one") };
+        assert!(displaced > 3, "of those dialled the oldest three stay");
+        let callers = dialled + 1..dialled + 5;
+        assert!(!callers.contains(&displaced), "of those that dialled the oldest four stay");
+    }
+}
+
 fn hostile() -> impl Strategy<Value = Input<u32>> {
     let peer = 0_u32..40;
     let peers = prop::collection::vec(0_u32..40, 0..20);
@@ -212,10 +253,10 @@ fn hostile() -> impl Strategy<Value = Input<u32>> {
         }),
         (0_u64..4, peers.clone()).prop_map(|(id, peers)| Message::ShuffleReply { id, peers }),
     ];
-    let directions = [p2p_peers::Direction::In, p2p_peers::Direction::Out];
+    let directions = [Direction::In, Direction::Out];
     prop_oneof![
         3 => (peer.clone(), prop::sample::select(directions.to_vec()))
-            .prop_map(|(peer, direction)| Input::LinkUp { peer, direction, asked: false }),
+            .prop_map(|(peer, direction)| Input::LinkUp { peer, direction, asked: false, urgent: false }),
         6 => (peer.clone(), message).prop_map(|(from, message)| Input::Received { from, message }),
         1 => peer.clone().prop_map(Input::LinkDown),
         1 => peer.clone().prop_map(Input::DialFailed),

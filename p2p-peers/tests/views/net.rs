@@ -48,12 +48,15 @@ fn key(a: u32, b: u32) -> (u32, u32) {
     (a.min(b), a.max(b))
 }
 
+#[expect(clippy::disallowed_methods, reason = "there is no other way to make an instant")]
+pub(crate) fn start() -> Instant {
+    Instant::now()
+}
+
 impl Net {
     pub(crate) fn new(seed: u64, config: Config) -> Self {
-        #[expect(clippy::disallowed_methods, reason = "there is no other way to make an instant")]
-        let now = Instant::now();
         Self {
-            now,
+            now: start(),
             nodes: Vec::new(),
             ups: Vec::new(),
             known: Vec::new(),
@@ -145,14 +148,20 @@ impl Net {
                     self.count
                 });
                 if up {
-                    self.input(to, Input::LinkUp { peer: from, direction: Direction::In, asked: false });
+                    self.input(
+                        to,
+                        Input::LinkUp { peer: from, direction: Direction::In, asked: false, urgent: false },
+                    );
                 }
                 self.push(DELAY, Event::Dialled(from, to, link));
             }
             Event::Dialled(from, to, link) => {
                 if link.is_some() && self.links.get(&key(from, to)).copied() == link {
                     let asked = self.asked.contains(&(from, to));
-                    self.input(from, Input::LinkUp { peer: to, direction: Direction::Out, asked });
+                    self.input(
+                        from,
+                        Input::LinkUp { peer: to, direction: Direction::Out, asked, urgent: asked },
+                    );
                 } else {
                     self.input(from, Input::DialFailed(to));
                 }
