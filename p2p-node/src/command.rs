@@ -11,6 +11,7 @@ use p2p_peers::{DialFailure, Snapshot, Target};
 use p2p_wire::{Hello, NodeId, PeerAddr, PeerRecord, Receipt};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::driver::LinkTask;
 use crate::error::{ConnectError, ReceiptError};
 use crate::event::Direction;
 use crate::info::{Connected, PeerInfo, Status};
@@ -84,6 +85,8 @@ pub(crate) enum Command {
         offer: Box<Offer>,
         reply: oneshot::Sender<Result<Admitted, ByeReason>>,
     },
+    /// Run the link that was admitted.
+    Run(LinkTask),
     DialFailed {
         target: Target<NodeId>,
         cause: DialFailure,

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::command::{Agreed, Claim, Command, Offer};
+use crate::driver::LinkTask;
 use crate::error::ConnectError;
 use crate::event::Direction;
 use crate::info::Connected;
@@ -205,7 +206,7 @@ fn describe(error: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
-/// Hello there and back; the link runs on its own task then.
+/// Hello there and back; the driver runs the link then.
 async fn greet(
     shared: &Arc<Shared>,
     secured: Secured,
@@ -243,7 +244,8 @@ async fn greet(
     match answer.await.map_err(|_| stopped())? {
         Ok(admitted) => {
             let parts = LinkParts::new(shared, peer, admitted);
-            shared.tasks.spawn(link::run(stream, codec, buffer, parts));
+            let task = LinkTask::new(link::run(stream, codec, buffer, parts));
+            send(shared, Command::Run(task)).await?;
             Ok(Connected::new(peer, addr, false))
         }
         Err(reason) => {

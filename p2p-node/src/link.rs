@@ -70,7 +70,7 @@ pub(crate) enum Closed {
     Local,
 }
 
-/// What a link task tells the driver.
+/// What a link tells the driver.
 #[derive(Debug)]
 pub(crate) enum LinkEvent {
     Batch { link: LinkId, peer: NodeId, batch: Vec<Inbound>, taken: Taken },
@@ -134,7 +134,7 @@ where
         timeout(FLUSH, drain(&mut reader)).await.ok();
     }
     let LinkParts { id, peer, shared, .. } = parts;
-    shared.link_events.send(LinkEvent::Closed { link: id, peer, cause }).await.ok();
+    shared.arrivals.push(LinkEvent::Closed { link: id, peer, cause });
 }
 
 async fn read_frames<R>(
@@ -173,9 +173,7 @@ where
             };
             let taken = Taken { _inbox: inbox, _total: parts.shared.budget.charge(bytes).await };
             let event = LinkEvent::Batch { link: parts.id, peer: parts.peer, batch, taken };
-            if parts.shared.link_events.send(event).await.is_err() {
-                return Closed::Local;
-            }
+            parts.shared.arrivals.push(event);
             if let Some(until) = pause {
                 tokio::time::sleep_until(until).await;
             }
@@ -234,7 +232,7 @@ fn decode_batch(
     Ok((batch, bytes))
 }
 
-/// Signatures that are checked here, on the link's own task: those of records and questions. Envelopes
+/// Signatures that are checked here, in the link's own work: those of records and questions. Envelopes
 /// are checked by the driver, which knows whether one is still needed.
 fn check(packet: Packet, checks: &mut Walks) -> Result<Inbound, Closed> {
     match packet {

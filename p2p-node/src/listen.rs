@@ -14,6 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use crate::command::{Command, Offer};
+use crate::driver::LinkTask;
 use crate::error::StartError;
 use crate::event::Direction;
 use crate::link::{self, LinkParts};
@@ -148,7 +149,8 @@ async fn handshake(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, number
             match answer.await {
                 Ok(Ok(admitted)) => {
                     let parts = LinkParts::new(&shared, peer, admitted);
-                    link::run(stream, codec, buffer, parts).await;
+                    let task = LinkTask::new(link::run(stream, codec, buffer, parts));
+                    shared.commands.send(Command::Run(task)).await.ok();
                 }
                 Ok(Err(reason)) => {
                     let Ok(bye) = encode_frame(&Packet::Bye(reason)) else { return };

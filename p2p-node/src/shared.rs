@@ -17,9 +17,9 @@ use crate::budget::Budget;
 use crate::command::Command;
 use crate::config::Config;
 use crate::data::DataDir;
+use crate::driver::Arrivals;
 use crate::event::EventHub;
 use crate::fetch::FetchEntry;
-use crate::link::LinkEvent;
 use crate::log::LogReader;
 use crate::submit::Submissions;
 use crate::throttle::Rates;
@@ -41,7 +41,8 @@ pub(crate) struct Shared {
     pub(crate) events: EventHub,
     /// To the driver.
     pub(crate) commands: mpsc::Sender<Command>,
-    pub(crate) link_events: mpsc::Sender<LinkEvent>,
+    /// What links brought.
+    pub(crate) arrivals: Arrivals,
     /// What the queues of all links take together.
     pub(crate) budget: Arc<Budget>,
     /// Times that a link was not read because it brings more than its rate.

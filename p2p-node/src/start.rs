@@ -41,9 +41,8 @@ use crate::tls::Tls;
 use crate::transfer::MAX_FILE_CONNECTIONS;
 use crate::watch::Watch;
 
-/// Commands and batches of frames that wait for the driver; senders wait beyond.
+/// Commands that wait for the driver; senders wait beyond.
 const COMMANDS: usize = 1024;
-const LINK_EVENTS: usize = 1024;
 /// The largest state file that is read.
 const MAX_STATE_BYTES: u64 = 16 << 20;
 
@@ -75,7 +74,6 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
     let reader = log.as_ref().map(|log| log.reader.clone());
     let own = OwnAddrs::new(listen, file_listen.port(), own::interfaces(), sequence.run());
     let (commands, command_queue) = mpsc::channel(COMMANDS);
-    let (link_events, link_event_queue) = mpsc::channel(LINK_EVENTS);
     let shared = Arc::new(Shared {
         id,
         key,
@@ -85,7 +83,7 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
         log: reader,
         events,
         commands,
-        link_events,
+        arrivals: crate::driver::Arrivals::default(),
         budget: Arc::new(Budget::new(config.limits.queue_bytes_total)),
         too_fast: AtomicU64::new(0),
         drained: Arc::new(Notify::new()),
@@ -123,14 +121,7 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
         });
         queue = Some(started);
     }
-    let parts = DriverParts {
-        stack,
-        commands: command_queue,
-        link_events: link_event_queue,
-        own,
-        log: queue,
-        undelivered,
-    };
+    let parts = DriverParts { stack, commands: command_queue, own, log: queue, undelivered };
     shared.tasks.spawn(Driver::new(Arc::clone(&shared), parts).run());
     for listener in [node_listener, file_listener] {
         shared.tasks.spawn(listen::accept_loop(Arc::clone(&shared), listener));

@@ -71,7 +71,7 @@ impl Turns {
 }
 
 impl Driver {
-    /// Puts what a link task says behind what the same link said before. A link that was replaced or closed
+    /// Puts what a link says behind what the same link said before. A link that was replaced or closed
     /// meanwhile has nothing more to say.
     pub(super) fn take_in(&mut self, event: LinkEvent) {
         let (link, peer, heard) = match event {
@@ -89,7 +89,7 @@ impl Driver {
 
     /// Hears the links that have something to say, for a [`TURN`] in all.
     pub(super) fn hear_links(&mut self) {
-        while let Ok(event) = self.link_events.try_recv() {
+        while let Some(event) = self.shared.arrivals.pop() {
             self.take_in(event);
         }
         let began = Instant::now();

@@ -2,6 +2,7 @@
 
 mod admit;
 mod deliver;
+mod down;
 mod hear;
 mod linger;
 mod perform;
@@ -9,17 +10,20 @@ mod publish;
 mod pulls;
 mod receipts;
 mod report;
+mod tasks;
 
 pub(crate) use receipts::MAX_AWAITED;
+pub(crate) use tasks::{Arrivals, LinkTask};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use p2p_peers::{DialFailure, DownCause, HangupCause, Target};
-use p2p_wire::{NodeId, encode_frame};
+use p2p_peers::{DialFailure, DownCause, Target};
+use p2p_wire::NodeId;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot};
 
@@ -28,14 +32,14 @@ use crate::command::{Agreed, Command, Provider, Topics};
 use crate::event::{Direction, Event};
 use crate::info::Connected;
 use crate::keys::AuthorKeys;
-use crate::link::{Closed, LinkEvent, LinkId};
+use crate::link::LinkId;
 use crate::log::{LogQueue, Undelivered};
 use crate::outbox::Outbox;
 use crate::own::OwnAddrs;
-use crate::packet::{ByeReason, Packet};
+use crate::packet::ByeReason;
 use crate::query::QueryId;
 use crate::shared::Shared;
-use crate::stack::{Hangup, Input, Stack};
+use crate::stack::{Input, Stack};
 
 use perform::PushCache;
 use publish::Publisher;
@@ -106,7 +110,7 @@ pub(crate) struct Driver {
     shared: Arc<Shared>,
     stack: Stack<StdRng>,
     commands: mpsc::Receiver<Command>,
-    link_events: mpsc::Receiver<LinkEvent>,
+    tasks: tasks::LinkTasks,
     links: BTreeMap<NodeId, LinkHandle>,
     turns: hear::Turns,
     /// Queues of links that got something of which their writers were not told yet.
@@ -142,7 +146,6 @@ pub(crate) struct Driver {
 pub(crate) struct DriverParts {
     pub(crate) stack: Stack<StdRng>,
     pub(crate) commands: mpsc::Receiver<Command>,
-    pub(crate) link_events: mpsc::Receiver<LinkEvent>,
     pub(crate) own: OwnAddrs,
     pub(crate) log: Option<LogQueue>,
     /// What is to be handed over first.
@@ -151,7 +154,7 @@ pub(crate) struct DriverParts {
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, parts: DriverParts) -> Self {
-        let DriverParts { stack, commands, link_events, own, log, undelivered } = parts;
+        let DriverParts { stack, commands, own, log, undelivered } = parts;
         let upnp = if shared.config.upnp { "searching" } else { "off" };
         Self {
             claims: Claims::new(shared.id),
@@ -159,7 +162,7 @@ impl Driver {
             shared,
             stack,
             commands,
-            link_events,
+            tasks: tasks::LinkTasks::new(),
             links: BTreeMap::new(),
             turns: hear::Turns::default(),
             unrung: Vec::new(),
@@ -208,7 +211,7 @@ impl Driver {
             let busy = (room && !self.turns.is_empty()) || self.may_publish();
             tokio::select! {
                 () = self.shared.stop.cancelled() => break,
-                Some(event) = self.link_events.recv(), if room => self.take_in(event),
+                () = poll_fn(|context| self.tasks.poll_arrived(context, &shared.arrivals)) => {}
                 Some(command) = self.commands.recv() => {
                     // What was accepted before a command goes before it.
                     self.flush_messages(Duration::MAX);
@@ -221,6 +224,7 @@ impl Driver {
                 () = tokio::task::yield_now(), if busy => {}
                 () = &mut alarm => {}
             }
+            self.tasks.awake();
             if self.log_has_room() {
                 self.hear_links();
             }
@@ -256,7 +260,10 @@ impl Driver {
 
     /// The writers of links learn of what was queued for them.
     fn ring_links(&mut self) {
-        self.unrung.drain(..).for_each(|outbox| outbox.ring());
+        if !self.unrung.is_empty() {
+            self.unrung.drain(..).for_each(|outbox| outbox.ring());
+            self.tasks.go_on();
+        }
     }
 
     fn on_clock(&mut self, now: Instant) {
@@ -266,65 +273,12 @@ impl Driver {
         }
     }
 
-    /// The link has ended, by itself or by the other side.
-    fn link_is_down(&mut self, peer: NodeId, cause: &Closed) {
-        let Some(link) = self.links.remove(&peer) else { return };
-        link.outbox.close();
-        let (cause, reason) = match link.bye {
-            Some(reason) => (down_cause(reason), reason.as_str().to_owned()),
-            None => (failure_cause(cause), cause.to_string()),
-        };
-        self.after_down(peer, link.stage, cause, reason);
-    }
-
-    /// Closes a link from this side: what is queued is still written, then a goodbye.
-    fn close_link(&mut self, peer: NodeId, bye: ByeReason, cause: DownCause, reason: &str) {
-        let Some(link) = self.links.remove(&peer) else { return };
-        match encode_frame(&Packet::Bye(bye)) {
-            Ok(frame) => link.outbox.close_with(frame),
-            Err(_) => link.outbox.close(),
-        }
-        self.after_down(peer, link.stage, cause, reason.to_owned());
-    }
-
-    fn after_down(&mut self, peer: NodeId, stage: Stage, cause: DownCause, reason: String) {
-        self.turns.remove(peer);
-        self.pulling.remove(&peer);
-        self.count_neighbours();
-        tracing::debug!(peer = %peer.short(), %reason, "link down");
-        self.stack.handle(Instant::now(), Input::LinkDown { peer, cause });
-        match stage {
-            Stage::Agreed | Stage::Over => self.shared.events.publish(Event::PeerDown { id: peer, reason }),
-            Stage::Asked if cause == DownCause::Replaced => {}
-            Stage::Asked => self.tell_waiters(peer, &Err(reason)),
-        }
-    }
-
-    fn hang_up(&mut self, peer: NodeId, reason: Hangup) {
-        let unanswered = self.links.get(&peer).is_some_and(|link| link.stage == Stage::Asked);
-        let (bye, cause, text) = match reason {
-            Hangup::Silent => (ByeReason::Other, DownCause::Silent, "nothing was heard of it for 30 s"),
-            Hangup::Unread => (ByeReason::Other, DownCause::Silent, "it does not read what it is sent"),
-            Hangup::Misbehaved => (ByeReason::Misbehaved, DownCause::Misbehaved, "it broke the protocol"),
-            Hangup::NoRoom if unanswered => {
-                (ByeReason::Full, DownCause::HungUp, "it does not say whether it takes the link")
-            }
-            Hangup::NoRoom => (ByeReason::Full, DownCause::HungUp, "no room for it"),
-            Hangup::Table(HangupCause::Banned) => (ByeReason::Banned, DownCause::HungUp, "banned"),
-            Hangup::Table(HangupCause::Stopped) => (ByeReason::Leaving, DownCause::HungUp, "this node left"),
-            Hangup::Table(HangupCause::Full) => (ByeReason::Full, DownCause::HungUp, "no room for it"),
-            Hangup::Table(_) => (ByeReason::Disconnected, DownCause::HungUp, "disconnected"),
-        };
-        // Where the other side asked for it, its reason is the reason.
-        let text = self.links.get(&peer).and_then(|link| link.bye).map_or(text, ByeReason::as_str);
-        self.close_link(peer, bye, cause, text);
-    }
-
     fn on_command(&mut self, command: Command) {
         let now = Instant::now();
         match command {
             Command::Claim { peer, addr, reply } => self.on_claim(peer, addr, reply),
             Command::Release { peer, claim } => self.claims.release(peer, claim),
+            Command::Run(link) => self.tasks.add(link),
             Command::Admit { offer, reply } => self.on_admit(now, *offer, reply),
             Command::DialFailed { target, cause } => {
                 self.stack.handle(now, Input::DialFailed { target, cause })
@@ -434,6 +388,8 @@ impl Driver {
         for peer in linked {
             self.close_link(peer, ByeReason::Leaving, DownCause::HungUp, "this node stops");
         }
+        let links = std::mem::replace(&mut self.tasks, tasks::LinkTasks::new());
+        self.shared.tasks.spawn(links.finish());
         let snapshot = self.stack.snapshot();
         let path = self.shared.data.state_path();
         let saved = tokio::task::spawn_blocking(move || p2p_peers::PeerStore::new(path).save(&snapshot));
@@ -443,23 +399,5 @@ impl Driver {
             Err(e) => tracing::error!(error = %e, "the peer table could not be saved"),
         }
         self.tell_stopped();
-    }
-}
-
-const fn down_cause(reason: ByeReason) -> DownCause {
-    match reason {
-        ByeReason::Misbehaved => DownCause::Protocol,
-        ByeReason::Full => DownCause::NoRoom,
-        ByeReason::Duplicate => DownCause::Replaced,
-        _ => DownCause::Closed,
-    }
-}
-
-const fn failure_cause(cause: &Closed) -> DownCause {
-    match cause {
-        Closed::Eof => DownCause::Closed,
-        Closed::Io(_) | Closed::Local => DownCause::Failed,
-        Closed::Protocol(_) => DownCause::Protocol,
-        Closed::Stalled(_) => DownCause::Silent,
     }
 }
