@@ -22,6 +22,8 @@ struct Origin<P> {
 const FIRST_UNPRIVILEGED_PORT: u16 = 1024;
 
 impl<P: Key, R: Rng> PeerTable<P, R> {
+    /// Says whether it changed anything: it need not be looked for somebody to dial if not, and most of what neighbours
+    /// tell is known, or has no room.
     pub(crate) fn on_learned(
         &mut self,
         now: Instant,
@@ -30,17 +32,17 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         record: Option<Record>,
         source: Source<P>,
         private_link: bool,
-    ) {
+    ) -> bool {
         let origin = Origin { source, private_link };
         if peer == self.me || !self.may_come_so(record.as_ref(), &origin) {
-            return;
+            return false;
         }
         let scope = record.as_ref().map(|record| record.scope);
         let held = scope.and_then(|scope| self.entries.get(&peer)?.record(scope)).map(|record| record.seq);
         let newer = record.as_ref().is_some_and(|record| held.is_none_or(|seq| record.seq > seq));
         if record.as_ref().zip(held).is_some_and(|(record, seq)| record.seq < seq) {
             self.counters.stale_records += 1;
-            return;
+            return false;
         }
         let addrs = self.believable(peer, addrs, &origin, newer);
         let introduced_by = match source {
@@ -55,7 +57,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
                 Source::Peer(_) | Source::Store => Worth::Hearsay,
             };
             if (addrs.is_empty() && !from_us) || !self.ensure(peer, introduced_by, worth) {
-                return;
+                return false;
             }
         }
         let added = self.take_in(peer, &addrs, record.filter(|_| newer), scope);
@@ -66,6 +68,25 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             self.changed(now);
         }
         self.drop_if_useless(peer);
+        true
+    }
+
+    /// Whether a record of `peer` says nothing new: one with its number is held, and these addresses out of it. To learn
+    /// it once more would change nothing; in a network that stands nearly all that neighbours tell is so.
+    pub fn has_learned(
+        &self,
+        peer: P,
+        scope: Scope,
+        seq: u64,
+        addrs: impl IntoIterator<Item = PeerAddr>,
+    ) -> bool {
+        let Some(entry) = self.entries.get(&peer) else { return false };
+        let known = |addr: PeerAddr| {
+            let place = addr.socket_addr();
+            let mut same = entry.addrs.iter().filter(|known| known.addr.socket_addr() == place);
+            same.any(|known| known.scope == Some(scope) && known.addr.file_port == addr.file_port)
+        };
+        entry.record(scope).is_some_and(|record| record.seq == seq) && addrs.into_iter().all(known)
     }
 
     /// Local records travel over local links only, and none is endless.

@@ -113,10 +113,13 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     /// Takes in what happened at `now`.
     pub fn handle(&mut self, now: Instant, input: Input<P>) {
         trace!(?input, "table input");
-        self.begin(now);
+        let fired = self.begin(now);
         match input {
             Input::Learned { peer, addrs, record, source, private_link } => {
-                self.on_learned(now, peer, &addrs, record, source, private_link);
+                let changed = self.on_learned(now, peer, &addrs, record, source, private_link);
+                if !changed && !fired {
+                    return;
+                }
             }
             Input::Seed(addr) => self.on_seed(now, addr),
             Input::Connected { peer, target, addr, seen_at } => {
@@ -327,10 +330,12 @@ fn view<P: Key>(id: P, entry: &Entry<P>) -> PeerView<P> {
 
 /// Moves.
 impl<P: Key, R: Rng> PeerTable<P, R> {
-    /// Notes the time and fires what is due.
-    pub(crate) fn begin(&mut self, now: Instant) {
+    /// Notes the time and fires what is due; says whether anything was.
+    pub(crate) fn begin(&mut self, now: Instant) -> bool {
         self.now = Some(now);
+        let mut fired = false;
         while let Some(timer) = self.timers.pop(now) {
+            fired = true;
             match timer {
                 Timer::Retry(peer) => self.shift(peer, State::Known),
                 Timer::RetrySeed(addr) => {
@@ -346,6 +351,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
                 Timer::Save => self.outputs.push_back(Output::Save),
             }
         }
+        fired
     }
 
     /// Makes every change of a peer's state, and keeps the counts and timers that follow from it.

@@ -1,5 +1,6 @@
 //! Node identities: Ed25519 keys (RFC 8032).
 
+use std::cmp::Ordering;
 use std::{fmt, str::FromStr};
 
 use data_encoding::HEXLOWER_PERMISSIVE;
@@ -23,8 +24,28 @@ use zeroize::Zeroizing;
 /// assert_eq!(id.short(), "8a88e3dd74");
 /// # Ok::<(), p2p_wire::ParseIdError>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NodeId([u8; 32]);
+
+impl PartialOrd for NodeId {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for NodeId {
+    /// As their bytes. The first eight nearly always decide, and comparing them as a number saves a call for each step of
+    /// a search in an ordered map, of which a node does a dozen for each frame.
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        let head = |id: &Self| {
+            let [a, b, c, d, e, f, g, h, ..] = id.0;
+            u64::from_be_bytes([a, b, c, d, e, f, g, h])
+        };
+        head(self).cmp(&head(other)).then_with(|| self.0.cmp(&other.0))
+    }
+}
 
 impl NodeId {
     /// Takes the bytes of a public key as they are.

@@ -138,6 +138,22 @@ fn read_in_pieces(stream: &[u8], cuts: &[usize]) -> Vec<Frame<Message>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
+    /// Heads that are often equal, so that the tails decide as well.
+    #[test]
+    fn ids_are_ordered_as_their_bytes(
+        a in any::<[bool; 32]>(), b in any::<[bool; 32]>(), tails in any::<bool>(),
+    ) {
+        let bytes = |bits: [bool; 32]| {
+            let mut bytes = bits.map(|bit| if bit { 0xff } else { 1 });
+            if tails {
+                bytes[..8].fill(7);
+            }
+            bytes
+        };
+        let (a, b) = (bytes(a), bytes(b));
+        prop_assert_eq!(NodeId::from_bytes(a).cmp(&NodeId::from_bytes(b)), a.cmp(&b));
+    }
+
     #[test]
     fn any_split_of_a_stream_reads_the_same(
         messages in vec(message(), 0..6), cuts in vec(1_usize..700, 0..40), drip in any::<bool>(),

@@ -184,6 +184,8 @@ impl Sim {
         for (number, face) in self.world.faces.iter_mut().enumerate() {
             face.group = group(number);
         }
+        let faces = &self.world.faces;
+        self.world.parted = faces.windows(2).any(|pair| pair[0].group != pair[1].group);
         for shard in &mut self.shards {
             for at in 0..shard.nodes.len() {
                 for entry in std::mem::take(&mut shard.nodes[at].held) {

@@ -9,6 +9,7 @@ use p2p_wire::{EnvelopeId, FrameBody};
 use super::Sim;
 use super::link::nanos;
 use super::meter::{Got, Meter};
+use super::overlay::Floods;
 use super::queue::{LinkId, Time};
 use crate::packet::{Packet, kind};
 
@@ -115,8 +116,11 @@ impl Sim {
     /// [`Sim::outcome`] with the flood's optimum, which costs a walk over all links.
     #[must_use]
     pub fn outcome_with_optimum(&self, message: usize, time: Duration) -> Outcome {
-        let author = self.author(message);
-        let optimum: Time = self.flood_optimum(author);
+        self.outcome_of_flood(message, time, &mut self.floods())
+    }
+
+    pub(super) fn outcome_of_flood(&self, message: usize, time: Duration, floods: &mut Floods) -> Outcome {
+        let optimum = floods.optimum(self.author(message));
         Outcome { optimum: Duration::from_nanos(optimum), ..self.outcome(message, time) }
     }
 

@@ -1,7 +1,7 @@
 //! The network as it stands: who is linked to whom, and the fastest that any broadcast could be over it.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::Sim;
 use super::queue::{Time, index};
@@ -40,6 +40,46 @@ fn mean_and_deviation(counts: &[usize]) -> (f64, f64) {
     (mean, variance.sqrt())
 }
 
+/// Links to flood, and what came of it.
+#[derive(Debug)]
+pub(super) struct Floods {
+    links: Vec<Vec<(usize, Time)>>,
+    optima: BTreeMap<usize, Time>,
+}
+
+impl Floods {
+    /// After how long a message of `from` would be with the last node, if every node passed it on at once over each of
+    /// its links: no broadcast over these links is faster. In nanoseconds; nodes that cannot be reached do not count.
+    pub(super) fn optimum(&mut self, from: usize) -> Time {
+        if let Some(known) = self.optima.get(&from) {
+            return *known;
+        }
+        let optimum = self.flood(from);
+        self.optima.insert(from, optimum);
+        optimum
+    }
+
+    fn flood(&self, from: usize) -> Time {
+        let mut at = vec![Time::MAX; self.links.len()];
+        let mut heap = BinaryHeap::from([Reverse((0, from))]);
+        (at[from], heap) = (0, heap);
+        let mut last = 0;
+        while let Some(Reverse((time, node))) = heap.pop() {
+            if time > at[node] {
+                continue;
+            }
+            last = time;
+            for &(peer, latency) in &self.links[node] {
+                if time + latency < at[peer] {
+                    at[peer] = time + latency;
+                    heap.push(Reverse((time + latency, peer)));
+                }
+            }
+        }
+        last
+    }
+}
+
 impl Sim {
     /// Looks at all neighbours and passive views.
     #[must_use]
@@ -68,26 +108,10 @@ impl Sim {
         }
     }
 
-    /// After how long a message of `from` would be with the last node, if every node passed it on at once over each of
-    /// its links: no broadcast over these links is faster. In nanoseconds; nodes that cannot be reached do not count.
-    pub(super) fn flood_optimum(&self, from: usize) -> Time {
-        let mut at = vec![Time::MAX; self.len()];
-        let mut heap = BinaryHeap::from([Reverse((0, from))]);
-        (at[from], heap) = (0, heap);
-        let mut last = 0;
-        while let Some(Reverse((time, node))) = heap.pop() {
-            if time > at[node] {
-                continue;
-            }
-            last = time;
-            for (peer, latency) in self.standing_links(node) {
-                if time + latency < at[peer] {
-                    at[peer] = time + latency;
-                    heap.push(Reverse((time + latency, peer)));
-                }
-            }
-        }
-        last
+    /// The links as they are now, to flood.
+    pub(super) fn floods(&self) -> Floods {
+        let links = (0..self.len()).map(|node| self.standing_links(node).collect()).collect();
+        Floods { links, optima: BTreeMap::new() }
     }
 
     /// The links that stand on both sides between nodes that run and reach each other.

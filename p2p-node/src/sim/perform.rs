@@ -127,7 +127,8 @@ impl Turn<'_> {
             Packet::View(view) => {
                 let records =
                     view.records().iter().filter_map(|bytes| PeerRecord::decode(bytes.clone()).ok());
-                let view = view.clone().with(records.collect());
+                let records = records.collect();
+                let view = view.with(records);
                 self.input(Input::View { from, view });
             }
             Packet::Graft(Some(_)) | Packet::IWant(_) | Packet::Pull { .. } if !self.has_room(link) => {

@@ -276,8 +276,9 @@ impl Run {
     pub(super) fn outcomes(&self, messages: &[usize]) -> Vec<Outcome> {
         let work = self.options.nodes * 10;
         let step = (messages.len() * work).div_ceil(OPTIMUM_WORK).max(1);
+        let mut floods = self.sim.floods();
         let outcome = |(i, &message): (usize, &usize)| match i % step {
-            0 => self.sim.outcome_with_optimum(message, IN_TIME),
+            0 => self.sim.outcome_of_flood(message, IN_TIME, &mut floods),
             _ => self.sim.outcome(message, IN_TIME),
         };
         messages.iter().enumerate().map(outcome).collect()

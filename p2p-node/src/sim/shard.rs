@@ -54,6 +54,8 @@ pub(super) struct Shard {
     pub(super) soonest: Time,
     /// What other parts sent, to be sorted into the queue.
     inbox: Vec<Vec<Entry>>,
+    /// Emptied ones of the inbox, at most one for each part, to be filled again.
+    spare: Vec<Vec<Entry>>,
     away: Away,
     pub(super) meter: Meter,
     due: Vec<Entry>,
@@ -68,6 +70,7 @@ impl Default for Shard {
             queue: Queue::default(),
             soonest: Time::MAX,
             inbox: Vec::new(),
+            spare: Vec::new(),
             away: Away::default(),
             meter: Meter::default(),
             due: Vec::new(),
@@ -157,17 +160,20 @@ impl Shard {
     }
 
     fn sort_in(&mut self) {
-        for entries in self.inbox.drain(..) {
-            entries.into_iter().for_each(|entry| self.queue.push(entry));
+        for mut entries in self.inbox.drain(..) {
+            entries.drain(..).for_each(|entry| self.queue.push(entry));
+            if self.spare.len() < SHARDS {
+                self.spare.push(entries);
+            }
         }
     }
 
     /// Hands over what this part's nodes caused at others.
     pub(super) fn post(&mut self, mut to: impl FnMut(usize, Time, Vec<Entry>)) {
         for (number, post) in self.away.0.iter_mut().enumerate() {
-            let Post { entries, soonest } = std::mem::take(post);
-            if !entries.is_empty() {
-                to(number, soonest, entries);
+            if !post.entries.is_empty() {
+                let entries = std::mem::replace(&mut post.entries, self.spare.pop().unwrap_or_default());
+                to(number, std::mem::replace(&mut post.soonest, Time::MAX), entries);
             }
         }
     }

@@ -44,6 +44,8 @@ pub(super) struct World {
     /// Looked up, never walked through: their order does not show.
     by_id: HashMap<NodeId, u32>,
     by_addr: HashMap<SocketAddr, u32>,
+    /// Whether there is more than one group.
+    pub(super) parted: bool,
     pub(super) messages: Vec<Published>,
     /// Author and seq, mixed, to the message. Two that mix to the same 64 bits: not in this universe's lifetime.
     numbers: HashMap<u64, u32>,
@@ -57,6 +59,7 @@ impl World {
             faces: Vec::new(),
             by_id: HashMap::new(),
             by_addr: HashMap::new(),
+            parted: false,
             messages: Vec::new(),
             numbers: HashMap::new(),
         }
@@ -95,7 +98,7 @@ impl World {
 
     /// Whether a cut lies between the two.
     pub(super) fn cut(&self, a: u32, b: u32) -> bool {
-        self.face(a).group != self.face(b).group
+        self.parted && self.face(a).group != self.face(b).group
     }
 
     pub(super) fn instant(&self, time: Time) -> Instant {

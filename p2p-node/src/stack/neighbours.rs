@@ -88,6 +88,11 @@ impl<R: Rng> Stack<R> {
     }
 
     pub(super) fn learn(&mut self, now: Instant, record: &PeerRecord, source: Source<NodeId>, private: bool) {
+        let (scope, addrs) =
+            (convert::table_scope(record.scope()), record.addrs().iter().map(|a| convert::table_addr(*a)));
+        if self.table.has_learned(record.id(), scope, record.seq(), addrs) {
+            return;
+        }
         let input = p2p_peers::Input::Learned {
             peer: record.id(),
             addrs: record.addrs().iter().map(|a| convert::table_addr(*a)).collect(),
