@@ -8,6 +8,7 @@ mod digest;
 mod full_disk;
 mod fuzz;
 mod kills;
+mod line;
 #[cfg(feature = "bench")]
 mod process;
 mod program;
@@ -45,6 +46,7 @@ cargo xtask TASK
   kills [--kills 100] [--size 1GiB] [--seed 1] [--json]
                                        a download by real processes, killed at random points; what a kill costs
   full-disk                            a node on a disk that is too small or becomes full (Linux, `unshare -Urm`)
+  line [--messages 200] [--json]       messages beside a file on a line of 1 Mbit/s (Linux, network namespaces, `tc`)
   torrent [--python python3]           torrents of ours checked by libtorrent, where its Python package is installed
   sim SCENARIO [--nodes N] [--seed S] [--seeds 1] [--messages M] [--size B] [--json] and more: docs/sim.md
                                        whole nodes in a virtual network: one-sender, random-senders, mass-death, churn,
@@ -79,6 +81,7 @@ fn run(task: &str, args: Args) -> Result<ExitCode> {
         "fuzz" => fuzz::run(args),
         "full-disk" => full_disk::run(args),
         "kills" => kills::run(args),
+        "line" => line::run(args),
         "torrent" => torrent::run(args),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

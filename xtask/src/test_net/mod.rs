@@ -2,7 +2,7 @@
 //! them, through `--json`. Nothing sleeps to wait: every step waits for an event under a deadline.
 
 mod hardship;
-mod lan;
+pub(crate) mod lan;
 pub(crate) mod node;
 mod report;
 mod scenario;
