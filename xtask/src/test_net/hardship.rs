@@ -1,4 +1,5 @@
-//! What a network must live through: it is cut in two and heals, a third of it stands still, a process is killed.
+//! What a network must live through: it is cut in two and heals, a third of it stands still, a process is killed, clocks
+//! are wrong by years all the time.
 //! Afterwards everybody has everything, once, and each author's messages in order.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::program::{Event, Output, Program};
+use crate::test_net::clock;
 use crate::test_net::lan::Lan;
 use crate::test_net::node::{Launch, Node, heard};
 use crate::test_net::step::{Step, needed, step};
@@ -25,6 +27,9 @@ const PER_HALF: usize = 200;
 /// The node that is killed: neither the introducer nor the one that speaks.
 const KILLED: usize = 5;
 const SPEAKER: usize = 0;
+/// Wall clocks ten years ahead and ten years behind. The node that is killed comes back with a right one.
+const AHEAD: [usize; 2] = [3, KILLED];
+const BEHIND: [usize; 1] = [4];
 
 pub(crate) const STEPS: &[Step<Hardship>] = &[
     needed("start, each at an address of its own", Hardship::start),
@@ -65,11 +70,21 @@ impl Hardship {
     }
 
     fn start(&mut self) -> Result<String> {
+        let (ahead, behind) = (AHEAD.map(|i| (i, clock::YEARS)), BEHIND.map(|i| (i, -clock::YEARS)));
+        for (i, years) in ahead.into_iter().chain(behind) {
+            if let Some(place) = self.lan.places.get_mut(i) {
+                place.years = years;
+            }
+        }
         for i in 0..self.lan.places.len() {
             let node = self.start_node(i)?;
             self.nodes.push(node);
         }
-        Ok(format!("{} nodes", self.nodes.len()))
+        let clocks = match clock::library() {
+            Some(_) => format!("{AHEAD:?} {} years ahead, {BEHIND:?} as many behind", clock::YEARS),
+            None => "all clocks right (Debian: faketime is not installed)".into(),
+        };
+        Ok(format!("{} nodes, {clocks}", self.nodes.len()))
     }
 
     fn join(&mut self) -> Result<String> {
@@ -161,6 +176,7 @@ impl Hardship {
         self.said.push(Said { author: author.clone(), messages });
         self.say(&[SPEAKER], 20, "while you are dead")?;
         let logged = self.logged(KILLED)?;
+        self.lan.places[KILLED].years = 0;
         let node = self.start_node(KILLED)?;
         ensure!(node.id == self.nodes[KILLED].id, "it has another id now");
         self.nodes[KILLED] = node;

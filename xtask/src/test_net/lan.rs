@@ -68,7 +68,8 @@ impl Lan {
             writeln!(ip, "netns add n{i}\nlink add v{i} type veth peer name eth0 netns n{i}")?;
             writeln!(ip, "link set v{i} master {} up", BRIDGES[i % 2])?;
             let host = IpAddr::V4(Ipv4Addr::new(10, 77, 0, u8::try_from(i + 1)?));
-            places.push(Place { host, namespace: Some(Path::new("/run/netns").join(format!("n{i}"))) });
+            let namespace = Some(Path::new("/run/netns").join(format!("n{i}")));
+            places.push(Place { host, namespace, years: 0 });
         }
         batch(None, &ip)?;
         for (i, place) in places.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! `cargo xtask test-net`: a network of real `p2p` processes on loopback, driven as any script would drive
 //! them, through `--json`. Nothing sleeps to wait: every step waits for an event under a deadline.
 
+mod clock;
 mod hardship;
 pub(crate) mod lan;
 pub(crate) mod node;

@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::program::{Event, Program};
+use crate::test_net::clock;
 
 /// From the start of the process to its `ready` line. It takes some milliseconds; a loaded machine more.
 const READY: Duration = Duration::from_secs(20);
@@ -21,15 +22,18 @@ pub(crate) struct Launch {
     pub(crate) folder: PathBuf,
 }
 
-/// Where a node lives: its address, and the network namespace that has it unless that is our own.
+/// Where a node lives: its address, the network namespace that has it unless that is our own, and the years by which its
+/// wall clock is wrong.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     pub(crate) host: IpAddr,
     pub(crate) namespace: Option<PathBuf>,
+    pub(crate) years: i32,
 }
 
 impl Place {
-    pub(crate) const LOOPBACK: Self = Self { host: IpAddr::V4(Ipv4Addr::LOCALHOST), namespace: None };
+    pub(crate) const LOOPBACK: Self =
+        Self { host: IpAddr::V4(Ipv4Addr::LOCALHOST), namespace: None, years: 0 };
 
     fn run(&self, program: &Path) -> Command {
         let Some(namespace) = &self.namespace else { return Command::new(program) };
@@ -49,6 +53,7 @@ impl Launch {
         let mut command = place.run(&self.program);
         command.args(["--json", "--host", &place.host.to_string(), "--port", "0", "--file-port", "0"]);
         command.args(["--no-upnp", "--no-lan", "--data"]).arg(self.data_dir(name)).args(more);
+        clock::shift(&mut command, place.years);
         // What the caller's own node is told must not reach these.
         for (key, _) in std::env::vars_os().filter(|(k, _)| k.to_string_lossy().starts_with("P2P_")) {
             command.env_remove(key);
