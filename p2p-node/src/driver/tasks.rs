@@ -5,11 +5,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
+use futures_util::future::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::task::AtomicWaker;
 
@@ -19,8 +21,14 @@ use crate::link::LinkEvent;
 pub(crate) struct LinkTask(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl LinkTask {
+    /// A panic in it ends the link and not the driver; its silence then does the rest.
     pub(crate) fn new(run: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(Box::pin(run))
+        let guarded = AssertUnwindSafe(run).catch_unwind();
+        Self(Box::pin(guarded.map(|ended| {
+            if ended.is_err() {
+                tracing::error!("a link panicked; this is a bug");
+            }
+        })))
     }
 }
 
@@ -109,5 +117,70 @@ impl LinkTasks {
     /// Runs all links to their ends.
     pub(super) async fn finish(mut self) {
         while self.running.next().await.is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::link::{Closed, LinkId};
+
+    /// Counts how often the driver was woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// A link that ends once something is sent to it, and says so.
+    fn link(arrivals: &Arc<Arrivals>) -> (LinkTask, oneshot::Sender<()>) {
+        let (end, ended) = oneshot::channel();
+        let arrivals = Arc::clone(arrivals);
+        let task = LinkTask::new(async move {
+            ended.await.ok();
+            let peer = p2p_wire::NodeId::from_bytes([1; 32]);
+            arrivals.push(LinkEvent::Closed { link: LinkId(1), peer, cause: Closed::Eof });
+        });
+        (task, end)
+    }
+
+    #[test]
+    fn who_sleeps_is_woken_and_who_is_awake_looks_before_it_sleeps() {
+        let (arrivals, woken) = (Arc::new(Arrivals::default()), Arc::new(Woken::default()));
+        let waker = Waker::from(Arc::clone(&woken));
+        let context = Context::from_waker(&waker);
+        let mut tasks = LinkTasks::new();
+        let (first, end_first) = link(&arrivals);
+        let (second, end_second) = link(&arrivals);
+        tasks.add(first);
+        tasks.add(second);
+        assert!(tasks.poll_arrived(&context, &arrivals).is_pending());
+        end_first.send(()).unwrap();
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1, "it slept");
+        assert!(tasks.poll_arrived(&context, &arrivals).is_ready());
+        assert!(arrivals.pop().is_some());
+        tasks.awake();
+        end_second.send(()).unwrap();
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1, "it was awake");
+        assert!(tasks.poll_arrived(&context, &arrivals).is_ready(), "and looks again before it sleeps");
+    }
+
+    #[test]
+    fn a_panic_ends_one_link_alone() {
+        let arrivals = Arc::new(Arrivals::default());
+        let (other, end) = link(&arrivals);
+        let mut tasks = LinkTasks::new();
+        tasks.add(LinkTask::new(async { panic!("as a bug would") }));
+        tasks.add(other);
+        end.send(()).unwrap();
+        tasks.go_on();
+        assert!(arrivals.pop().is_some() && tasks.running.is_empty());
     }
 }
