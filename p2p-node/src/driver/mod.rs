@@ -211,7 +211,7 @@ impl Driver {
             let busy = (room && !self.turns.is_empty()) || self.may_publish();
             tokio::select! {
                 () = self.shared.stop.cancelled() => break,
-                () = poll_fn(|context| self.tasks.poll_arrived(context, &shared.arrivals)) => {}
+                () = poll_fn(|context| self.tasks.poll_arrived(context, &shared.arrivals, room)) => {}
                 Some(command) = self.commands.recv() => {
                     // What was accepted before a command goes before it.
                     self.flush_messages(Duration::MAX);
