@@ -43,14 +43,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let target = workspace::target_dir()?;
-    let program = match built {
-        Some(path) => PathBuf::from(path),
-        None => {
-            let build = ["build", "--release", "--locked", "--package", "p2p-cli", "--bin", "p2p"];
-            workspace::run(workspace::cargo().args(build))?;
-            target.join("release").join(workspace::exe("p2p"))
-        }
-    };
+    let program = workspace::p2p(built)?;
     let program = fs::canonicalize(&program).with_context(|| program.display().to_string())?;
     let folder = target.join("full-disk").join(std::process::id().to_string());
     fs::create_dir_all(folder.join("disk")).with_context(|| folder.display().to_string())?;

@@ -37,14 +37,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     args.finish()?;
     ensure!(kills >= 1 && size > 1 << 20, "--kills begins at 1, --size above 1MiB");
     let target = workspace::target_dir()?;
-    let program = match built {
-        Some(path) => PathBuf::from(path),
-        None => {
-            let build = ["build", "--release", "--locked", "--package", "p2p-cli", "--bin", "p2p"];
-            workspace::run(workspace::cargo().args(build))?;
-            target.join("release").join(workspace::exe("p2p"))
-        }
-    };
+    let program = workspace::p2p(built)?;
     let folder = target.join("kills").join(std::process::id().to_string());
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     kill_on_signal()?;

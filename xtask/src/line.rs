@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -52,14 +52,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     args.finish()?;
     ensure!(messages >= 1, "--messages begins at 1");
     let target = workspace::target_dir()?;
-    let program = match built {
-        Some(path) => PathBuf::from(path),
-        None => {
-            let build = ["build", "--release", "--locked", "--package", "p2p-cli", "--bin", "p2p"];
-            workspace::run(workspace::cargo().args(build))?;
-            target.join("release").join(workspace::exe("p2p"))
-        }
-    };
+    let program = workspace::p2p(built)?;
     if !inside {
         if let Some(why) = lan::missing() {
             bail!("line needs network namespaces: {why}");

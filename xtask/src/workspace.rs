@@ -49,6 +49,15 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// The program `p2p`: the one at this path, or else a release build of it, made now.
+pub(crate) fn p2p(built: Option<String>) -> Result<PathBuf> {
+    if let Some(path) = built {
+        return Ok(PathBuf::from(path));
+    }
+    run(cargo().args(["build", "--release", "--locked", "--package", "p2p-cli", "--bin", "p2p"]))?;
+    Ok(target_dir()?.join("release").join(exe("p2p")))
+}
+
 /// The file name of a program on this system.
 pub(crate) fn exe(name: &str) -> String {
     format!("{name}{}", std::env::consts::EXE_SUFFIX)
