@@ -5,8 +5,7 @@ use std::ops::Range;
 use crate::geometry::{CHUNK, Run};
 use crate::hash::HASH_LEN;
 
-/// Where data must begin, and what it must be a multiple of, to be written past the page cache. 512 bytes would do for
-/// most disks, 4,096 does for all that are known.
+/// Where data begins in memory: see [`PageBuffer`].
 pub(crate) const PAGE: usize = 4096;
 
 /// Room for the longest proof: 34 levels at most.
@@ -29,7 +28,7 @@ impl RunBuffer {
     /// Makes room for a run: proof, then data, to be filled.
     pub(crate) fn receive(&mut self, run: Run) -> &mut [u8] {
         let to_page = self.bytes[PROOF_MAX..].as_ptr().align_offset(PAGE);
-        // Where addresses cannot be known, any place will do: then nothing is written past the page cache.
+        // Where addresses cannot be known, any place will do.
         let at = PROOF_MAX + if to_page < PAGE { to_page } else { 0 };
         self.proof = at - run.proof_len() * HASH_LEN..at;
         self.data = at..at + run.len();

@@ -56,9 +56,9 @@ pub(crate) const fn stays(error: &DownloadError) -> bool {
     )
 }
 
-/// Leaves the part-file and its journal to another download, or removes them.
+/// Leaves the part-file and its journal to another download, or removes them; always when a sync failed.
 pub(crate) fn let_go(plan: &Plan, stays: bool) {
-    if stays { plan.leave() } else { plan.discard() }
+    if stays && !plan.part.is_lost() { plan.leave() } else { plan.discard() }
 }
 
 async fn run(shared: &Arc<Shared>) -> Result<Finished, DownloadError> {
@@ -179,7 +179,7 @@ fn copy(shared: &Shared, share: &OpenShare) -> Result<Option<PathBuf>, DownloadE
         let mut proof = vec![0; run.proof_len() * HASH_LEN];
         match share.read(run, &mut proof, data) {
             Ok(()) if merkle::verify_run(run, data, &proof, &info.root).is_ok() => {
-                part.write_at(data, run.offset()).map_err(io)?;
+                part.write_at(data, run.offset()).and_then(|()| part.sync_some()).map_err(io)?;
             }
             Ok(()) | Err(ReadError::Changed | ReadError::NotHeld) => {
                 shared.library.mark_gone(&share.path, &share.record);
@@ -218,7 +218,7 @@ async fn fetch(shared: &Arc<Shared>) -> Result<(), DownloadError> {
         }
         let mut state = shared.state();
         if let Some(error) = state.failure.take() {
-            return Err(error.interrupted());
+            return Err(error);
         }
         if state.is_complete() {
             return Ok(());

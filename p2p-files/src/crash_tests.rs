@@ -68,6 +68,7 @@ impl Content {
                 let at = usize::try_from(run.offset()).unwrap();
                 let data = &self.data[at..at + run.len()];
                 plan.write(run, data, node, proof).map_err(|e| DownloadError::io(dir, e).interrupted())?;
+                plan.part.sync_some().map_err(|e| DownloadError::io(dir, e))?;
             }
             conduct::sync(&shared)?;
             conduct::finish(&shared).map_err(DownloadError::interrupted)?;
@@ -125,9 +126,17 @@ fn steps(content: &Content) -> Vec<&'static str> {
     assert_eq!(content.fetch(dir.path()).unwrap(), 3);
     let steps = faults::steps();
     content.check(dir.path(), true, "no fault");
-    for step in
-        ["create", "set length", "write", "sync file", "link", "sync folder", "rename", "index: write"]
-    {
+    for step in [
+        "create",
+        "set length",
+        "write",
+        "sync data",
+        "sync file",
+        "link",
+        "sync folder",
+        "rename",
+        "index: write",
+    ] {
         assert!(steps.contains(&step), "no {step} among {steps:?}");
     }
     steps
@@ -198,6 +207,27 @@ fn after_a_power_failure_nothing_is_believed_that_was_not_synced() {
             }
         });
     }
+}
+
+#[test]
+fn nothing_stays_of_a_download_whose_sync_failed() {
+    let content = Content::new();
+    let dir = tempfile::tempdir().unwrap();
+    let library = Arc::new(Library::open(&dir.path().join("data")).unwrap());
+    let to = Destination::Dir(dir.path().join("content"), None);
+    let shared = Shared::new(Arc::clone(&library), content.hash, &to, DownloadConfig::default()).unwrap();
+    let (plan, _) = shared.make_plan(content.info).unwrap();
+    let (node, proof) = &content.proofs[0];
+    plan.write(plan.geometry.chunk(0).unwrap(), &content.data[..CHUNK], node, proof).unwrap();
+    faults::set(Some(Fault::Fails(0)));
+    plan.part.sync_some().unwrap_err();
+    faults::set(None);
+    // Another sync would not tell what the system forgot.
+    plan.part.sync().unwrap_err();
+    assert_eq!(std::fs::read_dir(dir.path().join("content")).unwrap().count(), 1);
+    conduct::let_go(&plan, true);
+    assert_eq!(std::fs::read_dir(dir.path().join("content")).unwrap().count(), 0);
+    assert!(library.unfinished().unwrap().is_empty());
 }
 
 #[test]

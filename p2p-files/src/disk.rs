@@ -110,6 +110,12 @@ pub(crate) fn sync_file(file: &File) -> io::Result<()> {
     if cfg!(test) { Ok(()) } else { file.sync_all() }
 }
 
+/// Makes a file's contents durable.
+pub(crate) fn sync_data(file: &File) -> io::Result<()> {
+    step("sync data")?;
+    if cfg!(test) { Ok(()) } else { file.sync_data() }
+}
+
 /// Gives a file a second name, which must not exist.
 pub(crate) fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
     step("link")?;

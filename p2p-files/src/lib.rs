@@ -7,7 +7,6 @@ mod buffer;
 mod conduct;
 #[cfg(test)]
 mod crash_tests;
-mod direct;
 mod disk;
 mod download;
 mod event;

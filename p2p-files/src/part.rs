@@ -3,11 +3,10 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError, TryLockError};
 
-use crate::direct::DirectFile;
-use crate::disk::{self, Stamp, hard_link, sync_dir, sync_file, write_all_at};
+use crate::disk::{self, Stamp, hard_link, sync_data, sync_dir, sync_file, write_all_at};
 use crate::hash::FileHash;
 use crate::names::{FileName, NAME_MAX, cut};
 
@@ -111,15 +110,20 @@ pub(crate) struct PartFile {
     done: AtomicBool,
     /// A journal says what is in it: it outlives an interrupted download.
     stays: AtomicBool,
-    /// The same file, written past the page cache.
-    direct: Option<DirectFile>,
-    /// Writes through the page cache exclude each other in the kernel, where those that wait spin.
+    /// Writes exclude each other in the kernel, where those that wait spin.
     one_writes: Mutex<()>,
+    /// Bytes written since the last sync began.
+    unsynced: AtomicU64,
+    one_syncs: Mutex<()>,
+    /// A sync failed: what could not be written may be forgotten, and another sync would not tell.
+    lost: AtomicBool,
 }
 
-/// Files of at least this length are written past the page cache: a copy less, nothing left to flush at the end, and
-/// other files stay in memory. Shorter ones are more likely to be read again at once.
-const DIRECT_MIN: u64 = 32 << 20;
+/// So many bytes are synced together while others are received: the disk is at work all the time, and not only at the end.
+/// Of 16, 32, 64 and 128 MiB none was faster than the others by more than runs differ.
+const SYNC_EVERY: u64 = if cfg!(test) { 1 << 20 } else { 32 << 20 };
+/// So far writing is ahead of the disk at most; then it waits.
+const AHEAD_MAX: u64 = 8 * SYNC_EVERY;
 
 impl PartFile {
     /// # Errors
@@ -162,13 +166,16 @@ impl PartFile {
 
     const fn with(file: File, path: PathBuf, place: Place, stays: bool) -> Self {
         let (done, stays) = (AtomicBool::new(false), AtomicBool::new(stays));
-        Self { file, path, place, done, stays, direct: None, one_writes: Mutex::new(()) }
-    }
-
-    /// Writes past the page cache from now on, if the file is long enough and the file system can.
-    pub(crate) fn past_the_cache(&mut self, length: u64) {
-        if length >= DIRECT_MIN {
-            self.direct = DirectFile::open(&self.path, &self.file);
+        Self {
+            file,
+            path,
+            place,
+            done,
+            stays,
+            one_writes: Mutex::new(()),
+            unsynced: AtomicU64::new(0),
+            one_syncs: Mutex::new(()),
+            lost: AtomicBool::new(false),
         }
     }
 
@@ -199,19 +206,53 @@ impl PartFile {
     }
 
     pub(crate) fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()> {
-        if let Some(direct) = &self.direct
-            && direct.write_at(data, offset)?
-        {
+        let _one = self.one_writes.lock().unwrap_or_else(PoisonError::into_inner);
+        write_all_at(&self.file, data, offset)?;
+        self.unsynced.fetch_add(data.len() as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Makes durable what was written so far, if that is much and nobody else is at it; waits for whoever is, when writing
+    /// is far ahead of the disk.
+    ///
+    /// # Errors
+    ///
+    /// As [`PartFile::sync`].
+    pub(crate) fn sync_some(&self) -> io::Result<()> {
+        if self.unsynced.load(Ordering::Relaxed) < SYNC_EVERY {
             return Ok(());
         }
-        let _one = self.one_writes.lock().unwrap_or_else(PoisonError::into_inner);
-        write_all_at(&self.file, data, offset)
+        let _one = match self.one_syncs.try_lock() {
+            Ok(one) => one,
+            Err(TryLockError::WouldBlock) if self.unsynced.load(Ordering::Relaxed) < AHEAD_MAX => {
+                return Ok(());
+            }
+            Err(TryLockError::Poisoned(one)) => one.into_inner(),
+            Err(TryLockError::WouldBlock) => self.one_syncs.lock().unwrap_or_else(PoisonError::into_inner),
+        };
+        if self.unsynced.load(Ordering::Relaxed) < SYNC_EVERY {
+            return Ok(());
+        }
+        self.unsynced.store(0, Ordering::Relaxed);
+        self.or_lost(sync_data(&self.file))
     }
 
     /// Makes the contents durable. When that fails the part-file is worth nothing: what could not be written may be
     /// forgotten, and a second sync would not tell.
     pub(crate) fn sync(&self) -> io::Result<()> {
-        sync_file(&self.file)
+        if self.is_lost() {
+            return Err(io::Error::other("an earlier sync failed"));
+        }
+        self.or_lost(sync_file(&self.file))
+    }
+
+    /// Whether a sync failed.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    fn or_lost(&self, synced: io::Result<()>) -> io::Result<()> {
+        synced.inspect_err(|_| self.lost.store(true, Ordering::Relaxed))
     }
 
     /// Gives the contents, which are durable, their name; `AlreadyExists` when it is taken. May be tried again.
@@ -343,6 +384,34 @@ mod tests {
         assert!(names(dir.path()).is_empty());
         std::fs::write(place.part_path(&HASH), "left behind by a kill").unwrap();
         assert_eq!(std::fs::read(write(&destination, "new").unwrap()).unwrap(), b"new");
+    }
+
+    #[test]
+    fn one_syncs_while_others_write_and_those_far_ahead_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let destination = Destination::Dir(dir.path().into(), None);
+        let part = PartFile::create(Place::new(&destination, &HASH).unwrap(), &HASH).unwrap();
+        let every = usize::try_from(SYNC_EVERY).unwrap();
+        let mut at = 0;
+        let mut write = |len: usize| {
+            part.write_at(&vec![1; len], at).unwrap();
+            at += len as u64;
+        };
+        let ahead = || part.unsynced.load(Ordering::Relaxed);
+        write(every - 1);
+        part.sync_some().unwrap();
+        assert_eq!(ahead(), SYNC_EVERY - 1, "too little");
+        write(1);
+        let other = part.one_syncs.lock().unwrap();
+        part.sync_some().unwrap();
+        assert_eq!(ahead(), SYNC_EVERY, "somebody else is at it");
+        write(7 * every);
+        std::thread::scope(|threads| {
+            let waits = threads.spawn(|| part.sync_some().unwrap());
+            assert!(!waits.is_finished());
+            drop(other);
+        });
+        assert_eq!(ahead(), 0);
     }
 
     #[cfg(unix)]

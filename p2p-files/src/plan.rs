@@ -88,21 +88,19 @@ impl Shared {
     fn plan_of_left(&self, info: Info) -> io::Result<Option<(Plan, Bitfield)>> {
         let geometry = Geometry::new(info.length).ok_or(io::ErrorKind::FileTooLarge)?;
         let path = self.library.journal_path(&self.hash, &self.place.part_path(&self.hash));
-        let Some(mut part) = PartFile::left(self.place.clone(), &self.hash)? else { return Ok(None) };
+        let Some(part) = PartFile::left(self.place.clone(), &self.hash)? else { return Ok(None) };
         let resumed = Journal::resume(&path, info, &part, || self.cancel.is_cancelled())?;
         let Some((journal, held)) = resumed else { return Ok(None) };
-        part.past_the_cache(info.length);
         plan_with(info, geometry, part, Some(journal), held).map(Some)
     }
 
     fn new_plan(&self, info: Info) -> io::Result<(Plan, Bitfield)> {
         let geometry = Geometry::new(info.length).ok_or(io::ErrorKind::FileTooLarge)?;
         let path = self.library.journal_path(&self.hash, &self.place.part_path(&self.hash));
-        let mut part = PartFile::create(self.place.clone(), &self.hash)?;
+        let part = PartFile::create(self.place.clone(), &self.hash)?;
         let mut journal = None;
         if geometry.chunks() > 1 {
             part.stay(info.length)?;
-            part.past_the_cache(info.length);
             journal = Some(Journal::create(&path, info, &part).inspect_err(|_| part.discard())?);
         }
         plan_with(info, geometry, part, journal, Bitfield::new(geometry.chunks()))

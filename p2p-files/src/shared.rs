@@ -219,7 +219,7 @@ impl Shared {
         match made.await {
             Ok(plan) => Some(Arc::clone(plan)),
             Err(error) => {
-                self.fail(error);
+                self.fail(DownloadError::interrupted(error));
                 None
             }
         }
@@ -293,9 +293,12 @@ impl Shared {
                         running.add(run.chunk());
                     }
                     self.completed(id, run);
+                    if let Err(source) = plan.part.sync_some() {
+                        self.fail(DownloadError::io(&self.shown, source));
+                    }
                 }
                 Err(source) if disk::is_full(&source) => self.pause(id, source),
-                Err(source) => self.fail(DownloadError::io(&self.shown, source)),
+                Err(source) => self.fail(DownloadError::io(&self.shown, source).interrupted()),
             },
             Err(merkle::Mismatch) => {
                 self.lose(id, SourceFault::Corrupt { first_block: run.first(), blocks: run.blocks() });
