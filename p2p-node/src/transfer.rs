@@ -5,15 +5,13 @@ use std::sync::{Arc, PoisonError};
 
 use p2p_files::ServeLimits;
 use p2p_wire::NodeId;
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
-use tokio_rustls::TlsStream;
 
 use crate::command::{Command, Provider};
 use crate::dial;
 use crate::error::ConnectError;
 use crate::shared::Shared;
-use crate::tls::{Protocol, Secured};
+use crate::tls::{Protocol, Secured, Stream};
 
 /// File connections at once, idle ones included; one more is closed at once.
 pub(crate) const MAX_FILE_CONNECTIONS: usize = 128;
@@ -81,10 +79,7 @@ impl Drop for PeerConnection<'_> {
 
 /// Opens a connection to a provider: its file ports first, then its node ports (either port serves
 /// either protocol).
-pub(crate) async fn open(
-    shared: &Arc<Shared>,
-    provider: &Provider,
-) -> Result<TlsStream<TcpStream>, ConnectError> {
+pub(crate) async fn open(shared: &Arc<Shared>, provider: &Provider) -> Result<Stream, ConnectError> {
     let files =
         provider.addrs.iter().filter(|a| a.file_port != 0).map(|a| SocketAddr::new(a.ip, a.file_port));
     let mut addrs: Vec<SocketAddr> = files.collect();

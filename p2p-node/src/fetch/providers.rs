@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use p2p_files::SourceFault;
 use p2p_wire::NodeId;
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
-use tokio_rustls::TlsStream;
 
 use super::Job;
 use crate::command::{Command, Provider};
 use crate::error::{ConnectError, FetchError};
 use crate::event::Event;
+use crate::tls::Stream;
 use crate::transfer;
 
 /// Connections to providers at once.
@@ -31,7 +30,7 @@ pub(super) struct Record {
     fault: Option<String>,
 }
 
-pub(super) type Opened = (NodeId, Result<TlsStream<TcpStream>, ConnectError>);
+pub(super) type Opened = (NodeId, Result<Stream, ConnectError>);
 
 impl Job<'_> {
     pub(super) fn on_source_failed(&mut self, label: &str, fault: &SourceFault) {
@@ -54,7 +53,7 @@ impl Job<'_> {
         self.shared.events.publish(Event::SourceFailed { hash: self.hash, id, fault: fault.to_string() });
     }
 
-    pub(super) fn on_opened(&mut self, id: NodeId, opened: Result<TlsStream<TcpStream>, ConnectError>) {
+    pub(super) fn on_opened(&mut self, id: NodeId, opened: Result<Stream, ConnectError>) {
         match opened {
             Ok(stream) => {
                 let Some(download) = &self.download else { return };
