@@ -4,8 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::error::LibraryError;
 use crate::folder::{ManifestError, SelectError};
-use crate::library::LibraryError;
 
 /// How far a download is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

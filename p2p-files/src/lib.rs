@@ -9,11 +9,13 @@ mod conduct;
 mod crash_tests;
 mod disk;
 mod download;
+mod error;
 mod event;
 mod folder;
 mod geometry;
 mod hash;
 mod index;
+mod intake;
 mod journal;
 mod library;
 mod merkle;
@@ -36,6 +38,7 @@ mod unfinished;
 
 pub use bitfield::Bitfield;
 pub use download::{Download, DownloadConfig, DownloadHandle};
+pub use error::{AddError, LibraryError, LibraryWarning};
 pub use event::{DownloadError, DownloadEvent, Finished, Progress, SourceFault};
 pub use folder::{
     AddFolderError, AddProgress, DEPTH_MAX, ENTRIES_MAX, Entry, EntryFault, EntryKind, EntryPath, Folder,
@@ -46,7 +49,7 @@ pub use folder::{
 pub use geometry::{BLOCK, BlockIndex, CHUNK, Geometry, LENGTH_MAX, RUN_BLOCKS_MAX, Run, RunError};
 pub use hash::{FileHash, HASH_LEN, Info, Kind, ParseHashError};
 pub use index::IndexError;
-pub use library::{AddError, Library, LibraryError, LibraryWarning, Share, ShareState};
+pub use library::{Library, Share, ShareState};
 pub use merkle::{
     Digest, Mismatch, TreeHasher, block_hash, fold, parent, subtree_root, verify_run, zero_hash,
 };

@@ -2,19 +2,18 @@
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::add::hash_file;
 use crate::disk::{self, Stamp};
-use crate::geometry::{Geometry, LENGTH_MAX};
-use crate::hash::{FileHash, Info, Kind};
+use crate::error::{LibraryError, LibraryWarning};
+use crate::geometry::Geometry;
+use crate::hash::{FileHash, Info};
 use crate::index::{Change, Index, IndexError, Record};
 use crate::open::OpenShare;
 use crate::running::Running;
-use crate::tree::{Tree, TreeWriter};
+use crate::tree::Tree;
 
 /// A file that this node has, or had.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,7 +65,7 @@ pub struct Library {
     pub(crate) trees: PathBuf,
     pub(crate) running: Running,
     warnings: Vec<LibraryWarning>,
-    temporary: AtomicU64,
+    pub(crate) temporary: AtomicU64,
 }
 
 impl Library {
@@ -99,34 +98,6 @@ impl Library {
     #[must_use]
     pub fn warnings(&self) -> &[LibraryWarning] {
         &self.warnings
-    }
-
-    /// Shares the file at `path` where it lies: hashes it on all cores, copies nothing.
-    ///
-    /// A symlink that is named here is followed: the person who named it meant the file. `progress` gets bytes hashed
-    /// and bytes in all. A path that is already shared and has the same size, mtime, ctime and inode is not read again.
-    ///
-    /// # Errors
-    ///
-    /// [`AddError`]: not a regular file, not readable, or changed while it was read. The index is as it was before.
-    pub fn add(&self, path: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Share, AddError> {
-        let path = std::fs::canonicalize(path).map_err(|source| AddError::io(path, source))?;
-        let record = match self.unchanged(&path)? {
-            Some(record) => record,
-            None => {
-                let record = self.hash(&path, Kind::File, |done, total| {
-                    progress(done, total);
-                    ControlFlow::Continue(())
-                })?;
-                let old = self.index.of_path(&path)?;
-                self.index.apply(&[Change::Put(path.clone(), record.clone())])?;
-                if let Some(old) = old {
-                    self.drop_tree(&old.hash);
-                }
-                record
-            }
-        };
-        Ok(share(path, &record))
     }
 
     /// The share with this hash, if its file is there and is what it was when it was shared, as far as its size and times
@@ -242,122 +213,6 @@ impl Library {
         }
     }
 
-    /// Takes in a file that was verified while it was written.
-    pub(crate) fn register(
-        &self,
-        path: &Path,
-        info: Info,
-        tree: Option<&TreeWriter>,
-    ) -> Result<Share, LibraryError> {
-        let io = |source| LibraryError::io(path, source);
-        let path = std::fs::canonicalize(path).map_err(io)?;
-        let hash = info.hash();
-        let stamp = Stamp::of(&std::fs::metadata(&path).map_err(io)?);
-        if let Some(tree) = tree {
-            let name = self.tree_path(&hash);
-            tree.commit(&name).map_err(|source| LibraryError::io(&name, source))?;
-        }
-        let record = Record { hash, info, stamp, gone: stamp.size != info.length, withheld: false };
-        self.index.apply(&[Change::Put(path.clone(), record.clone())])?;
-        Ok(share(path, &record))
-    }
-
-    /// Shares the file at `path` if it has this hash; `part` is a name of it that goes then, if there is one still.
-    /// `kind` and `progress` are as in [`Library::hash`].
-    pub(crate) fn adopt(
-        &self,
-        path: &Path,
-        kind: Kind,
-        hash: &FileHash,
-        part: Option<&Path>,
-        progress: impl FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<Option<Share>, AddError> {
-        let path = std::fs::canonicalize(path).map_err(|source| AddError::io(path, source))?;
-        let mut record = self.hash(&path, kind, progress)?;
-        if record.hash != *hash {
-            self.drop_tree(&record.hash);
-            return Ok(None);
-        }
-        let stamp = |path: &Path| std::fs::symlink_metadata(path).map(|there| Stamp::of(&there));
-        if let Some(part) = part
-            && stamp(part).is_ok_and(|part| part == record.stamp)
-            && disk::remove_file(part).is_ok()
-        {
-            // To lose a name changes nothing but the ctime.
-            let now = stamp(&path).map_err(|source| AddError::io(&path, source))?;
-            record.stamp.ctime = now.ctime;
-        }
-        self.index.apply(&[Change::Put(path.clone(), record.clone())])?;
-        Ok(Some(share(path, &record)))
-    }
-
-    /// A tree file in the making; `None` for a content of at most one chunk.
-    pub(crate) fn new_tree(&self, geometry: Geometry) -> io::Result<Option<TreeWriter>> {
-        if geometry.chunks() <= 1 {
-            return Ok(None);
-        }
-        TreeWriter::create(self.trees.join(self.temporary()), geometry).map(Some)
-    }
-
-    /// A name that nothing else of this library has now. What a killed process left under it is replaced.
-    pub(crate) fn temporary(&self) -> String {
-        format!("new-{}.tmp", self.temporary.fetch_add(1, Ordering::Relaxed))
-    }
-
-    /// The record of a path whose file is as it was when it was hashed.
-    pub(crate) fn unchanged(&self, path: &Path) -> Result<Option<Record>, AddError> {
-        let metadata = std::fs::metadata(path).map_err(|source| AddError::io(path, source))?;
-        Ok(self.index.of_path(path)?.filter(|record| self.is_unchanged(record, &metadata)))
-    }
-
-    /// Whether a path is shared, and as it was when it was hashed.
-    pub(crate) fn is_unchanged(&self, record: &Record, now: &Metadata) -> bool {
-        !record.gone && !record.withheld && record.stamp == Stamp::of(now) && self.has_tree(record)
-    }
-
-    /// Reads and hashes a file as what its hash is to name; the tree is in place, the index not written yet. `progress`
-    /// gets bytes hashed and bytes in all, and may break off: [`AddError::Stopped`].
-    pub(crate) fn hash(
-        &self,
-        path: &Path,
-        kind: Kind,
-        progress: impl FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<Record, AddError> {
-        let io = |source| AddError::io(path, source);
-        // Looked at before it is opened: opening a pipe would wait for its other end.
-        let metadata = std::fs::metadata(path).map_err(io)?;
-        if metadata.is_dir() {
-            return Err(AddError::Directory { path: path.to_path_buf() });
-        }
-        if !metadata.is_file() {
-            return Err(AddError::NotRegular { path: path.to_path_buf() });
-        }
-        std::thread::sleep(Stamp::of(&metadata).settles_in(SystemTime::now()));
-        let file = File::open(path).map_err(io)?;
-        let stamp = Stamp::of(&file.metadata().map_err(io)?);
-        let too_large = || AddError::TooLarge { path: path.to_path_buf(), length: stamp.size };
-        let geometry = Geometry::new(stamp.size).ok_or_else(too_large)?;
-        let tree = self.new_tree(geometry).map_err(|source| AddError::io(&self.trees, source))?;
-        let changed = || AddError::Changed { path: path.to_path_buf() };
-        let root = match hash_file(&file, geometry, tree.as_ref(), progress) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(changed()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                return Err(AddError::Stopped { path: path.to_path_buf() });
-            }
-            other => other.map_err(io)?,
-        };
-        if Stamp::of(&file.metadata().map_err(io)?) != stamp {
-            return Err(changed());
-        }
-        let info = Info { kind, length: stamp.size, root };
-        let hash = info.hash();
-        if let Some(tree) = tree {
-            let name = self.tree_path(&hash);
-            tree.commit(&name).map_err(|source| AddError::io(&name, source))?;
-        }
-        Ok(Record { hash, info, stamp, gone: false, withheld: false })
-    }
-
     /// Removes the tree of a hash that no path has any more.
     pub(crate) fn drop_tree(&self, hash: &FileHash) {
         if matches!(self.index.of_hash(hash), Ok(found) if found.is_empty()) {
@@ -365,7 +220,7 @@ impl Library {
         }
     }
 
-    fn has_tree(&self, record: &Record) -> bool {
+    pub(crate) fn has_tree(&self, record: &Record) -> bool {
         Geometry::new(record.info.length).is_some_and(|g| g.chunks() <= 1)
             || self.tree_path(&record.hash).exists()
     }
@@ -401,94 +256,4 @@ fn move_aside(path: &Path) -> io::Result<PathBuf> {
     let to = PathBuf::from(name);
     std::fs::rename(path, &to)?;
     Ok(to)
-}
-
-/// Something that was out of order when a [`Library`] was opened, and was dealt with.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LibraryWarning {
-    /// The index was damaged; what was shared has to be added again (or found by a refresh).
-    #[error("the share index was damaged and is now {}; shares start empty", moved_to.display())]
-    DamagedIndex {
-        /// Where the damaged file is now.
-        moved_to: PathBuf,
-    },
-}
-
-/// A [`Library`] could not be opened or changed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LibraryError {
-    /// The index failed.
-    #[error(transparent)]
-    Index(#[from] IndexError),
-    /// A file or directory of the library failed.
-    #[error("cannot use {}", path.display())]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-}
-
-impl LibraryError {
-    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
-        Self::Io { path: path.to_path_buf(), source }
-    }
-}
-
-/// A file could not be shared; the index is as it was.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AddError {
-    /// It is a directory.
-    #[error("{} is a folder, which `add_folder` shares", path.display())]
-    Directory {
-        /// Which.
-        path: PathBuf,
-    },
-    /// It is a device, a pipe, a socket.
-    #[error("{} is not a regular file", path.display())]
-    NotRegular {
-        /// Which.
-        path: PathBuf,
-    },
-    /// It is longer than the protocol can carry.
-    #[error("{} has {length} bytes, the limit is {LENGTH_MAX}", path.display())]
-    TooLarge {
-        /// Which.
-        path: PathBuf,
-        /// Its bytes.
-        length: u64,
-    },
-    /// It changed while it was read; try again when it is at rest.
-    #[error("{} changed while it was read", path.display())]
-    Changed {
-        /// Which.
-        path: PathBuf,
-    },
-    /// Whoever wanted it to be read wants it no more.
-    #[error("{} was not read to its end: called off", path.display())]
-    Stopped {
-        /// Which.
-        path: PathBuf,
-    },
-    /// It could not be read.
-    #[error("cannot use {}", path.display())]
-    Io {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The index failed.
-    #[error(transparent)]
-    Index(#[from] IndexError),
-}
-
-impl AddError {
-    pub(crate) fn io(path: &Path, source: io::Error) -> Self {
-        Self::Io { path: path.to_path_buf(), source }
-    }
 }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use crate::disk::Stamp;
+use crate::error::{AddError, LibraryError};
 use crate::folder::{AddFolderError, Folder, FolderShare, Renewed};
 use crate::hash::{FileHash, Kind};
 use crate::index::{Change, Record};
-use crate::library::{AddError, Library, LibraryError, Share, share};
+use crate::library::{Library, Share, share};
 
 /// Deepest nesting of folders that is looked through.
 const DEPTH_MAX: usize = 64;

@@ -10,9 +10,9 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 use crate::buffer::PageBuffer;
+use crate::error::AddError;
 use crate::geometry::CHUNK;
 use crate::hash::{HASH_LEN, Info};
-use crate::library::AddError;
 use crate::merkle::TreeHasher;
 use crate::names::FileName;
 

@@ -17,10 +17,11 @@ use super::shares::name_of;
 use super::walk::{Found, LeftOut, LeftOutReason, Walk};
 use crate::add::{hash_file, unwatched};
 use crate::disk::Stamp;
+use crate::error::{AddError, LibraryError};
 use crate::geometry::{CHUNK, Geometry};
 use crate::hash::{FileHash, Info, Kind};
 use crate::index::{Change, IndexError, Record};
-use crate::library::{AddError, Library, LibraryError, Share, ShareState};
+use crate::library::{Library, Share, ShareState};
 
 /// Files that are hashed side by side and written to the index together.
 const BATCH: usize = 1_024;

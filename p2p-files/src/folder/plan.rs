@@ -16,11 +16,12 @@ use super::place::{Root, new_root};
 use super::record::Folder;
 use super::select::{Selection, Wanted};
 use crate::disk::sync_dir;
+use crate::error::AddError;
 use crate::event::DownloadError;
 use crate::geometry::CHUNK;
 use crate::hash::{FileHash, Kind};
 use crate::index::IndexError;
-use crate::library::{AddError, Library};
+use crate::library::Library;
 use crate::names::FileName;
 use crate::part::Destination;
 

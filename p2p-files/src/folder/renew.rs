@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use super::add::{AddFolderError, Care, FolderShare};
 use super::record::Folder;
-use crate::library::{AddError, Library, LibraryError};
+use crate::error::{AddError, LibraryError};
+use crate::library::Library;
 
 /// What became of a shared folder.
 #[derive(Debug)]

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use super::entry::EntryKind;
 use super::manifest::{ManifestError, ManifestReader};
 use super::record::{self, Folder};
+use crate::error::LibraryError;
 use crate::hash::{FileHash, Kind};
 use crate::index::{Change, Record};
-use crate::library::{Library, LibraryError, Share, ShareState};
+use crate::library::{Library, Share, ShareState};
 
 /// Changes that are written to the index together.
 const BATCH: usize = 1_024;

@@ -14,9 +14,9 @@ use super::entry::{Entry, EntryKind};
 use super::manifest::ManifestWriter;
 use super::walk::{Found, LeftOut, LeftOutReason, Walk};
 use crate::buffer::PageBuffer;
+use crate::error::AddError;
 use crate::geometry::{CHUNK, LENGTH_MAX};
 use crate::hash::{HASH_LEN, Info, Kind};
-use crate::library::AddError;
 use crate::merkle::TreeHasher;
 
 /// Buffers of 1 MiB between the two hashers of a file.

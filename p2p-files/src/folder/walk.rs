@@ -8,7 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::path::{DEPTH_MAX, EntryPath, PathError};
-use crate::library::AddError;
+use crate::error::AddError;
 use crate::names::{FileName, NameError};
 
 /// Most things left out that are named one by one; beyond, they are counted.

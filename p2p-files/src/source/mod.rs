@@ -1,32 +1,30 @@
 //! The requester's side of one connection: asks for chunks ahead, receives them into reused buffers, and hands them to
 //! blocking threads to be checked and written while it receives the next.
 
+mod read;
+mod speed;
+
 use std::collections::VecDeque;
-use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::buffer::RunBuffer;
 use crate::event::{DownloadError, SourceFault};
-use crate::geometry::{CHUNK, Run};
+use crate::geometry::Run;
 use crate::hash::{HASH_LEN, Info, Kind};
 use crate::picker::SourceId;
 use crate::plan::Plan;
-use crate::protocol::{
-    self, ErrorCode, HAVE_CHUNKS_MAX, HAVE_WAIT, PREFIX, RUN_HEAD, Reply, Request, SKIPPED_MAX,
-    SMALL_FRAME_MAX,
-};
+use crate::protocol::{self, ErrorCode, HAVE_CHUNKS_MAX, HAVE_WAIT, PREFIX, RUN_HEAD, Reply, Request};
 use crate::rate::Throttle;
 use crate::shared::Shared;
 
-/// Requests ahead before anything is known about a source's speed.
-const WINDOW_START: usize = 2;
+use speed::Speed;
 
 /// Runs one source until it is cancelled, fails, or has nothing more to give.
 pub(crate) async fn run<S>(
@@ -272,111 +270,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, S> {
         });
     }
 
-    /// The next small frame of a known kind, within the time of a run.
-    async fn small_reply(&mut self) -> Result<Reply, SourceFault> {
-        self.begin_answer();
-        let reply = loop {
-            let (len, kind) = self.head().await?;
-            self.small_body(len, kind).await?;
-            if let Some(reply) = self.decode()? {
-                break reply;
-            }
-            self.in_time()?;
-        };
-        self.answer_began = None;
-        Ok(reply)
-    }
-
-    fn begin_answer(&mut self) {
-        self.answer_began = Some(Instant::now());
-        self.held_back = Duration::ZERO;
-    }
-
-    /// An answer may drip, or never come behind frames to skip: each byte in time, and the whole never.
-    fn in_time(&self) -> Result<(), SourceFault> {
-        let limit = self.shared.config.run_timeout;
-        if self.answer_began.is_some_and(|began| began.elapsed() > limit + self.held_back) {
-            return Err(SourceFault::Stalled(limit));
-        }
-        Ok(())
-    }
-
-    /// Length and kind of the next frame; the length counts the kind.
-    async fn head(&mut self) -> Result<(usize, u8), SourceFault> {
-        self.head_within(self.shared.config.stall).await?;
-        self.head_len = 0;
-        let [a, b, c, d, kind] = self.head;
-        match usize::try_from(u32::from_be_bytes([a, b, c, d])) {
-            Ok(len) if (1..=protocol::FRAME_MAX).contains(&len) => Ok((len, kind)),
-            _ => Err(SourceFault::Protocol("a frame beyond the limits")),
-        }
-    }
-
-    /// Receives the head of the next frame, each byte within a deadline, for [`Connection::head`] to take.
-    ///
-    /// Cancel safe: what has come is kept.
-    async fn head_within(&mut self, limit: Duration) -> Result<(), SourceFault> {
-        while self.head_len < HEAD {
-            let read = self.stream.read(&mut self.head[self.head_len..]);
-            let read = timeout(limit, read).await.map_err(|_| SourceFault::Stalled(limit))?;
-            match read.map_err(|error| SourceFault::Io(error.kind()))? {
-                0 => return Err(SourceFault::Io(io::ErrorKind::UnexpectedEof)),
-                n => self.head_len += n,
-            }
-        }
-        Ok(())
-    }
-
-    /// Fills `buf`, no faster than the limits allow; each step has the stall deadline, and an answer one for all of it.
-    async fn read_exact(&mut self, buf: &mut [u8]) -> Result<(), SourceFault> {
-        let limit = self.shared.config.stall;
-        let mut at = 0;
-        while at < buf.len() {
-            if self.may_read == 0 {
-                let before = Instant::now();
-                self.may_read = self.throttle.take(buf.len() - at).await;
-                self.held_back += before.elapsed();
-            }
-            let end = buf.len().min(at.saturating_add(self.may_read));
-            let read = timeout(limit, self.stream.read(&mut buf[at..end])).await;
-            match read.map_err(|_| SourceFault::Stalled(limit))?.map_err(|e| SourceFault::Io(e.kind()))? {
-                0 => return Err(SourceFault::Io(io::ErrorKind::UnexpectedEof)),
-                n => {
-                    at += n;
-                    self.may_read -= n;
-                }
-            }
-            self.in_time()?;
-        }
-        Ok(())
-    }
-
-    /// Reads the rest of a frame that is not a run.
-    async fn small_body(&mut self, len: usize, kind: u8) -> Result<(), SourceFault> {
-        if len > SMALL_FRAME_MAX {
-            return Err(SourceFault::Protocol("a frame beyond the limits"));
-        }
-        self.frame.clear();
-        self.frame.resize(len, 0);
-        self.frame[0] = kind;
-        let mut frame = std::mem::take(&mut self.frame);
-        let read = self.read_exact(&mut frame[1..]).await;
-        self.frame = frame;
-        read
-    }
-
-    /// The small frame that was read; `None` for one to skip.
-    fn decode(&mut self) -> Result<Option<Reply>, SourceFault> {
-        let reply = Reply::decode(&self.frame).map_err(|_| SourceFault::Protocol("a malformed frame"))?;
-        if reply.is_none() {
-            self.skipped += PREFIX + self.frame.len();
-            if self.skipped > SKIPPED_MAX {
-                return Err(SourceFault::Protocol("too many frames of unknown kinds"));
-            }
-        }
-        Ok(reply)
-    }
-
     async fn send(&mut self, bytes: &[u8]) -> Result<(), SourceFault> {
         let limit = self.shared.config.stall;
         let sent = timeout(limit, async {
@@ -425,42 +318,5 @@ const fn fault_of(code: ErrorCode) -> SourceFault {
         ErrorCode::Changed => SourceFault::Changed,
         ErrorCode::Busy => SourceFault::Busy,
         ErrorCode::BadRequest => SourceFault::Protocol("it calls our request bad"),
-    }
-}
-
-/// How fast a source is, and so how much to ask ahead: about a second's worth, so that little has to be asked again
-/// when it fails, and a slow source holds little at the end.
-struct Speed {
-    last: Instant,
-    bytes_per_second: f64,
-}
-
-impl Speed {
-    fn new() -> Self {
-        Self { last: Instant::now(), bytes_per_second: 0.0 }
-    }
-
-    /// Time without a request does not count.
-    fn pause(&mut self) {
-        self.last = Instant::now();
-    }
-
-    #[expect(clippy::cast_precision_loss, reason = "at most 1 MiB")]
-    fn received(&mut self, bytes: usize) {
-        let now = Instant::now();
-        let seconds = (now - self.last).as_secs_f64().max(1e-6);
-        let rate = bytes as f64 / seconds;
-        // The first measure counts whole, later ones a quarter.
-        let weight = if self.bytes_per_second == 0.0 { 1.0 } else { 0.25 };
-        self.bytes_per_second += weight * (rate - self.bytes_per_second);
-        self.last = now;
-    }
-
-    fn window(&self, max: usize) -> usize {
-        #[expect(clippy::cast_precision_loss, reason = "exactly 2^20")]
-        let runs = self.bytes_per_second / CHUNK as f64;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 64")]
-        let ahead = runs.clamp(0.0, 64.0) as usize;
-        (ahead + 1).clamp(WINDOW_START, max.clamp(WINDOW_START, protocol::GETS_MAX))
     }
 }
