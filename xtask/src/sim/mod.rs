@@ -7,7 +7,7 @@ use anyhow::Result;
 use crate::args::Args;
 
 /// Builds the release program with the simulator in and lets that do it.
-#[cfg(not(feature = "bench"))]
+#[cfg(not(feature = "sim"))]
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     use crate::workspace;
     use std::process::Command;
@@ -15,20 +15,20 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     // What the command line holds is for the other program to judge.
     drop(args);
     let build =
-        ["build", "--release", "--locked", "--package=xtask", "--features=xtask/bench", "--bins", "--quiet"];
+        ["build", "--release", "--locked", "--package=xtask", "--features=xtask/sim", "--bins", "--quiet"];
     workspace::run(workspace::cargo().args(build))?;
     let built = workspace::target_dir()?.join("release").join(workspace::exe("xtask"));
     let status = Command::new(built).args(std::env::args_os().skip(1)).status()?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-#[cfg(feature = "bench")]
+#[cfg(feature = "sim")]
 pub(crate) use real::run;
 
-#[cfg(feature = "bench")]
+#[cfg(feature = "sim")]
 mod table;
 
-#[cfg(feature = "bench")]
+#[cfg(feature = "sim")]
 mod real {
     use std::time::{Duration, Instant};
 
