@@ -19,6 +19,10 @@ const LOOK_AGAIN_MAX: Duration = Duration::from_secs(15);
 /// The same while there is no neighbour at all.
 const LOOK_AGAIN_ALONE: Duration = Duration::from_secs(8);
 
+/// Who has neighbours enough and dialled too few of them makes one attempt in this time: nearly all nodes are full, and
+/// nothing is lost meanwhile. A guess.
+const ONE_MORE_OUT: Duration = Duration::from_secs(5);
+
 /// A dial under way.
 #[derive(Debug)]
 pub(super) struct Dial<P> {
@@ -37,11 +41,13 @@ pub(super) struct Hunt<P> {
     /// When it looked last.
     looked_at: Option<Instant>,
     pause: Duration,
+    /// When one more may be dialled by who has neighbours enough.
+    out_at: Option<Instant>,
 }
 
 impl<P: Key> Hunt<P> {
     pub(super) const fn new() -> Self {
-        Self { dials: BTreeMap::new(), look_at: None, looked_at: None, pause: LOOK_AGAIN }
+        Self { dials: BTreeMap::new(), look_at: None, looked_at: None, pause: LOOK_AGAIN, out_at: None }
     }
 
     pub(super) fn pending(&self) -> usize {
@@ -63,10 +69,11 @@ impl<P: Key> Hunt<P> {
 
     pub(super) fn expire(&mut self, now: Instant) {
         self.dials.retain(|_, dial| dial.until > now);
+        self.out_at.take_if(|at| *at <= now);
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.dials.values().map(|dial| dial.until).chain(self.look_at).min()
+        self.dials.values().map(|dial| dial.until).chain(self.look_at).chain(self.out_at).min()
     }
 }
 
@@ -112,18 +119,29 @@ impl<P: Key, R: Rng> Views<P, R> {
         ours.filter(|link| matches!(link.phase, Phase::Active(_) | Phase::Asked(_))).count()
     }
 
-    /// How many more dials to begin now: two for each single neighbour that is missing, so that one that is gone costs
-    /// no time, and never more than there are places.
-    fn dials_wanted(&self, now: Instant) -> usize {
-        let (config, small) = (&self.config, self.is_small_world());
-        let active = self.links.values().filter(|link| link.is_active()).count();
+    /// Neighbours missing.
+    fn short(&self, now: Instant) -> usize {
         // News of a joiner walks to random nodes that take it; those that have room anyway are the other joiners, and a
         // network whose links go to those of the same age is a wide one.
         let is_news = self.joined_at.is_some_and(|at| now < at + NEWS_WALKS);
-        let goal = if small { config.active } else { config.seek.min(config.active) };
-        let goal = if is_news && !small { goal.min(config.outbound) } else { goal };
-        let short_out = if small { 0 } else { config.outbound.saturating_sub(self.outbound()) };
-        let missing = goal.saturating_sub(active).max(short_out);
+        let goal = if self.is_small_world() {
+            self.config.active
+        } else if is_news {
+            self.config.outbound
+        } else {
+            self.config.seek
+        };
+        goal.min(self.config.active).saturating_sub(self.active().count())
+    }
+
+    /// How many more dials to begin now: two for each single neighbour that is missing, so that one that is gone costs
+    /// no time, and never more than there are places.
+    fn dials_wanted(&self, now: Instant) -> usize {
+        let config = &self.config;
+        let short = self.short(now);
+        let enough_out = self.is_small_world() || (short == 0 && self.hunt.out_at.is_some());
+        let short_out = if enough_out { 0 } else { config.outbound.saturating_sub(self.outbound()) };
+        let missing = short.max(short_out);
         if missing == 0 {
             return 0;
         }
@@ -174,6 +192,9 @@ impl<P: Key, R: Rng> Views<P, R> {
     }
 
     fn begin(&mut self, now: Instant, peer: P, via: Option<P>, spread: bool) {
+        if self.short(now) == 0 {
+            self.hunt.out_at = Some(now + ONE_MORE_OUT);
+        }
         self.hunt.dials.insert(peer, Dial { until: now + self.config.dial_wait, via, news: false });
         self.outputs.push_back(Output::Dial { peer, spread });
     }

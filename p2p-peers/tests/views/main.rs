@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use net::Net;
 use p2p_peers::Direction;
-use p2p_peers::views::{Config, Input, Message, Output, Views};
+use p2p_peers::views::{Config, Counters, Input, Message, Output, Views};
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -118,6 +118,62 @@ fn a_storm_of_joiners_ends_in_one_connected_network_of_even_degree() {
         let total: u64 = net.sent.values().sum();
         assert!(net.sent[&0] < total / 10, "the introducer says more than a tenth of all");
     }
+}
+
+/// Nearly all are full while nodes join. Who has enough neighbours does not try them one after the other.
+#[test]
+fn joiners_are_refused_a_few_times_and_a_full_network_rests() {
+    for seed in 1..4 {
+        let mut net = network(seed, 300, secs(60));
+        let sum = |net: &Net, count: fn(&Counters) -> u64| {
+            net.alive().map(|node| count(net.views(node).counters())).sum::<u64>()
+        };
+        let (refused, displaced) = (sum(&net, |c| c.refused), sum(&net, |c| c.displaced));
+        println!(
+            "of 300 each refused {:.1} and displaced {:.1}",
+            refused as f64 / 300.0,
+            displaced as f64 / 300.0
+        );
+        assert!(refused < 10 * 300, "each refused {:.1}", refused as f64 / 300.0);
+        assert!(displaced < 5 * 300, "each displaced {:.1}", displaced as f64 / 300.0);
+        net.run(secs(300));
+        let later = sum(&net, |c| c.displaced) - displaced;
+        assert!(later < 30, "{later} more displaced in five minutes in which nobody joined");
+    }
+}
+
+/// Eight neighbours are enough. If it dialled one of them alone it dials others, for safety, and takes its time.
+#[test]
+fn who_has_enough_neighbours_makes_one_attempt_in_five_seconds() {
+    let mut views = Views::new(0, Config::default(), StdRng::seed_from_u64(1));
+    let begin = net::start();
+    let link = |peer, direction| Input::LinkUp { peer, direction, asked: false, urgent: false };
+    views.handle(begin, Input::Suggested((100..130).collect()));
+    for peer in 1..=7 {
+        views.handle(begin, link(peer, Direction::In));
+        views.handle(begin, Input::Received { from: peer, message: Message::Neighbor { high: false } });
+    }
+    let (mut now, mut refused) = (begin, Vec::new());
+    while now < begin + secs(40) {
+        while let Some(output) = views.poll_output() {
+            let Output::Dial { peer, .. } = output else { continue };
+            views.handle(now, link(peer, Direction::Out));
+            if views.active().count() < 8 {
+                let message = Message::Accept { sample: vec![] };
+                views.handle(now, Input::Received { from: peer, message });
+            } else {
+                refused.push(now - begin);
+                views
+                    .handle(now, Input::Received { from: peer, message: Message::Refuse { sample: vec![] } });
+                views.handle(now, Input::LinkDown(peer));
+            }
+        }
+        now = views.poll_timeout().unwrap();
+        views.handle(now, Input::Timeout);
+    }
+    let later: Vec<_> = refused.iter().filter(|at| **at > secs(1)).collect();
+    assert!((6..=8).contains(&later.len()), "{refused:?}");
+    assert!(later.windows(2).all(|pair| *pair[1] - *pair[0] >= secs(5)), "{refused:?}");
 }
 
 #[test]
