@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use p2p_peers::views::Counters;
+
 use super::Sim;
 use super::queue::{Time, index};
 
@@ -27,6 +29,10 @@ pub struct Overlay {
     pub in_degree_mean: f64,
     /// The standard deviation of that: 0 if all are known equally well; its square root of the mean if by chance alone.
     pub in_degree_deviation: f64,
+    /// Requests to be a neighbour that a node refused since it started: the mean.
+    pub refused_mean: f64,
+    /// Neighbours of a node that gave way to others since it started: the mean.
+    pub displaced_mean: f64,
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of nodes are far below 2^53")]
@@ -96,7 +102,16 @@ impl Sim {
         }
         let in_degrees: Vec<usize> = running.iter().map(|&n| known[n]).collect();
         let (in_degree_mean, in_degree_deviation) = mean_and_deviation(&in_degrees);
+        let of_views = |count: fn(&Counters) -> u64| {
+            let of =
+                |&n: &usize| self.node(n).stack.as_ref().map_or(0, |stack| count(stack.views().counters()));
+            let counts: Vec<usize> =
+                running.iter().map(|n| usize::try_from(of(n)).unwrap_or(usize::MAX)).collect();
+            mean_and_deviation(&counts).0
+        };
         Overlay {
+            refused_mean: of_views(|counters| counters.refused),
+            displaced_mean: of_views(|counters| counters.displaced),
             nodes: running.len(),
             degree_mean: mean_and_deviation(&degrees).0,
             degree_min: degrees.iter().copied().min().unwrap_or(0),
