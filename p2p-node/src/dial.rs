@@ -235,7 +235,8 @@ async fn greet(
             return Err(Failed::new(ConnectError::TimedOut { detail }, DialFailure::TimedOut));
         }
     };
-    let records = link::verify_own_records(&hello, peer).map_err(|closed| not_p2p(closed.to_string()))?;
+    let records = link::verify_own_records(&hello, peer, &shared.records)
+        .map_err(|closed| not_p2p(closed.to_string()))?;
     let direction = Direction::Out;
     let asked = agreed.is_some();
     let offer = Offer { peer, addr, direction, target: Some(target), asked, agreed, hello, records };

@@ -28,6 +28,7 @@ mod packet;
 mod past;
 mod query;
 mod rate;
+mod records;
 mod resume;
 mod running;
 mod sequence;

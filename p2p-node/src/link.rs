@@ -19,6 +19,7 @@ use crate::config::Limits;
 use crate::outbox::Outbox;
 use crate::packet::{ByeReason, Packet};
 use crate::rate::Rate;
+use crate::records::CheckedRecords;
 use crate::shared::Shared;
 use crate::view::View;
 
@@ -147,13 +148,13 @@ where
     R: AsyncRead + Unpin,
 {
     let limits = parts.limits();
-    let mut checks = Walks::default();
+    let mut walks = Walks::default();
     let inbox = Arc::new(Semaphore::new(limits.inbox_bytes));
     let mut rate = Rate::new(Instant::now(), limits.link_bytes_per_sec, limits.link_frames_per_sec);
     let mut frame_began: Option<Instant> = None;
     loop {
         let began = Instant::now();
-        let (batch, bytes) = match decode_batch(&mut codec, &mut buffer, &mut checks) {
+        let (batch, bytes) = match decode_batch(&mut codec, &mut buffer, &mut walks, &parts.shared.records) {
             Ok(decoded) => decoded,
             Err(cause) => return cause,
         };
@@ -210,7 +211,8 @@ where
 fn decode_batch(
     codec: &mut FrameCodec<Packet>,
     buffer: &mut BytesMut,
-    checks: &mut Walks,
+    walks: &mut Walks,
+    records: &CheckedRecords,
 ) -> Result<(Vec<Inbound>, usize), Closed> {
     let began = Instant::now();
     let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -223,7 +225,7 @@ fn decode_batch(
             }
             Ok(Some(Frame::Known { message, len })) => {
                 bytes += len;
-                batch.push(check(message, checks)?);
+                batch.push(check(message, walks, records)?);
             }
             Err(FrameError::Io(e)) => return Err(Closed::Io(e.to_string())),
             Err(e) => return Err(Closed::Protocol(e.to_string())),
@@ -234,7 +236,7 @@ fn decode_batch(
 
 /// Signatures that are checked here, in the link's own work: those of records and questions. Envelopes
 /// are checked by the driver, which knows whether one is still needed.
-fn check(packet: Packet, checks: &mut Walks) -> Result<Inbound, Closed> {
+fn check(packet: Packet, walks: &mut Walks, records: &CheckedRecords) -> Result<Inbound, Closed> {
     match packet {
         Packet::Hello(_) => Err(Closed::Protocol("hello came twice".into())),
         Packet::Query(query) => {
@@ -242,35 +244,30 @@ fn check(packet: Packet, checks: &mut Walks) -> Result<Inbound, Closed> {
             Ok(Inbound::Packet(Packet::Query(query)))
         }
         // Before the checks, or the rate would not bound that work.
-        Packet::View(view) if !checks.take(std::time::Instant::now(), RECORD_FRAMES_PER_SEC) => {
+        Packet::View(view) if !walks.take(std::time::Instant::now(), RECORD_FRAMES_PER_SEC) => {
             drop(view);
             Ok(Inbound::Limited)
         }
         Packet::View(view) => {
-            let records = verify_records(view.records().to_vec())?;
+            let records = verify_records(view.records().to_vec(), records)?;
             Ok(Inbound::View(view.with(records)))
         }
         other => Ok(Inbound::Packet(other)),
     }
 }
 
-/// Decodes records and checks who signed them.
-pub(crate) fn verify_records(records: Vec<Bytes>) -> Result<Vec<PeerRecord>, Closed> {
-    records
-        .into_iter()
-        .map(|bytes| {
-            let record = PeerRecord::decode(bytes).map_err(|e| Closed::Protocol(e.to_string()))?;
-            record
-                .verify()
-                .map_err(|_| Closed::Protocol("an address record with a forged signature".into()))?;
-            Ok(record)
-        })
-        .collect()
+fn verify_records(records: Vec<Bytes>, checked: &CheckedRecords) -> Result<Vec<PeerRecord>, Closed> {
+    let decode = |bytes| checked.decode(bytes).map_err(|e| Closed::Protocol(e.to_string()));
+    records.into_iter().map(decode).collect()
 }
 
 /// The records in a hello must be the sender's own.
-pub(crate) fn verify_own_records(hello: &Hello, peer: NodeId) -> Result<Vec<PeerRecord>, Closed> {
-    let records = verify_records(hello.records.clone())?;
+pub(crate) fn verify_own_records(
+    hello: &Hello,
+    peer: NodeId,
+    checked: &CheckedRecords,
+) -> Result<Vec<PeerRecord>, Closed> {
+    let records = verify_records(hello.records.clone(), checked)?;
     if records.iter().any(|r| r.id() != peer) {
         return Err(Closed::Protocol("hello brings somebody else's address record".into()));
     }

@@ -117,7 +117,8 @@ async fn handshake(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, number
                 let Packet::Hello(hello) = first else {
                     return Err("its first frame is not hello".to_owned());
                 };
-                let records = link::verify_own_records(&hello, peer).map_err(|e| e.to_string())?;
+                let records =
+                    link::verify_own_records(&hello, peer, &shared.records).map_err(|e| e.to_string())?;
                 Ok((Secured { stream, peer, protocol }, Some((codec, buffer, hello, records))))
             }
         }

@@ -21,6 +21,7 @@ use crate::driver::Arrivals;
 use crate::event::EventHub;
 use crate::fetch::FetchEntry;
 use crate::log::LogReader;
+use crate::records::CheckedRecords;
 use crate::submit::Submissions;
 use crate::throttle::Rates;
 use crate::tls::Tls;
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) arrivals: Arrivals,
     /// What the queues of all links take together.
     pub(crate) budget: Arc<Budget>,
+    pub(crate) records: CheckedRecords,
     /// Times that a link was not read because it brings more than its rate.
     pub(crate) too_fast: AtomicU64,
     /// Rung when an outbox that was busy has room again.

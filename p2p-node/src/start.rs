@@ -32,6 +32,7 @@ use crate::event::{Event, EventHub};
 use crate::listen;
 use crate::log::OpenLog;
 use crate::own::{self, OwnAddrs};
+use crate::records::CheckedRecords;
 use crate::sequence::Sequence;
 use crate::shared::{Handshakes, Shared};
 use crate::stack::Stack;
@@ -85,6 +86,7 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
         commands,
         arrivals: crate::driver::Arrivals::default(),
         budget: Arc::new(Budget::new(config.limits.queue_bytes_total)),
+        records: CheckedRecords::default(),
         too_fast: AtomicU64::new(0),
         drained: Arc::new(Notify::new()),
         submissions: Submissions::new(sequence),
