@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use p2p_node::sim::{Kill, Options, Scenario, Sim, SimConfig};
+use p2p_node::sim::{Conduct, Kill, Options, Scenario, Sim, SimConfig};
 
 const IN_TIME: Duration = Duration::from_secs(10);
 
@@ -196,4 +196,34 @@ fn hostile_nodes_do_not_shut_a_restarted_one_off() {
     for bar in report.bars() {
         assert!(bar.is_met(), "{}: {} > {}: {report:?}", bar.name, bar.value, bar.limit);
     }
+}
+
+/// Faults row 24: a hundred ids on one machine are two neighbours at most, whoever dials, and honest nodes keep theirs.
+#[test]
+fn many_ids_on_one_machine_are_two_neighbours() {
+    let mut sim = Sim::new(SimConfig { seed: 24, ..SimConfig::default() });
+    let victim = sim.add(None);
+    let honest: Vec<usize> = (0..5).map(|_| sim.add(Some(victim))).collect();
+    sim.run_for(Duration::from_secs(5));
+    let first = sim.add_as(Conduct::Eclipsing, Some(victim));
+    let crowd = first..=first + 99;
+    for _ in 1..100 {
+        sim.add_beside(first, Conduct::Eclipsing, Some(victim));
+        sim.run_for(Duration::from_millis(200));
+        for &node in honest.iter().chain([&victim]) {
+            let of_crowd = sim.neighbours(node).filter(|peer| crowd.contains(peer)).count();
+            assert!(of_crowd <= 2, "{of_crowd} ids of one machine are neighbours of {node}");
+        }
+    }
+    sim.run_for(Duration::from_secs(60));
+    let near: Vec<usize> = sim.neighbours(victim).collect();
+    assert!(honest.iter().all(|node| near.contains(node)), "{near:?} of {honest:?} and the crowd");
+    let message = sim.publish(honest[0], 100);
+    sim.run_for(IN_TIME);
+    let late: Vec<&usize> = honest[1..]
+        .iter()
+        .chain([&victim])
+        .filter(|&&node| sim.delivered_after(message, node).is_none())
+        .collect();
+    assert!(late.is_empty(), "{late:?} did not get the message");
 }

@@ -48,6 +48,7 @@ mod windows;
 mod world;
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use p2p_peers::Snapshot;
@@ -110,8 +111,21 @@ impl Sim {
 
     /// [`Sim::add`], for one that behaves like this from the start.
     pub fn add_as(&mut self, conduct: Conduct, via: Option<usize>) -> usize {
+        let at = self.addresses.next();
+        self.add_at(at, conduct, via)
+    }
+
+    /// [`Sim::add_as`], on the machine of another node: with its address and a port of its own.
+    pub fn add_beside(&mut self, node: usize, conduct: Conduct, via: Option<usize>) -> usize {
+        let ip = self.world.faces[node].addr.ip();
+        let there = self.world.faces.iter().map(|face| face.addr).filter(|addr| addr.ip() == ip);
+        let port = there.map(|addr| addr.port()).max().map_or(u16::MAX, |port| port.saturating_add(1));
+        self.add_at((ip, port), conduct, via)
+    }
+
+    fn add_at(&mut self, at: (IpAddr, u16), conduct: Conduct, via: Option<usize>) -> usize {
         let number = self.len();
-        let (node, mut face) = Node::new(&self.world.config, index(number), self.addresses.next());
+        let (node, mut face) = Node::new(&self.world.config, index(number), at);
         face.conduct = conduct;
         self.world.add(face);
         self.shards[place(number).0].nodes.push(node);

@@ -88,14 +88,14 @@ pub(super) struct Node {
 
 impl Node {
     /// A node that has not started, and how others find it.
-    pub(super) fn new(config: &SimConfig, number: u32, ip: Ipv4Addr) -> (Self, Face) {
+    pub(super) fn new(config: &SimConfig, number: u32, (ip, port): (IpAddr, u16)) -> (Self, Face) {
         let mut seed = [0; 32];
         for (i, chunk) in (0_u64..).zip(seed.chunks_exact_mut(8)) {
             chunk.copy_from_slice(&mix(mix(config.seed) ^ mix((u64::from(number) << 3) | i)).to_be_bytes());
         }
         let key = SecretKey::from_bytes(&seed);
         let id = key.id();
-        let addr = PeerAddr { ip: IpAddr::V4(ip), port: DEFAULT_PORT, file_port: DEFAULT_FILE_PORT };
+        let addr = PeerAddr { ip, port, file_port: DEFAULT_FILE_PORT };
         let record = PeerRecord::sign(&key, Scope::Public, 1, &[addr])
             .expect("a record of one address is within every limit");
         let face = Face {
@@ -214,13 +214,13 @@ pub(super) struct Addresses {
 }
 
 impl Addresses {
-    pub(super) fn next(&mut self) -> Ipv4Addr {
+    pub(super) fn next(&mut self) -> (IpAddr, u16) {
         loop {
             self.taken += 1;
             // An odd factor: every number comes once. It is the golden ratio's.
-            let ip = Ipv4Addr::from_bits(self.taken.wrapping_mul(0x9e37_79b1));
-            if reach(IpAddr::V4(ip)) == Reach::Global {
-                return ip;
+            let ip = IpAddr::V4(Ipv4Addr::from_bits(self.taken.wrapping_mul(0x9e37_79b1)));
+            if reach(ip) == Reach::Global {
+                return (ip, DEFAULT_PORT);
             }
         }
     }

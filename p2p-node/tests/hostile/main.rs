@@ -11,6 +11,7 @@ mod flood;
 mod forgery;
 mod frames;
 mod greeting;
+mod joiners;
 mod lifecycle;
 mod line;
 mod lists;
