@@ -54,9 +54,9 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
 
     /// A push that nobody asked for brought something new: its sender is a parent.
     pub(crate) fn on_first(&mut self, now: Instant, from: P) {
-        if let Some(neighbor) = self.tree.get_mut(from)
-            && !neighbor.was_pruned_lately(now)
-        {
+        let Some(neighbor) = self.tree.get_mut(from) else { return };
+        neighbor.brings(now);
+        if !neighbor.was_pruned_lately(now) {
             neighbor.eager = true;
         }
     }

@@ -41,6 +41,8 @@ pub(crate) struct Neighbor<A> {
     /// Pulls that it left unanswered, since the last answer.
     broken_promises: u32,
     shunned_until: Option<Instant>,
+    /// When a push of it that nobody asked for brought something new.
+    brought_at: Option<Instant>,
     /// Messages since it last sent or announced one, and since when.
     withheld: (u32, Instant),
     spared: u32,
@@ -62,6 +64,7 @@ impl<A: Key> Neighbor<A> {
             pruned_at: None,
             broken_promises: 0,
             shunned_until: None,
+            brought_at: None,
             withheld: (0, now),
             spared: 0,
             duplicates: Duplicates { counts: BTreeMap::new(), order: VecDeque::new() },
@@ -140,6 +143,16 @@ impl<A: Key> Neighbor<A> {
             self.shunned_until = now.checked_add(SHUN);
         }
         shunned
+    }
+
+    /// It pushed something new.
+    pub(crate) fn brings(&mut self, now: Instant) {
+        self.brought_at = Some(now);
+    }
+
+    /// Whether it pushed something new less than this long ago.
+    pub(crate) fn brought_within(&self, now: Instant, time: Duration) -> bool {
+        self.brought_at.is_some_and(|at| now.saturating_duration_since(at) < time)
     }
 
     pub(crate) fn is_shunned(&self, now: Instant) -> bool {

@@ -226,10 +226,16 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         debug!(?peer, ?id, "a pull was not answered in time");
         self.stats.pulls_timed_out += 1;
         self.missing.end_pull(&id, peer);
-        let limit = self.config.broken_promises;
-        if self.tree.get_mut(peer).is_some_and(|n| n.on_promise_broken(now, limit)) {
+        let (limit, lately) = (self.config.broken_promises, self.config.pull_timeout);
+        if let Some(neighbor) = self.tree.get_mut(peer)
+            && neighbor.on_promise_broken(now, limit)
+        {
             self.stats.promises_broken += 1;
-            self.prune(now, peer);
+            // One that pushes what is new is late and no liar: without its pushes all would have to be pulled, at the pace
+            // at which it does not answer.
+            if !neighbor.brought_within(now, lately) {
+                self.prune(now, peer);
+            }
         }
         self.pull_again(now, id);
         self.pull_from(now, peer);

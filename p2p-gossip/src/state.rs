@@ -409,10 +409,15 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     fn on_duplicate(&mut self, now: Instant, from: P, id: EnvelopeId<A>, asked: bool) {
         self.stats.duplicates += 1;
         let slot = self.tree.get(from).and_then(|neighbor| neighbor.slot);
-        if let Some(arrival) = self.recent.get_mut(&id) {
-            arrival.have.insert(slot);
-        }
-        if !asked {
+        let is_circle = match self.recent.get_mut(&id) {
+            Some(arrival) => {
+                arrival.have.insert(slot);
+                // What came twice over one link shows no second way: an answer came after the push, or was given up.
+                arrival.from != Some(from)
+            }
+            None => self.tree.is_root(&id),
+        };
+        if !asked && is_circle {
             self.on_redundant(now, from, &id);
         }
         let limit = self.config.max_duplicates;

@@ -74,6 +74,45 @@ fn a_circle_that_another_message_shows_is_cut_later_and_once() {
     assert!(now <= start() + ms(2_100), "within two seconds, while messages show it");
 }
 
+/// An answer that came after the push, or after it was given up, shows no second way to us.
+#[test]
+fn what_comes_twice_over_one_link_cuts_nothing() {
+    let mut now = start();
+    let mut core = core_with(0, &[1], Config::default(), now);
+    take(&mut core, now, 1, id(9, 0, 0, 1), false);
+    for seq in 1..100 {
+        let next = id(9, 0, seq, 1);
+        take(&mut core, now, 1, next, false);
+        assert_eq!(sent(&receive(&mut core, now, 1, push(next, &genuine(&next, 50))), 1), []);
+        now += ms(50);
+    }
+    assert_eq!((core.stats().duplicates, core.stats().eager), (99, 1));
+}
+
+/// Five pulls in a row that time out: who brings nothing meanwhile is pruned, who pushes what is new is late and stays.
+#[test]
+fn who_does_not_answer_is_pruned_unless_it_brings_what_is_new() {
+    for brings in [false, true] {
+        let (mut now, config) = (start(), Config::default());
+        let (wait, promises) = (config.pull_timeout, u64::from(config.broken_promises));
+        let mut core = core_with(0, &[1], config, now);
+        take(&mut core, now, 1, id(9, 0, 0, 1), false);
+        let promised: Vec<_> = (0..promises).map(|n| id(9, 0, 100 + n, 1)).collect();
+        receive(&mut core, now, 1, announce(&promised, false));
+        let mut prunes = 0;
+        for second in 0..2 * wait.as_secs() {
+            now += ms(1000);
+            if brings {
+                take(&mut core, now, 1, id(9, 0, 1 + second, 1), false);
+            }
+            core.handle(now, Input::Timeout);
+            prunes += sent(&drain(&mut core), 1).iter().filter(|m| **m == Message::Prune).count();
+        }
+        assert_eq!(core.stats().promises_broken, 1, "brings: {brings}");
+        assert_eq!((prunes, core.stats().eager), if brings { (0, 1) } else { (1, 0) });
+    }
+}
+
 #[test]
 fn what_the_tree_does_not_bring_is_grafted_and_what_it_brings_is_not() {
     let now = start();
