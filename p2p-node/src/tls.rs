@@ -64,6 +64,14 @@ pub(crate) struct Secured {
     pub(crate) protocol: Protocol,
 }
 
+impl Secured {
+    /// What lies below.
+    pub(crate) fn tcp(&self) -> &TcpStream {
+        let (below, _) = self.stream.get_ref();
+        below.get_ref()
+    }
+}
+
 /// Both TLS configurations of one identity.
 #[derive(Clone)]
 pub(crate) struct Tls {

@@ -5,6 +5,7 @@ mod args;
 mod bench;
 mod ci;
 mod digest;
+mod endure;
 mod full_disk;
 mod fuzz;
 mod kills;
@@ -48,6 +49,8 @@ cargo xtask TASK
   bench startup [--runs 20] [--json]
   bench swarm [--size 256MiB] [--receivers 20] [--up 10000000] [--json]
   bench startup-probe                  one start, one JSON line, then waits for the end of standard input
+  endure [NAME]                        minutes of floods, silence and duplicates against a node whose memory and CPU time are
+                                       measured (Linux)
   kills [--kills 100] [--size 1GiB] [--seed 1] [--json]
                                        a download by real processes, killed at random points; what a kill costs
   full-disk                            a node on a disk that is too small or becomes full (Linux, `unshare -Urm`)
@@ -84,6 +87,7 @@ fn run(task: &str, args: Args) -> Result<ExitCode> {
         "bench" => bench::run(args),
         "sim" => sim::run(args),
         "fuzz" => fuzz::run(args),
+        "endure" => endure::run(args),
         "full-disk" => full_disk::run(args),
         "kills" => kills::run(args),
         "line" => line::run(args),

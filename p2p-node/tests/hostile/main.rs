@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod dialling;
+#[cfg(target_os = "linux")]
+mod endurance;
 mod files;
 mod flood;
 mod forgery;
