@@ -116,6 +116,14 @@ pub(crate) fn sync_data(file: &File) -> io::Result<()> {
     if cfg!(test) { Ok(()) } else { file.sync_data() }
 }
 
+/// Lets the system forget what it keeps of a file in memory, where the disk has it. A hint, on Linux.
+pub(crate) fn forget_pages(file: &File) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = file;
+}
+
 /// Gives a file a second name, which must not exist.
 pub(crate) fn hard_link(from: &Path, to: &Path) -> io::Result<()> {
     step("link")?;

@@ -234,7 +234,11 @@ impl PartFile {
             return Ok(());
         }
         self.unsynced.store(0, Ordering::Relaxed);
-        self.or_lost(sync_data(&self.file))
+        self.or_lost(sync_data(&self.file))?;
+        // A large download leaves in memory what others have there; and to write to the same pages again costs less than
+        // to be given new ones.
+        disk::forget_pages(&self.file);
+        Ok(())
     }
 
     /// Makes the contents durable. When that fails the part-file is worth nothing: what could not be written may be
