@@ -135,8 +135,7 @@ fn finished_before(shared: &Shared) -> Option<(PathBuf, u64)> {
     let part = shared.place.part_path(hash);
     let journal = library.journal_path(hash, &part);
     let record = File::open(&journal).ok().and_then(|file| JournalRecord::read(&file).ok()?);
-    // The journal becomes the tree file: it is cut, and then gets that name.
-    let tree = std::fs::metadata(library.tree_path(hash)).or_else(|_| std::fs::metadata(&journal)).ok();
+    let tree = std::fs::metadata(library.tree_path(hash)).ok();
     let is_it = |there: &Metadata| {
         let fits =
             |tree: &Metadata| Geometry::new(there.len()).is_some_and(|g| tree.len() == file_len(g.chunks()));
@@ -158,6 +157,7 @@ fn finished_before(shared: &Shared) -> Option<(PathBuf, u64)> {
         let kind = shared.config.kind;
         if let Ok(Some(share)) = library.adopt(&candidate, kind, hash, Some(&part), until_cancelled) {
             let _ = disk::remove_file(&journal);
+            let _ = disk::remove_file(&TreeWriter::copy_path(&journal));
             return Some((share.path, share.info.length));
         }
     }
@@ -268,7 +268,12 @@ pub(crate) fn sync(shared: &Shared) -> Result<(), DownloadError> {
 pub(crate) fn finish(shared: &Shared) -> Result<(PathBuf, u64), DownloadError> {
     let plan = shared.plan.get().expect("a download without a plan is not complete");
     let path = plan.part.finish().map_err(|source| DownloadError::io(&shared.shown, source))?;
-    let path = register(shared, path, plan.info, plan.journal.as_ref().map(|journal| &journal.tree))?;
+    let tree = plan.journal.as_ref().map(|journal| &journal.tree);
+    let path = register(shared, path, plan.info, tree)?;
+    // Not before: until the file is in the index, the journal is what knows that it is here.
+    if let Some(journal) = tree {
+        journal.discard();
+    }
     Ok((path, plan.info.length))
 }
 

@@ -176,7 +176,13 @@ fn after_a_kill_in_any_step_the_next_try_ends_in_the_file_and_fetches_little_aga
     let writes_a_chunk = 5 + 1;
     for (number, step) in steps.iter().enumerate() {
         let what = format!("a kill in step {number}, {step}");
-        let fetched = survive(&content, Fault::Crashes(number), &what, |_| ());
+        let fetched = survive(&content, Fault::Crashes(number), &what, |dir| {
+            let library = Library::open(&dir.join("data")).unwrap();
+            assert_eq!(library.warnings(), [], "{what}");
+            // A node that starts knows of it without being asked again.
+            let knows = library.get(&content.hash).is_some() || !library.unfinished().unwrap().is_empty();
+            assert!(knows || number < writes, "{what}: nobody knows of it");
+        });
         // All steps of a chunk lie together, so a kill costs the one it was in.
         let recorded = steps[..number].iter().filter(|step| **step == "write").count() / writes_a_chunk;
         assert!(fetched <= 3 - recorded.min(3) as u64, "{what}: {fetched} chunks were fetched again");

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 
-use crate::disk::Stamp;
+use crate::disk::{self, Stamp};
 use crate::hash::{FileHash, HASH_LEN, Info, Kind};
+use crate::part::link;
 
 const FILES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("files-1");
 const HASHES: TableDefinition<'_, &[u8], ()> = TableDefinition::new("hashes-1");
@@ -257,12 +258,10 @@ impl Index {
             return Ok(Arc::clone(db));
         }
         let db = self.guard(|| {
-            let db = open(&self.path, true)?;
-            let write = db.begin_write()?;
-            write.open_table(FILES)?;
-            write.open_table(HASHES)?;
-            write.commit()?;
-            Ok(db)
+            if !self.path.exists() {
+                make(&self.path)?;
+            }
+            open(&self.path, false)
         })?;
         Ok(Arc::clone(slot.insert(Arc::new(db))))
     }
@@ -280,13 +279,35 @@ impl Index {
     }
 }
 
+/// Makes the database with both tables, beside its place and then there: a kill never leaves one half made.
+fn make(path: &Path) -> Result<(), redb::Error> {
+    let new = path.with_extension("redb.new");
+    match disk::remove_file(&new) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let db = open(&new, true)?;
+    let write = db.begin_write()?;
+    write.open_table(FILES)?;
+    write.open_table(HASHES)?;
+    write.commit()?;
+    drop(db);
+    match link(&new, path) {
+        // Somebody else was first.
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
+        _ => {}
+    }
+    let _ = disk::remove_file(&new);
+    Ok(())
+}
+
 /// Opens the database, or makes it.
 fn open(path: &Path, new: bool) -> Result<Database, redb::Error> {
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE);
     #[cfg(test)]
-    if crate::disk::faults::counts() {
-        use crate::disk::faults::{Backend, step};
+    if disk::faults::counts() {
+        use disk::faults::{Backend, step};
         step("index: open")?;
         let file =
             std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;

@@ -130,7 +130,8 @@ impl TreeWriter {
         Ok(folder.root())
     }
 
-    /// Writes the parents, syncs and gives the file its name. Once it has it, nothing more.
+    /// Writes the parents, syncs and gives the file its name. Once it has it, nothing more. A journal stays as it is, and
+    /// a copy of its tree takes the name.
     pub(crate) fn commit(&self, name: &Path) -> io::Result<()> {
         if self.done.load(Ordering::Relaxed) {
             return Ok(());
@@ -155,12 +156,32 @@ impl TreeWriter {
             nodes = nodes.div_ceil(2);
             level += 1;
         }
-        // A journal has more behind its tree.
-        disk::set_len(&self.file, file_len(self.geometry.chunks()))?;
+        if self.stays {
+            return self.copy_to(name);
+        }
         sync_file(&self.file)?;
         disk::rename(&self.path, name)?;
         self.done.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The tree at the start of a journal as a file of its own.
+    fn copy_to(&self, name: &Path) -> io::Result<()> {
+        let path = Self::copy_path(&self.path);
+        let copy = disk::create(&path)?;
+        let mut at = 0;
+        self.each_batch(0, file_len(self.geometry.chunks()) / HASH_LEN as u64, |nodes| {
+            write_all_at(&copy, nodes.as_flattened(), at)?;
+            at += (nodes.len() * HASH_LEN) as u64;
+            Ok(())
+        })?;
+        sync_file(&copy)?;
+        disk::rename(&path, name)
+    }
+
+    /// Where a copy of a journal's tree is made.
+    pub(crate) fn copy_path(journal: &Path) -> PathBuf {
+        journal.with_extension("tmp")
     }
 
     /// Removes the temporary file now; nothing may be recorded after that.

@@ -28,7 +28,7 @@ pub struct Unfinished {
 
 impl Library {
     /// The downloads that were interrupted, those that are running again included; at most 1,000. The journal of one
-    /// whose part-file is gone is removed.
+    /// whose part-file is gone is removed, and that of one that is complete and in the index.
     ///
     /// # Errors
     ///
@@ -45,7 +45,7 @@ impl Library {
             let record = File::open(&path).and_then(|file| JournalRecord::read(&file));
             // One that is not whole may be in the making.
             let Ok(Some(record)) = record else { continue };
-            if record.is_lost() {
+            if record.is_lost() || self.has_entered(&record) {
                 let _ = disk::remove_file(&path);
                 continue;
             }
@@ -59,6 +59,15 @@ impl Library {
         }
         found.sort_by_key(|unfinished| unfinished.hash);
         Ok(found)
+    }
+
+    /// Whether the file that a journal belongs to is in the index, and as it was when it came there.
+    fn has_entered(&self, journal: &JournalRecord) -> bool {
+        let found = self.index.of_hash(&journal.info.hash()).unwrap_or_default();
+        found.iter().filter(|(_, record)| !record.gone).any(|(path, record)| {
+            std::fs::symlink_metadata(path)
+                .is_ok_and(|there| journal.is_part(&there) && self.is_unchanged(record, &there))
+        })
     }
 
     /// Where the journal of a download with this part-file lies.
