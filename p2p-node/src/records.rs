@@ -35,8 +35,8 @@ pub(crate) enum Unsound {
 impl CheckedRecords {
     /// Decodes a record and checks who signed it, if that was not done before.
     pub(crate) fn decode(&self, bytes: Bytes) -> Result<PeerRecord, Unsound> {
-        let digest = Sha256::digest(&bytes).into();
         let record = PeerRecord::decode(bytes)?;
+        let digest = Sha256::digest(record.bytes()).into();
         if !self.knows(&digest) {
             record.verify()?;
             self.remember(digest);

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use crate::args::Args;
 use crate::workspace;
@@ -10,6 +10,10 @@ use crate::workspace;
 pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
     let only = args.word();
     args.finish()?;
+    ensure!(
+        cfg!(target_os = "linux"),
+        "endure reads memory and CPU time from /proc, which is there on Linux"
+    );
     let test = ["test", "--release", "--locked", "--package=p2p-node", "--test=hostile", "--"];
     let all = ["--ignored", "--nocapture", "--test-threads=1", "--skip=endurance::victim"];
     let name = only.unwrap_or_else(|| "endurance::".to_owned());

@@ -246,6 +246,7 @@ async fn who_stops_reading_is_closed_and_nobody_else_notices() {
         victim.status_kib("VmHWM:") as f64 / 1024.0
     );
     assert!(p99(&times) < 1000.0);
+    assert!(closed < Duration::from_secs(20), "it was kept for {closed:?}");
     says(&mut victim.output, "SENT ");
 }
 
