@@ -70,9 +70,15 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             self.wishes.insert(saved.id);
         }
         let (max_addrs, eager_until) = (self.config.max_addrs, now + self.config.eager_for);
+        let dialable = |saved: &SavedAddr| {
+            let addr = saved.addr.socket_addr();
+            is_dialable(addr) && !self.ours.contains(&addr)
+        };
+        let (addrs, refused): (Vec<_>, Vec<_>) = saved.addrs.into_iter().partition(dialable);
+        self.counters.refused_addrs += refused.len() as u64;
         self.edit(saved.id, |entry| {
-            for SavedAddr { addr, scope } in saved.addrs {
-                if is_dialable(addr.socket_addr()) && entry.addrs.len() < max_addrs {
+            for SavedAddr { addr, scope } in addrs {
+                if entry.addrs.len() < max_addrs {
                     entry.add_addr(addr, scope, max_addrs);
                 }
             }

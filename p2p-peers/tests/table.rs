@@ -214,6 +214,23 @@ fn our_own_address_is_dropped_for_good() {
 }
 
 #[test]
+fn our_own_address_does_not_come_back_out_of_a_snapshot() {
+    let mut other = bench();
+    other.told(5, &[addr(9)], Source::User);
+    other.told(6, &[addr(9), addr(6)], Source::User);
+    other.table.want(other.now, 5);
+    other.table.want(other.now, 6);
+    let mut bench = bench();
+    bench.handle(Input::Seed(addr(9).socket_addr()));
+    bench.failed(Target::Seed(addr(9).socket_addr()), DialFailure::Itself);
+    bench.table.restore(bench.now, other.table.snapshot());
+    assert_eq!(bench.addrs(5), [], "it could never be dialled");
+    assert_eq!(bench.addrs(6), [addr(6)]);
+    assert_eq!(bench.table.counters().refused_addrs, 2);
+    assert!(bench.table.peer(5).unwrap().wanted, "the wish stays until an address is known");
+}
+
+#[test]
 fn an_address_where_a_peer_proves_itself_is_not_our_own_any_more() {
     let mut bench = bench();
     bench.told(5, &[addr(9)], Source::User);
