@@ -9,6 +9,7 @@ use p2p_node::{Event, Node, NodeBuilder, Status};
 use serde_json::{Value, json};
 
 use crate::args::Args;
+use crate::bench::floor;
 use crate::bench::measure::{Board, Plan, drive};
 use crate::bench::processes;
 use crate::bench::stats::Spread;
@@ -106,6 +107,7 @@ async fn once(plan: Plan, count_copies: bool) -> Result<Value> {
     for node in nodes {
         node.shutdown().await;
     }
+    floor::lone_messages(plan.nodes, &mut out).await?;
     Ok(out)
 }
 
@@ -189,6 +191,11 @@ fn print_table(out: &Value) {
         number("lat_p99_ms"),
         number("lat_max_ms"),
         number("lat_ratio")
+    );
+    println!(
+        "    the least that it can take  {:.1} ms (p50), {:.1} (p99): plain connections and one check a node",
+        number("floor_p50_ms"),
+        number("floor_p99_ms"),
     );
     for (tag, name) in [("thr", "1 KiB, in a window"), ("flood", "1 KiB, as fast as accepted")] {
         let of = |key: &str| number(&format!("{tag}_{key}"));

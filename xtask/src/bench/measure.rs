@@ -20,7 +20,7 @@ use crate::process;
 use crate::random::Random;
 
 const SINGLE: usize = 200;
-const SINGLE_BYTES: usize = 100;
+pub(crate) const SINGLE_BYTES: usize = 100;
 const SINGLE_GAP: Duration = Duration::from_millis(20);
 const BURST_BYTES: usize = 1024;
 /// Between phases, so that one does not pay for the other.
@@ -138,7 +138,8 @@ where
     out
 }
 
-async fn latency<P, C>(plan: Plan, board: &Board, publish: &mut P, copies: &mut C, out: &mut Value)
+/// The first phase.
+pub(crate) async fn latency<P, C>(plan: Plan, board: &Board, publish: &mut P, copies: &mut C, out: &mut Value)
 where
     P: AsyncFnMut(Vec<u8>),
     C: AsyncFnMut() -> Option<u64>,

@@ -3,6 +3,8 @@
 #[cfg(feature = "bench")]
 mod files;
 #[cfg(feature = "bench")]
+mod floor;
+#[cfg(feature = "bench")]
 mod folders;
 #[cfg(feature = "bench")]
 mod gossip;
