@@ -37,7 +37,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     pub fn dial(&mut self, now: Instant, peer: P, spread: bool) -> DialStart {
         self.begin(now);
         let started = self.dials.contains_key(&Target::Peer(peer));
-        let Some(entry) = self.entries.get(&peer).filter(|_| !self.stopped && !started) else {
+        let Some(entry) = self.entry(peer).filter(|_| !self.stopped && !started) else {
             return if started { DialStart::Started } else { DialStart::No };
         };
         if !entry.is_idle() || entry.addrs.is_empty() || !self.has_room_for_another() {
@@ -97,7 +97,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     /// loopback.
     pub fn records(&self, peer: P, private_link: bool) -> impl Iterator<Item = &Bytes> {
         let scopes: &[Scope] = if private_link { &[Scope::Public, Scope::Local] } else { &[Scope::Public] };
-        let entry = self.entries.get(&peer);
+        let entry = self.entry(peer);
         scopes.iter().filter_map(move |&scope| Some(&entry?.record(scope)?.bytes))
     }
 
@@ -122,7 +122,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         self.begin(now);
         for seed in self.seeds.values_mut() {
             let linked =
-                seed.peer.is_some_and(|peer| self.entries.get(&peer).is_some_and(Entry::is_connected));
+                seed.peer.and_then(|peer| self.entries.get(&peer)).is_some_and(|entry| entry.is_connected());
             seed.fresh |= !linked && seed.until.is_none();
         }
         self.fill(now);

@@ -58,7 +58,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         let mut asked = self.wishes.clone();
         asked.extend(self.seeds.values().filter_map(|seed| seed.peer));
         for &peer in &asked {
-            let Some(entry) = self.entries.get(&peer) else { continue };
+            let Some(entry) = self.entry(peer) else { continue };
             if entry.is_idle() && !entry.addrs.is_empty() {
                 let rank = Rank::Asked(Reverse(entry.last_linked));
                 ranked.push((rank, self.rng.random::<u32>(), Target::Peer(peer)));
@@ -82,7 +82,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
 
     /// A seed needs no dial of its own while the peer behind it is linked, or will be dialled there under its id.
     fn is_served(&self, addr: SocketAddr, peer: Option<P>) -> bool {
-        if let Some(entry) = peer.and_then(|peer| self.entries.get(&peer)) {
+        if let Some(entry) = peer.and_then(|peer| self.entry(peer)) {
             let underway = matches!(entry.state, State::Connected { .. } | State::Dialing);
             if underway || entry.is_banned() || entry.has_addr(addr) {
                 return true;
@@ -126,7 +126,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     }
 
     pub(crate) fn addrs_to_dial(&self, peer: P) -> Vec<SocketAddr> {
-        let Some(entry) = self.entries.get(&peer) else { return Vec::new() };
+        let Some(entry) = self.entry(peer) else { return Vec::new() };
         let asked = self.is_asked(peer);
         let order = entry.dial_order().into_iter().map(|addr| addr.socket_addr());
         let fits = |addr: &SocketAddr| {
@@ -147,13 +147,13 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     /// Whether the user asked for this peer, by id or by an address where it answered.
     pub fn is_asked(&self, peer: P) -> bool {
         let wanted = |entry: &Entry<P>| entry.wanted;
-        self.entries.get(&peer).is_some_and(wanted) || self.seeds.values().any(|seed| seed.peer == Some(peer))
+        self.entry(peer).is_some_and(wanted) || self.seeds.values().any(|seed| seed.peer == Some(peer))
     }
 
     /// Whether the user asked for this peer, by id or by an address where it answered, since this was asked last: a
     /// link to it is urgent once. A restart counts as asking.
     pub fn take_fresh(&mut self, peer: P) -> bool {
-        let fresh = self.entries.get(&peer).is_some_and(|entry| entry.fresh);
+        let fresh = self.entry(peer).is_some_and(|entry| entry.fresh);
         if fresh {
             self.edit(peer, |entry| entry.fresh = false);
         }

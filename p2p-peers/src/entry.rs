@@ -55,7 +55,7 @@ pub(crate) struct Entry<P> {
     /// In the order in which they are dialled, but for failures.
     pub(crate) addrs: Vec<Address>,
     pub(crate) public: Option<Record>,
-    pub(crate) local: Option<Record>,
+    pub(crate) local: Option<Box<Record>>,
     /// Who told us of it, until it is linked for the first time: that many more this neighbour may not introduce.
     pub(crate) introduced_by: Option<P>,
     pub(crate) wanted: bool,
@@ -148,14 +148,14 @@ impl<P: Copy> Entry<P> {
     pub(crate) fn record(&self, scope: Scope) -> Option<&Record> {
         match scope {
             Scope::Public => self.public.as_ref(),
-            Scope::Local => self.local.as_ref(),
+            Scope::Local => self.local.as_deref(),
         }
     }
 
     pub(crate) fn set_record(&mut self, record: Record) {
         match record.scope {
             Scope::Public => self.public = Some(record),
-            Scope::Local => self.local = Some(record),
+            Scope::Local => self.local = Some(Box::new(record)),
         }
     }
 
@@ -179,6 +179,8 @@ impl<P: Copy> Entry<P> {
             self.addrs.remove(worst.expect("a full list is not empty"));
         }
         let addr = PeerAddr { ip: place.ip(), ..addr };
+        // Most have one, and a vector's first room is for four.
+        self.addrs.reserve_exact(1);
         self.addrs.push(Address { addr, scope, failures: 0 });
         true
     }

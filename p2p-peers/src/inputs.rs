@@ -96,7 +96,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         addr: SocketAddr,
         target: Option<Target<P>>,
     ) -> Option<HangupCause> {
-        let held = self.entries.get(&peer).is_some_and(|entry| entry.held);
+        let held = self.entry(peer).is_some_and(|entry| entry.held);
         match self.admit(peer, direction, addr.ip()) {
             Err(Refusal::Banned) => Some(HangupCause::Banned),
             Err(Refusal::Itself) => Some(HangupCause::Itself),
@@ -140,7 +140,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             }
             entry.failures = entry.failures.saturating_add(1);
         });
-        if self.entries.get(&peer).is_some_and(|entry| entry.state == State::Dialing) {
+        if self.entry(peer).is_some_and(|entry| entry.state == State::Dialing) {
             if cause == DialFailure::Refused {
                 self.back_off_refused(now, peer);
             } else {
@@ -193,9 +193,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         let until = now + self.config.misbehaved_for;
         let banned_for_longer =
             |ban| matches!(ban, Ban::Forever) || matches!(ban, Ban::Until(at) if at >= until);
-        if cause == DownCause::Misbehaved
-            && !self.entries.get(&peer).is_some_and(|e| banned_for_longer(e.ban))
-        {
+        if cause == DownCause::Misbehaved && !self.entry(peer).is_some_and(|e| banned_for_longer(e.ban)) {
             self.set_ban(peer, Ban::Until(until));
         }
         self.drop_if_useless(peer);

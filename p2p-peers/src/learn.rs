@@ -38,7 +38,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             return false;
         }
         let scope = record.as_ref().map(|record| record.scope);
-        let held = scope.and_then(|scope| self.entries.get(&peer)?.record(scope)).map(|record| record.seq);
+        let held = scope.and_then(|scope| self.entry(peer)?.record(scope)).map(|record| record.seq);
         let newer = record.as_ref().is_some_and(|record| held.is_none_or(|seq| record.seq > seq));
         if record.as_ref().zip(held).is_some_and(|(record, seq)| record.seq < seq) {
             self.counters.stale_records += 1;
@@ -80,7 +80,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         seq: u64,
         addrs: impl IntoIterator<Item = PeerAddr>,
     ) -> bool {
-        let Some(entry) = self.entries.get(&peer) else { return false };
+        let Some(entry) = self.entry(peer) else { return false };
         let known = |addr: PeerAddr| {
             let place = addr.socket_addr();
             let mut same = entry.addrs.iter().filter(|known| known.addr.socket_addr() == place);
@@ -104,7 +104,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
 
     /// Those of `addrs` that may be kept for `peer`.
     fn believable(&mut self, peer: P, addrs: &[PeerAddr], origin: &Origin<P>, newer: bool) -> Vec<PeerAddr> {
-        let entry = self.entries.get(&peer);
+        let entry = self.entry(peer);
         let hearsay = match entry {
             Some(entry) => entry.introduced_by.is_some(),
             None => matches!(origin.source, Source::Peer(_)),
@@ -193,7 +193,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         }
         let entry = Entry::new(introduced_by);
         self.census.add(&entry);
-        self.entries.insert(peer, entry);
+        self.entries.insert(peer, Box::new(entry));
         true
     }
 
@@ -217,7 +217,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     }
 
     pub(crate) fn drop_if_useless(&mut self, peer: P) {
-        if self.entries.get(&peer).is_some_and(Entry::is_useless) {
+        if self.entry(peer).is_some_and(Entry::is_useless) {
             self.remove(peer);
         }
     }

@@ -11,7 +11,7 @@ use crate::{HangupCause, Key, PeerTable, SavedAddr, SavedPeer, Scope, Snapshot};
 impl<P: Key, R: Rng> PeerTable<P, R> {
     /// What of the table is worth keeping. Bans that end by themselves are not.
     pub fn snapshot(&self) -> Snapshot<P> {
-        let saved = |(&id, entry): (&P, &Entry<P>)| {
+        let saved = |id: P, entry: &Entry<P>| {
             let mut addrs: Vec<_> = entry.addrs.iter().collect();
             addrs.sort_by_key(|known| known.failures);
             SavedPeer {
@@ -28,7 +28,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             }
         };
         Snapshot {
-            peers: self.entries.iter().map(saved).collect(),
+            peers: self.entries.iter().map(|(&id, entry)| saved(id, entry)).collect(),
             seeds: self.seeds.keys().copied().collect(),
         }
     }

@@ -72,7 +72,8 @@ pub struct PeerTable<P, R> {
     pub(crate) rng: R,
     /// The time of the latest call.
     pub(crate) now: Option<Instant>,
-    pub(crate) entries: BTreeMap<P, Entry<P>>,
+    /// Boxed: a map's nodes have room for eleven, of which a third is empty on average.
+    pub(crate) entries: BTreeMap<P, Box<Entry<P>>>,
     /// All that the user wished for, and perhaps no longer does.
     pub(crate) wishes: BTreeSet<P>,
     pub(crate) seeds: BTreeMap<SocketAddr, Seed<P>>,
@@ -194,7 +195,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
 
     /// Lifts a ban, the user's or one for misbehaving; says whether there was one.
     pub fn unban(&mut self, peer: P) -> bool {
-        let banned = self.entries.get(&peer).is_some_and(Entry::is_banned);
+        let banned = self.entry(peer).is_some_and(Entry::is_banned);
         if banned {
             self.set_ban(peer, Ban::No);
             if let Some(now) = self.now {
@@ -240,7 +241,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         if peer == self.me {
             return Err(Refusal::Itself);
         }
-        let entry = self.entries.get(&peer);
+        let entry = self.entry(peer);
         if entry.is_some_and(Entry::is_banned) {
             return Err(Refusal::Banned);
         }
@@ -330,6 +331,10 @@ fn view<P: Key>(id: P, entry: &Entry<P>) -> PeerView<P> {
 
 /// Moves.
 impl<P: Key, R: Rng> PeerTable<P, R> {
+    pub(crate) fn entry(&self, peer: P) -> Option<&Entry<P>> {
+        self.entries.get(&peer).map(Box::as_ref)
+    }
+
     /// Notes the time and fires what is due; says whether anything was.
     pub(crate) fn begin(&mut self, now: Instant) -> bool {
         self.now = Some(now);
@@ -373,7 +378,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     /// Waits before the next dial, the longer the more often it failed; for a peer that was linked a moment ago never
     /// for long, if it may be `eager`.
     pub(crate) fn back_off(&mut self, now: Instant, peer: P, eager: bool) {
-        let Some(entry) = self.entries.get(&peer) else { return };
+        let Some(entry) = self.entry(peer) else { return };
         let eager = eager && entry.eager_until.is_some_and(|until| now < until);
         let Config { backoff_base, backoff_max, eager_every, .. } = self.config;
         let max = if eager { eager_every.min(backoff_max) } else { backoff_max };
@@ -394,13 +399,13 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
 
     /// Ends a backoff now.
     pub(crate) fn hurry(&mut self, peer: P) {
-        if self.entries.get(&peer).is_some_and(|entry| matches!(entry.state, State::Backoff { .. })) {
+        if self.entry(peer).is_some_and(|entry| matches!(entry.state, State::Backoff { .. })) {
             self.shift(peer, State::Known);
         }
     }
 
     pub(crate) fn hang_up(&mut self, peer: P, cause: HangupCause) {
-        if self.entries.get(&peer).is_some_and(Entry::is_connected) {
+        if self.entry(peer).is_some_and(Entry::is_connected) {
             self.outputs.push_back(Output::Hangup { peer, cause });
         }
     }
