@@ -87,6 +87,11 @@ impl Backlog {
         self.bytes == 0
     }
 
+    /// Whether there is anything to [`pop`](Self::pop).
+    pub(crate) fn has_frames(&self) -> bool {
+        self.bytes > 0 || !self.behind.is_empty()
+    }
+
     /// Queues a message; what had to go for it, or the message itself, goes into `displaced`. The newest of the author
     /// that takes most goes first: what it said before is nearer to its turn.
     pub(crate) fn push(&mut self, item: Item, limit: usize, displaced: &mut Vec<Item>) {

@@ -191,7 +191,8 @@ pub struct Limits {
     /// only and asked for at that rate, so that others behind the same node do not wait. Default: no limit;
     /// [`Config::open`]: 100.
     pub author_entries_per_sec: Option<u32>,
-    /// A link whose queue makes no progress for this long is closed. Default 10 s.
+    /// A link that takes nothing for this long is closed: not a byte, or messages of which the other side handles none.
+    /// Default 10 s.
     pub stalled_link: Duration,
     /// Bytes read from one link and not yet handled; the link is not read beyond. Default 512 KiB: with a frame that
     /// is still coming in (at most 1.1 MiB) and what is queued towards the peer, it costs at most 4 MiB.

@@ -44,6 +44,7 @@ mod tls;
 mod transfer;
 mod view;
 mod watch;
+mod window;
 
 pub use builder::NodeBuilder;
 pub use config::{Config, DEFAULT_FILE_PORT, DEFAULT_PORT, Limits, LogMode};

@@ -18,7 +18,7 @@ use tokio_util::codec::Decoder;
 use crate::budget::Charge;
 use crate::command::Admitted;
 use crate::config::Limits;
-use crate::outbox::Outbox;
+use crate::outbox::{Next, Outbox};
 use crate::packet::{ByeReason, Packet};
 use crate::rate::Rate;
 use crate::records::CheckedRecords;
@@ -66,7 +66,7 @@ pub(crate) enum Closed {
     /// The other side broke the protocol.
     #[error("protocol error: {0}")]
     Protocol(String),
-    #[error("it did not read for {0} s")]
+    #[error("it took nothing for {0} s")]
     Stalled(u64),
     /// This side closed it.
     #[error("closed")]
@@ -87,9 +87,8 @@ pub(crate) struct Taken {
     _total: Charge,
 }
 
-/// What the system may keep of a link in either direction. More is a queue in which nobody is served in turn: with what
-/// Linux allows by itself (32 MiB) others' messages waited 4.6 s behind one author's flood. Enough for 5 MB/s at a round
-/// trip of 100 ms.
+/// What the system may keep of a link in either direction: a part of the row that [`Window`](crate::window::Window) keeps
+/// short, and all of it towards nodes that have no such window. Enough for 5 MB/s at a round trip of 100 ms.
 const RECEIVED_BYTES: usize = 512 * 1024;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT_BYTES: u32 = 128 * 1024;
@@ -297,7 +296,12 @@ where
 {
     let stalled = parts.limits().stalled_link;
     let (mut batch, mut joined) = (Vec::new(), Vec::new());
-    while parts.outbox.next_batch(&mut batch).await {
+    loop {
+        match parts.outbox.next_batch(&mut batch, stalled).await {
+            Next::Frames => {}
+            Next::End => return Closed::Local,
+            Next::Stalled => return Closed::Stalled(stalled.as_secs()),
+        }
         // Small frames share TLS records and system calls; a large one is worth its own and is not copied.
         for frame in batch.drain(..) {
             if joined.len() + frame.len() <= READ_STEP {
@@ -321,7 +325,6 @@ where
             Err(_) => return Closed::Stalled(stalled.as_secs()),
         }
     }
-    Closed::Local
 }
 
 /// Writes all, as long as some of it goes within `stalled`.

@@ -6,11 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2p_wire::{EnvelopeId, MAX_FRAME_PAYLOAD};
+use p2p_wire::{EnvelopeId, MAX_FRAME_PAYLOAD, encode_frame};
 use tokio::sync::Notify;
+use tokio::time::timeout_at;
 
 use crate::backlog::{Backlog, Item};
 use crate::budget::Budget;
+use crate::packet::Packet;
+use crate::window::Window;
 
 /// Handed to the writer at once: enough to fill four TLS records, little enough that a control frame
 /// never waits long behind gossip.
@@ -25,6 +28,16 @@ const PREFIX: usize = 4;
 /// The frame does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
+
+/// What [`Outbox::next_batch`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    Frames,
+    /// Closed and empty.
+    End,
+    /// Messages wait, and the other side has handled none of those before them for too long.
+    Stalled,
+}
 
 /// Frames in the order they came.
 #[derive(Debug, Default)]
@@ -50,11 +63,13 @@ impl Queue {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// Handshake, liveness, announcements, questions.
     control: Queue,
     messages: Backlog,
+    /// Of the messages that were taken.
+    window: Window,
     /// Somebody waits for room: ring when there is some.
     wanted: bool,
     /// When the writer took something last while the queue of messages was more than half full.
@@ -81,7 +96,16 @@ pub(crate) struct Outbox {
 impl Outbox {
     /// `limit`: bytes of messages; what is queued is charged to `budget` as well.
     pub(crate) fn new(limit: usize, budget: Arc<Budget>, drained: Arc<Notify>) -> Self {
-        let (state, unrung, filled) = (Mutex::default(), AtomicBool::new(false), Notify::new());
+        let state = State {
+            control: Queue::default(),
+            messages: Backlog::default(),
+            window: Window::new(),
+            wanted: false,
+            moved: None,
+            last: None,
+            closed: false,
+        };
+        let (state, unrung, filled) = (Mutex::new(state), AtomicBool::new(false), Notify::new());
         Self { state, unrung, filled, drained, budget, limit }
     }
 
@@ -189,45 +213,87 @@ impl Outbox {
         self.close();
     }
 
-    /// Waits for frames and moves up to [`BATCH_BYTES`] of them into `batch`. `false`: closed and empty.
+    /// A ping of this number was answered: what went before it has been handled.
+    pub(crate) fn answered(&self, number: u64) {
+        if self.lock().window.answered(Instant::now(), number) {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Waits for frames and moves up to [`BATCH_BYTES`] of them into `batch`: of messages no more than the other side keeps
+    /// up with, for `stall` at most if it handles none.
     ///
     /// # Cancel safety
     /// Frames are moved only in the poll that returns.
-    pub(crate) async fn next_batch(&self, batch: &mut Vec<Bytes>) -> bool {
+    pub(crate) async fn next_batch(&self, batch: &mut Vec<Bytes>, stall: Duration) -> Next {
         loop {
-            {
+            let stands = {
                 let mut state = self.lock();
-                let mut taken = 0;
-                while taken < BATCH_BYTES
-                    && let Some(frame) = state.control.pop().or_else(|| state.messages.pop())
-                {
-                    taken += frame.len();
-                    batch.push(frame);
+                if self.take(&mut state, batch) {
+                    return Next::Frames;
                 }
-                if state.wanted && self.fits(&state) {
-                    state.wanted = false;
-                    self.drained.notify_one();
-                }
-                if taken > 0 {
-                    self.budget.give(taken);
-                    if state.moved.is_some() {
-                        state.moved = (state.messages.bytes() > self.limit / 2).then(Instant::now);
-                        if state.moved.is_none() {
-                            self.drained.notify_one();
-                        }
+                if !state.messages.has_frames() {
+                    if let Some(last) = state.last.take() {
+                        batch.push(last);
+                        return Next::Frames;
                     }
-                    return true;
+                    if state.closed {
+                        return Next::End;
+                    }
                 }
-                if let Some(last) = state.last.take() {
-                    batch.push(last);
-                    return true;
-                }
-                if state.closed {
-                    return false;
-                }
+                state.window.stands_since().filter(|_| state.messages.has_frames())
+            };
+            let Some(stands) = stands else {
+                self.filled.notified().await;
+                continue;
+            };
+            let until = stands + stall;
+            if Instant::now() >= until {
+                return Next::Stalled;
             }
-            self.filled.notified().await;
+            timeout_at(until.into(), self.filled.notified()).await.ok();
         }
+    }
+
+    /// Moves what may go now. Whether there was anything.
+    fn take(&self, state: &mut State, batch: &mut Vec<Bytes>) -> bool {
+        let (mut taken, mut messages) = (0, 0);
+        // Nobody hears the answers of a link that is closed.
+        let room = if state.closed { usize::MAX } else { state.window.room() };
+        while taken < BATCH_BYTES {
+            let frame = match state.control.pop() {
+                Some(frame) => frame,
+                None if messages < room => {
+                    let Some(frame) = state.messages.pop() else { break };
+                    messages += frame.len();
+                    frame
+                }
+                None => break,
+            };
+            taken += frame.len();
+            batch.push(frame);
+        }
+        if state.wanted && self.fits(state) {
+            state.wanted = false;
+            self.drained.notify_one();
+        }
+        if taken == 0 {
+            return false;
+        }
+        self.budget.give(taken);
+        if state.moved.is_some() && messages > 0 {
+            state.moved = (state.messages.bytes() > self.limit / 2).then(Instant::now);
+            if state.moved.is_none() {
+                self.drained.notify_one();
+            }
+        }
+        if messages > 0
+            && let Some(number) = state.window.took(Instant::now(), messages)
+            && let Ok(mark) = encode_frame(&Packet::Ping(number))
+        {
+            batch.push(mark);
+        }
+        true
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -244,7 +310,12 @@ impl Drop for Outbox {
 
 #[cfg(test)]
 mod tests {
+    use p2p_wire::{Frame, FrameCodec};
+    use tokio_util::codec::Decoder;
+
     use super::*;
+
+    const STALL: Duration = Duration::from_secs(10);
 
     fn frame(byte: u8, len: usize) -> Bytes {
         Bytes::from(vec![byte; len])
@@ -265,7 +336,7 @@ mod tests {
         assert_eq!(push(&outbox, 1, 10), 0);
         outbox.push_control(frame(2, 10)).unwrap();
         let mut batch = Vec::new();
-        assert!(outbox.next_batch(&mut batch).await);
+        assert_eq!(outbox.next_batch(&mut batch, STALL).await, Next::Frames);
         assert_eq!(batch.iter().map(|f| f[0]).collect::<Vec<_>>(), [2, 1]);
     }
 
@@ -285,7 +356,7 @@ mod tests {
         assert_eq!((push(&a, 1, 60), push(&b, 1, 60), budget.used()), (0, 1, 60));
         b.push_control(frame(2, 60)).unwrap();
         assert_eq!(budget.used(), 120, "control is not refused");
-        a.next_batch(&mut Vec::new()).await;
+        a.next_batch(&mut Vec::new(), STALL).await;
         assert_eq!((push(&b, 1, 40), budget.used()), (0, 100));
         drop(b);
         assert_eq!(budget.used(), 0);
@@ -298,7 +369,7 @@ mod tests {
         outbox.push_control(frame(2, 10)).unwrap();
         outbox.close_with(frame(3, 10));
         let (mut batch, mut order) = (Vec::new(), Vec::new());
-        while outbox.next_batch(&mut batch).await {
+        while outbox.next_batch(&mut batch, STALL).await == Next::Frames {
             order.extend(batch.drain(..).map(|f| f[0]));
         }
         assert_eq!(order, [2, 1, 3]);
@@ -312,7 +383,7 @@ mod tests {
         assert!(outbox.has_room());
         push(&outbox, 1, 1001);
         assert!(!outbox.has_room());
-        outbox.next_batch(&mut Vec::new()).await;
+        outbox.next_batch(&mut Vec::new(), STALL).await;
         drained.notified().await;
         assert!(outbox.has_room());
     }
@@ -323,8 +394,46 @@ mod tests {
         push(&outbox, 1, 10);
         outbox.close();
         let mut batch = Vec::new();
-        assert!(outbox.next_batch(&mut batch).await);
-        assert!(!outbox.next_batch(&mut batch).await);
+        assert_eq!(outbox.next_batch(&mut batch, STALL).await, Next::Frames);
+        assert_eq!(outbox.next_batch(&mut batch, STALL).await, Next::End);
         assert_eq!(batch.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn no_more_messages_go_than_the_other_side_handles_and_control_goes_on() {
+        let outbox = outbox(1 << 20);
+        for _ in 0..200 {
+            assert_eq!(push(&outbox, 1, 1000), 0);
+        }
+        let (mut batch, mut marks) = (Vec::new(), Vec::new());
+        let is_mark = |frame: &Bytes| frame.len() < 100;
+        for _ in 0..2 {
+            assert_eq!(outbox.next_batch(&mut batch, STALL).await, Next::Frames);
+        }
+        marks.extend(batch.iter().filter(|frame| is_mark(frame)).cloned());
+        assert!((16..=18).contains(&(batch.len() - marks.len())), "{} messages", batch.len());
+        assert!(!marks.is_empty());
+        batch.clear();
+        let brief = Duration::from_millis(1);
+        tokio::time::sleep(brief).await;
+        assert_eq!(outbox.next_batch(&mut batch, brief).await, Next::Stalled);
+        outbox.push_control(frame(2, 10)).unwrap();
+        assert_eq!(outbox.next_batch(&mut batch, STALL).await, Next::Frames);
+        assert_eq!(batch.drain(..).map(|f| f[0]).collect::<Vec<_>>(), [2]);
+        outbox.answered(7);
+        assert_eq!(
+            outbox.next_batch(&mut batch, brief).await,
+            Next::Stalled,
+            "nothing of that number was asked"
+        );
+        let mut last = bytes::BytesMut::from(marks.pop().unwrap());
+        let last = FrameCodec::<Packet>::new().decode(&mut last).unwrap();
+        let Some(Frame::Known { message: Packet::Ping(number), .. }) = last else { panic!("{last:?}") };
+        outbox.answered(number);
+        assert_eq!(outbox.next_batch(&mut batch, STALL).await, Next::Frames);
+        outbox.close();
+        while outbox.next_batch(&mut batch, STALL).await == Next::Frames {}
+        let (marks, left): (Vec<_>, Vec<_>) = batch.iter().partition(|frame| is_mark(frame));
+        assert!(left.len() + 18 >= 200 && !marks.is_empty(), "what is closed waits for nobody");
     }
 }

@@ -147,7 +147,12 @@ impl Driver {
                     self.perform_all();
                 }
             }
-            Inbound::Packet(packet) => self.stack.handle(now, Input::Packet { from, packet }),
+            Inbound::Packet(packet) => {
+                if let (Packet::Pong(number), Some(link)) = (&packet, self.links.get(&from)) {
+                    link.outbox.answered(*number);
+                }
+                self.stack.handle(now, Input::Packet { from, packet });
+            }
         }
     }
 }

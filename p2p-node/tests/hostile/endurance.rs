@@ -288,7 +288,7 @@ async fn a_flood_costs_no_memory_and_others_little_time() {
         p99(&busy)
     );
     // What held where four processes' work had two cores; it once was that nothing came any more.
-    assert!(late - early <= 32.0 && p99(&busy) < 10_000.0);
+    assert!(late - early <= 16.0 && p99(&busy) < 2_000.0);
 }
 
 /// Messages from one honest node to the other through the victim, one each 20 ms.
@@ -311,6 +311,7 @@ async fn a_million_duplicates_cost_a_few_microseconds_each() {
     const COPIES: usize = 10;
     let mut victim = Victim::start();
     let honest = victim.neighbour().await;
+    let mut came = watch(&honest, neighbour_of(&honest).await);
     let mut cpu = Vec::new();
     for (author, copies) in [(1, 1), (2, COPIES)] {
         let frames: Vec<u8> = (1..=MESSAGES)
@@ -330,7 +331,6 @@ async fn a_million_duplicates_cost_a_few_microseconds_each() {
         cpu[0], cpu[1]
     );
     assert!(each < 15.0);
-    let mut came = watch(&honest, neighbour_of(&honest).await);
     victim.tell("1 20 100");
     next(&mut came, 20).await;
     says(&mut victim.output, "SENT ");

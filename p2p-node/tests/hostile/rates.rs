@@ -93,9 +93,28 @@ async fn on_a_full_link_authors_are_served_in_turn() {
         assert!(!matches!(packet, Packet::IHave(ids) if ids.iter().any(|a| a.id.author == quiet.id())));
         matches!(packet, Packet::Push { id, .. } if id.author == author.id())
     };
-    while !of(&reader.next().await.unwrap(), &quiet) {}
+    while !of(&reader.handled().await.unwrap(), &quiet) {}
     // It has overtaken what waited before it.
-    while !of(&reader.next().await.unwrap(), &flooder) {}
+    while !of(&reader.handled().await.unwrap(), &flooder) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_and_handles_nothing_gets_little_and_is_closed() {
+    let mut stage = Stage::with(hasty(|limits| limits.stalled_link = Duration::from_secs(1))).await;
+    let mut deaf = Hostile::join(stage.addr(), &key(9)).await;
+    let mut busy = Hostile::join(stage.addr(), &key(2)).await;
+    for n in 1..=100 {
+        assert!(busy.write(&push(envelope(&key(1), n, &[1; 2_000]).bytes())).await);
+    }
+    let came = deaf.rest().await;
+    let pushed = came.iter().filter(|packet| matches!(packet, Packet::Push { .. })).count();
+    // The first window, 16 KiB, and the frame that crosses its edge.
+    assert!((4..=9).contains(&pushed), "{pushed} messages to one that handled none");
+    assert!(
+        came.iter().any(|packet| matches!(packet, Packet::Ping(number) if *number > 1 << 63)),
+        "it was asked"
+    );
+    assert_eq!(stage.alive().await.honest.len(), 100, "others get all");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -108,6 +108,16 @@ impl Hostile {
         timeout(DEADLINE, read).await.expect("neither a packet nor an end came")
     }
 
+    /// The next packet that is no ping; pings are answered, as by a node that has handled all before them.
+    pub(crate) async fn handled(&mut self) -> Option<Packet> {
+        loop {
+            match self.next().await? {
+                Packet::Ping(number) => drop(self.say(&Packet::Pong(number)).await),
+                packet => return Some(packet),
+            }
+        }
+    }
+
     /// Everything until the node closes the connection.
     pub(crate) async fn rest(&mut self) -> Vec<Packet> {
         let mut packets = Vec::new();
