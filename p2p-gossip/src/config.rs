@@ -97,6 +97,9 @@ pub struct Config {
     /// The log keeps the envelopes itself. Otherwise it keeps an index of what a log outside holds, and asks for
     /// envelopes by [`Output::Fetch`](crate::Output::Fetch). true.
     pub log_in_memory: bool,
+    /// The log copies what it keeps: an envelope may be a slice of a read buffer, which would stay alive with it for a day.
+    /// Off where each envelope is an allocation of its own, shared by many cores. true.
+    pub log_copies: bool,
     /// Bytes of envelopes in the log. When full, the author that holds most bytes loses its oldest. 64 MiB.
     pub log_bytes: usize,
     /// Envelopes in the log, with the same rule. 100,000.
@@ -179,6 +182,7 @@ impl Default for Config {
             withheld_time: Duration::from_secs(60),
             log_age: Duration::from_secs(24 * 60 * 60),
             log_in_memory: true,
+            log_copies: true,
             log_bytes: 64 * 1024 * 1024,
             log_messages: 100_000,
             catch_up_delay: Duration::from_millis(500),

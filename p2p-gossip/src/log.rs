@@ -26,6 +26,7 @@ pub(crate) struct Log<P, A> {
     bytes: usize,
     next_pos: u64,
     in_memory: bool,
+    copies: bool,
     max_age: Duration,
     max_bytes: usize,
     max_messages: usize,
@@ -86,6 +87,7 @@ impl<P: Key, A: Key> Log<P, A> {
             bytes: 0,
             next_pos: 0,
             in_memory: config.log_in_memory,
+            copies: config.log_copies,
             max_age: config.log_age,
             max_bytes: config.log_bytes,
             max_messages: config.log_messages,
@@ -112,8 +114,8 @@ impl<P: Key, A: Key> Log<P, A> {
         });
         self.bytes += len;
         self.by_age.insert(due, id);
-        // Copied: the bytes may be a slice of a read buffer, which would stay alive with them for a day.
-        let envelope = envelope.filter(|_| self.in_memory).map(|bytes| Bytes::copy_from_slice(bytes));
+        let copied = |bytes: &Bytes| if self.copies { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
+        let envelope = envelope.filter(|_| self.in_memory).map(copied);
         let answers = VecDeque::new();
         let entry = Entry { due, received: now, age, hops, len, digest, envelope, answers };
         self.entries.insert(place(&id), entry);

@@ -35,7 +35,8 @@ pub(crate) fn of_all(sums: impl IntoIterator<Item = Sum>) -> Sum {
 #[derive(Debug)]
 pub(crate) struct Sums<A> {
     bucket_of: fn(&A) -> u8,
-    buckets: Vec<Bucket<A>>,
+    /// Those that are not empty.
+    buckets: BTreeMap<u8, Bucket<A>>,
     whole: Option<Sum>,
 }
 
@@ -43,6 +44,12 @@ pub(crate) struct Sums<A> {
 struct Bucket<A> {
     sum: Option<Sum>,
     authors: BTreeMap<A, Author>,
+}
+
+impl<A> Default for Bucket<A> {
+    fn default() -> Self {
+        Self { sum: None, authors: BTreeMap::new() }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -59,17 +66,12 @@ struct Chunk {
 
 impl<A: Key> Sums<A> {
     pub(crate) fn new() -> Self {
-        let bucket = || Bucket { sum: None, authors: BTreeMap::new() };
-        Self {
-            bucket_of: |_| 0,
-            buckets: std::iter::repeat_with(bucket).take(BUCKETS).collect(),
-            whole: None,
-        }
+        Self { bucket_of: |_| 0, buckets: BTreeMap::new(), whole: None }
     }
 
     /// Only while nothing was added.
     pub(crate) fn set_buckets(&mut self, bucket_of: fn(&A) -> u8) {
-        debug_assert!(self.buckets.iter().all(|bucket| bucket.authors.is_empty()), "nothing was added yet");
+        debug_assert!(self.buckets.is_empty(), "nothing was added yet");
         self.bucket_of = bucket_of;
     }
 
@@ -98,14 +100,17 @@ impl<A: Key> Sums<A> {
 
     fn change(&mut self, author: A, change: impl FnOnce(&mut Author)) {
         self.whole = None;
-        let bucket = usize::from((self.bucket_of)(&author));
-        let Some(bucket) = self.buckets.get_mut(bucket) else { return };
+        let number = (self.bucket_of)(&author);
+        let bucket = self.buckets.entry(number).or_default();
         bucket.sum = None;
         let of = bucket.authors.entry(author).or_default();
         of.sum = None;
         change(of);
         if of.chunks.is_empty() {
             bucket.authors.remove(&author);
+        }
+        if bucket.authors.is_empty() {
+            self.buckets.remove(&number);
         }
     }
 
@@ -140,12 +145,17 @@ impl<A: Key> Sums<A> {
             let Bucket { sum, authors } = bucket;
             *sum.get_or_insert_with(|| of_all(authors.iter_mut().map(sum_author)))
         };
-        self.buckets.iter_mut().map(sum_bucket).collect()
+        let mut sums = vec![Sum::default(); BUCKETS];
+        for (&number, bucket) in &mut self.buckets {
+            sums[usize::from(number)] = sum_bucket(bucket);
+        }
+        sums
     }
 
     /// The authors of a bucket, in order.
     pub(crate) fn authors(&self, bucket: usize) -> impl Iterator<Item = A> + '_ {
-        self.buckets.get(bucket).into_iter().flat_map(|bucket| bucket.authors.keys().copied())
+        let bucket = u8::try_from(bucket).ok().and_then(|number| self.buckets.get(&number));
+        bucket.into_iter().flat_map(|bucket| bucket.authors.keys().copied())
     }
 }
 

@@ -205,6 +205,7 @@ fn any_config() -> impl Strategy<Value = Config> {
             max_answers: small(next()),
             log_age,
             log_in_memory: true,
+            log_copies: true,
             log_bytes: next(),
             log_messages: next(),
             hold_time,
