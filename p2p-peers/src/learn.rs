@@ -8,7 +8,7 @@ use tracing::debug;
 
 use crate::addr::{group, is_dialable};
 use crate::config::{MAX_LEARNED_ADDRS, MAX_RECORD_BYTES};
-use crate::entry::{Entry, Worth};
+use crate::entry::{Bad, Entry, Worth};
 use crate::table::{Seed, Timer};
 use crate::{Key, PeerAddr, PeerTable, Reach, Record, Scope, Source, reach};
 
@@ -110,15 +110,14 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             None => matches!(origin.source, Source::Peer(_)),
         };
         // A newer record clears the memory of addresses where somebody else answered.
-        let bad: Vec<SocketAddr> =
-            entry.filter(|_| !newer).map(|entry| entry.bad.clone()).unwrap_or_default();
+        let bad = |addr: SocketAddr| entry.is_some_and(|entry| !newer && entry.bad.contains(addr));
         let known = |addr: SocketAddr| entry.is_some_and(|entry| entry.has_addr(addr));
         let (mut refused, mut crowded) = (addrs.len().saturating_sub(MAX_LEARNED_ADDRS), 0);
         let mut kept = Vec::new();
         for addr in addrs.iter().take(MAX_LEARNED_ADDRS) {
             let place = addr.socket_addr();
             let group = group(place.ip()).filter(|_| hearsay && !known(place));
-            if !self.may_say(origin, place) || bad.contains(&place) || self.ours.contains(&place) {
+            if !self.may_say(origin, place) || bad(place) || self.ours.contains(&place) {
                 refused += 1;
             } else if group.is_some_and(|group| self.census.in_group(group) >= self.config.max_per_group) {
                 crowded += 1;
@@ -158,7 +157,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         self.edit(peer, |entry| {
             if let Some(record) = newer {
                 entry.retain_scope(record.scope, addrs);
-                entry.bad.clear();
+                entry.bad = Bad::default();
                 entry.set_record(record);
             }
             for addr in addrs {
