@@ -29,7 +29,6 @@ pub(crate) struct Window {
     marked: u64,
     /// Of all answers: a link whose way became longer by more than [`WAIT`] goes on with the least window.
     shortest: Option<Duration>,
-    heard: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -42,15 +41,7 @@ struct Mark {
 
 impl Window {
     pub(crate) const fn new() -> Self {
-        Self {
-            limit: LEAST,
-            taken: 0,
-            handled: 0,
-            marks: VecDeque::new(),
-            marked: 0,
-            shortest: None,
-            heard: None,
-        }
+        Self { limit: LEAST, taken: 0, handled: 0, marks: VecDeque::new(), marked: 0, shortest: None }
     }
 
     /// Bytes that may be taken now, half of the window at a time; what is larger is taken all the same when this is not 0.
@@ -78,7 +69,7 @@ impl Window {
         let Some(at) = self.marks.iter().position(|mark| mark.number == number) else { return false };
         let Some(mark) = self.marks.drain(..=at).next_back() else { return false };
         let was_full = self.taken - self.handled >= self.limit as u64 / 2;
-        (self.handled, self.heard) = (mark.taken, Some(now));
+        self.handled = mark.taken;
         let took = now.saturating_duration_since(mark.at);
         let shortest = self.shortest.map_or(took, |old| took.min(old));
         self.shortest = Some(shortest);
@@ -91,11 +82,6 @@ impl Window {
             self.limit = (self.limit * 2).min(MOST);
         }
         true
-    }
-
-    /// Since when the other side has handled nothing of what a mark follows.
-    pub(crate) fn stands_since(&self) -> Option<Instant> {
-        self.marks.front().map(|mark| self.heard.map_or(mark.at, |heard| heard.max(mark.at)))
     }
 }
 
@@ -168,9 +154,9 @@ mod tests {
         for number in [0, 1, mark + 1, mark & !MARK] {
             assert!(!window.answered(now, number));
         }
-        assert_eq!((window.room(), window.stands_since()), (0, Some(now)));
+        assert_eq!(window.room(), 0);
         assert!(window.answered(now + ms(1), mark) && !window.answered(now, mark));
-        assert!(window.room() >= LEAST / 2 && window.stands_since().is_none());
+        assert!(window.room() >= LEAST / 2);
     }
 
     proptest! {
