@@ -24,8 +24,6 @@ const CONTROL_BYTES: usize = 512 << 10;
 
 /// Bytes of the length in front of a frame.
 const PREFIX: usize = 4;
-/// A timer that fires this much too late means that we stood still, and the other side may have answered meanwhile.
-const LATE: Duration = Duration::from_secs(1);
 
 /// The frame does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,8 +70,6 @@ struct State {
     messages: Backlog,
     /// Of the messages that were taken.
     window: Window,
-    /// Since when messages have waited for an answer that opens the window, since the last one.
-    blocked: Option<Instant>,
     /// Somebody waits for room: ring when there is some.
     wanted: bool,
     /// When the writer took something last while the queue of messages was more than half full.
@@ -104,7 +100,6 @@ impl Outbox {
             control: Queue::default(),
             messages: Backlog::default(),
             window: Window::new(),
-            blocked: None,
             wanted: false,
             moved: None,
             last: None,
@@ -220,10 +215,7 @@ impl Outbox {
 
     /// A ping of this number was answered: what went before it has been handled.
     pub(crate) fn answered(&self, number: u64) {
-        let mut state = self.lock();
-        if state.window.answered(Instant::now(), number) {
-            state.blocked = None;
-            drop(state);
+        if self.lock().window.answered(Instant::now(), number) {
             self.filled.notify_one();
         }
     }
@@ -241,16 +233,10 @@ impl Outbox {
                     return Next::Frames;
                 }
                 if state.messages.has_frames() {
-                    let now = Instant::now();
-                    let until = *state.blocked.get_or_insert(now) + stall;
-                    if now > until + LATE {
-                        state.blocked = Some(now);
-                    } else if now >= until {
-                        return Next::Stalled;
-                    }
+                    let Some(until) = state.window.wait(Instant::now(), stall) else { return Next::Stalled };
                     Some(until)
                 } else {
-                    state.blocked = None;
+                    state.window.rest();
                     if let Some(last) = state.last.take() {
                         batch.push(last);
                         return Next::Frames;
@@ -301,7 +287,6 @@ impl Outbox {
             }
         }
         if messages > 0 {
-            state.blocked = None;
             let mark = state.window.took(Instant::now(), messages).map(Packet::Ping);
             batch.extend(mark.and_then(|mark| encode_frame(&mark).ok()));
         }
@@ -429,15 +414,10 @@ mod tests {
         let brief = Duration::from_millis(1);
         tokio::time::sleep(brief).await;
         assert_eq!(outbox.next_batch(&mut batch, brief).await, Next::Stalled);
-        // Who stood still itself asks once more before it gives the other side up.
-        outbox.lock().blocked = Instant::now().checked_sub(LATE + STALL);
-        let waits = timeout_at((Instant::now() + brief).into(), outbox.next_batch(&mut batch, STALL));
-        assert!(waits.await.is_err(), "it has its time again");
         outbox.push_control(frame(2, 10)).unwrap();
         assert_eq!(outbox.next_batch(&mut batch, STALL).await, Next::Frames);
         assert_eq!(batch.drain(..).map(|f| f[0]).collect::<Vec<_>>(), [2]);
         outbox.answered(7);
-        outbox.lock().blocked = None;
         assert_eq!(
             outbox.next_batch(&mut batch, brief).await,
             Next::Stalled,

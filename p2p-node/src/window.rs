@@ -14,6 +14,8 @@ const WAIT: Duration = Duration::from_millis(100);
 const LEAST: usize = 16 << 10;
 /// At a round trip of 100 ms enough for 10 MB/s.
 const MOST: usize = 1 << 20;
+/// Who comes back this much too late to look stood still itself, and the other side may have answered meanwhile.
+const LATE: Duration = Duration::from_secs(1);
 /// Marks are told from the pings of liveness, which count from 1.
 const MARK: u64 = 1 << 63;
 
@@ -29,6 +31,8 @@ pub(crate) struct Window {
     marked: u64,
     /// Of all answers: a link whose way became longer by more than [`WAIT`] goes on with the least window.
     shortest: Option<Duration>,
+    /// Since when messages have waited for an answer, since the last one.
+    blocked: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -41,7 +45,15 @@ struct Mark {
 
 impl Window {
     pub(crate) const fn new() -> Self {
-        Self { limit: LEAST, taken: 0, handled: 0, marks: VecDeque::new(), marked: 0, shortest: None }
+        Self {
+            limit: LEAST,
+            taken: 0,
+            handled: 0,
+            marks: VecDeque::new(),
+            marked: 0,
+            shortest: None,
+            blocked: None,
+        }
     }
 
     /// Bytes that may be taken now, half of the window at a time; what is larger is taken all the same when this is not 0.
@@ -53,7 +65,7 @@ impl Window {
 
     /// So much was taken. Returns the number of a ping that has to follow it, if one does.
     pub(crate) fn took(&mut self, now: Instant, bytes: usize) -> Option<u64> {
-        self.taken += bytes as u64;
+        (self.taken, self.blocked) = (self.taken + bytes as u64, None);
         let since = self.taken - self.marks.back().map_or(self.handled, |mark| mark.taken);
         if since < self.limit as u64 / 2 {
             return None;
@@ -69,7 +81,7 @@ impl Window {
         let Some(at) = self.marks.iter().position(|mark| mark.number == number) else { return false };
         let Some(mark) = self.marks.drain(..=at).next_back() else { return false };
         let was_full = self.taken - self.handled >= self.limit as u64 / 2;
-        self.handled = mark.taken;
+        (self.handled, self.blocked) = (mark.taken, None);
         let took = now.saturating_duration_since(mark.at);
         let shortest = self.shortest.map_or(took, |old| took.min(old));
         self.shortest = Some(shortest);
@@ -82,6 +94,23 @@ impl Window {
             self.limit = (self.limit * 2).min(MOST);
         }
         true
+    }
+
+    /// Messages wait, and there is no room for them. Returns until when an answer may open the window, `None` if none came
+    /// within `stall`. Counted from the first call since something was taken or answered: before that the writer may
+    /// still have been at work on what was taken.
+    pub(crate) fn wait(&mut self, now: Instant, stall: Duration) -> Option<Instant> {
+        let until = *self.blocked.get_or_insert(now) + stall;
+        if now > until + LATE {
+            self.blocked = Some(now);
+            return Some(now + stall);
+        }
+        (now < until).then_some(until)
+    }
+
+    /// No message waits.
+    pub(crate) const fn rest(&mut self) {
+        self.blocked = None;
     }
 }
 
@@ -143,6 +172,26 @@ mod tests {
             }
         }
         assert_eq!(window.limit, LEAST);
+    }
+
+    #[test]
+    fn who_handles_nothing_has_its_time_and_who_stood_still_asks_again() {
+        let (stall, now) = (ms(10_000), Instant::now());
+        let mut window = Window::new();
+        let marks: Vec<u64> = (0..2).map(|_| window.took(now, LEAST / 2).expect("half of it")).collect();
+        // What was taken is written for long.
+        let now = now + ms(60_000);
+        assert_eq!(window.wait(now, stall), Some(now + stall));
+        assert_eq!(window.wait(now + ms(9_999), stall), Some(now + stall));
+        assert_eq!(window.wait(now + stall, stall), None);
+        assert!(window.answered(now + stall, marks[0]));
+        let now = now + stall + ms(1);
+        assert_eq!(window.wait(now, stall), Some(now + stall), "it goes on");
+        let late = now + stall + LATE + ms(1);
+        assert_eq!(window.wait(late, stall), Some(late + stall), "its answer may lie unread");
+        assert_eq!(window.wait(late + stall, stall), None);
+        window.rest();
+        assert!(window.wait(late + stall, stall).is_some());
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub(crate) fn run(mut args: Args) -> Result<ExitCode> {
         "endure reads memory and CPU time from /proc, which is there on Linux"
     );
     let test = ["test", "--release", "--locked", "--package=p2p-node", "--test=hostile", "--"];
-    let all = ["--ignored", "--nocapture", "--test-threads=1", "--skip=endurance::victim"];
+    let all = ["--include-ignored", "--nocapture", "--test-threads=1", "--skip=endurance::victim"];
     let name = only.unwrap_or_else(|| "endurance::".to_owned());
     workspace::run(workspace::cargo().args(test).args(all).arg(name))?;
     Ok(ExitCode::SUCCESS)

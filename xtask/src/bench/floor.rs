@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use p2p_node::SecretKey;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -58,6 +58,7 @@ pub(crate) async fn lone_messages(nodes: usize, out: &mut Value) -> Result<()> {
     };
     let mut found = json!({});
     latency(plan, &board, &mut publish, &mut async || None, &mut found).await;
+    ensure!(found["lat_ratio"] == 1.0, "the floor lost messages: {found}");
     for quantile in ["p50", "p99"] {
         out[format!("floor_{quantile}_ms")] = found[format!("lat_{quantile}_ms")].take();
     }

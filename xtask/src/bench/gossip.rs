@@ -65,10 +65,12 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
 }
 
 async fn measure(plan: Plan, copies: bool, processes: Option<usize>) -> Result<Value> {
-    match processes {
-        None => once(plan, copies).await,
-        Some(_) => processes::once(plan, copies).await,
-    }
+    let mut out = match processes {
+        None => once(plan, copies).await?,
+        Some(_) => processes::once(plan, copies).await?,
+    };
+    floor::lone_messages(plan.nodes, &mut out).await?;
+    Ok(out)
 }
 
 /// A node of the bench: on loopback, any port, nothing of the machine touched.
@@ -107,7 +109,6 @@ async fn once(plan: Plan, count_copies: bool) -> Result<Value> {
     for node in nodes {
         node.shutdown().await;
     }
-    floor::lone_messages(plan.nodes, &mut out).await?;
     Ok(out)
 }
 

@@ -70,11 +70,17 @@ impl Hostile {
 
     /// Connects and says hello, nothing more.
     pub(crate) async fn greet(addr: SocketAddr, key: &SecretKey) -> Self {
+        Self::try_greet(addr, key).await.unwrap_or_else(|refusal| panic!("{refusal:?} instead of hello"))
+    }
+
+    /// [`Hostile::greet`], or what came instead of hello.
+    pub(crate) async fn try_greet(addr: SocketAddr, key: &SecretKey) -> Result<Self, Option<Packet>> {
         let mut peer = Self::open(addr, key).await;
         peer.say(&hello(Vec::new())).await;
-        let first = peer.next().await;
-        assert!(matches!(first, Some(Packet::Hello(_))), "{first:?} instead of hello");
-        peer
+        match peer.next().await {
+            Some(Packet::Hello(_)) => Ok(peer),
+            other => Err(other),
+        }
     }
 
     /// Writes bytes; false if the node has closed the connection.
