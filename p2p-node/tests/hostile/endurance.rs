@@ -288,7 +288,8 @@ async fn a_flood_costs_no_memory_and_others_little_time() {
         p99(&busy)
     );
     // What held where four processes' work had two cores; it once was that nothing came any more.
-    assert!(late - early <= 16.0 && p99(&busy) < 2_000.0);
+    // What grows is glibc's heaps, one for each thread: with MALLOC_ARENA_MAX=1 it is 3 MiB.
+    assert!(late - early <= 32.0 && p99(&busy) < 2_000.0);
 }
 
 /// Messages from one honest node to the other through the victim, one each 20 ms.
