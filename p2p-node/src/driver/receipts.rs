@@ -88,11 +88,14 @@ impl Receipts {
         }
     }
 
-    /// The receipt of `by` for the message `seq`; `None` if nobody waits for it, or it is none.
-    fn take(&mut self, me: NodeId, by: NodeId, seq: u64, signature: [u8; 64]) -> Option<(Awaited, Receipt)> {
-        let (&ticket, awaited) =
-            self.awaited.iter().find(|(_, a)| a.wanted.to == by && a.numbers.contains(&seq))?;
-        let receipt = Receipt { author: me, seq, digest: awaited.wanted.digest, by, signature };
+    /// `receipt`, whose digest is still to be filled in, is one that somebody waits for at `now`; `None` if nobody
+    /// does, or does any longer, or it is none.
+    fn take(&mut self, now: Instant, mut receipt: Receipt) -> Option<(Awaited, Receipt)> {
+        let (by, seq) = (receipt.by, receipt.seq);
+        // Who is past the deadline is told so, however soon after it this comes before the clock is looked at.
+        let waits = |a: &Awaited| a.wanted.until > now && a.wanted.to == by && a.numbers.contains(&seq);
+        let (&ticket, awaited) = self.awaited.iter().find(|(_, a)| waits(a))?;
+        receipt.digest = awaited.wanted.digest;
         receipt.verify().ok()?;
         self.awaited.remove(&ticket).map(|awaited| (awaited, receipt))
     }
@@ -132,7 +135,8 @@ impl Bucket {
 impl Driver {
     /// A receipt has come.
     pub(super) fn on_receipt(&mut self, by: NodeId, seq: u64, signature: [u8; 64]) {
-        let Some((awaited, receipt)) = self.receipts.take(self.shared.id, by, seq, signature) else {
+        let receipt = Receipt { author: self.shared.id, seq, digest: Default::default(), by, signature };
+        let Some((awaited, receipt)) = self.receipts.take(Instant::now(), receipt) else {
             self.counters.receipts_unknown += 1;
             return;
         };
@@ -197,31 +201,41 @@ mod tests {
 
     #[test]
     fn a_receipt_is_taken_once_and_only_from_who_was_written_to() {
-        let (me, to) = (key(1), key(2));
+        let (me, to, now) = (key(1), key(2), Instant::now());
         let mut receipts = Receipts::default();
-        let ticket = receipts.expect(wanted(&to, b"text", Instant::now())).unwrap();
+        let ticket = receipts.expect(wanted(&to, b"text", now + REFILL)).unwrap();
         receipts.sent(ticket, 7);
-        let sign = |key: &SecretKey, seq, text: &[u8]| Receipt::sign(key, me.id(), seq, text).signature;
-        let mut take =
-            |by: &SecretKey, seq, signature| receipts.take(me.id(), by.id(), seq, signature).is_some();
-        assert!(!take(&key(3), 7, sign(&key(3), 7, b"text")), "of somebody else");
-        assert!(!take(&to, 7, sign(&key(3), 7, b"text")), "forged");
-        assert!(!take(&to, 7, sign(&to, 7, b"other")), "for another text");
-        assert!(!take(&to, 8, sign(&to, 8, b"text")), "for another message");
-        assert!(take(&to, 7, sign(&to, 7, b"text")));
-        assert!(!take(&to, 7, sign(&to, 7, b"text")), "twice");
+        let sign = |key: &SecretKey, seq, text: &[u8]| Receipt::sign(key, me.id(), seq, text);
+        let mut take = |receipt| receipts.take(now, receipt).is_some();
+        assert!(!take(sign(&key(3), 7, b"text")), "of somebody else");
+        assert!(!take(Receipt { by: to.id(), ..sign(&key(3), 7, b"text") }), "forged");
+        assert!(!take(sign(&to, 7, b"other")), "for another text");
+        assert!(!take(sign(&to, 8, b"text")), "for another message");
+        assert!(take(sign(&to, 7, b"text")));
+        assert!(!take(sign(&to, 7, b"text")), "twice");
+    }
+
+    #[test]
+    fn at_the_deadline_nobody_waits_any_longer() {
+        let (me, to, now) = (key(1), key(2), Instant::now());
+        let mut receipts = Receipts::default();
+        let ticket = receipts.expect(wanted(&to, b"text", now + REFILL)).unwrap();
+        receipts.sent(ticket, 7);
+        let receipt = Receipt::sign(&to, me.id(), 7, b"text");
+        assert!(receipts.take(now + REFILL, receipt).is_none(), "not looked at the clock yet");
+        assert_eq!(receipts.expired(now + REFILL).len(), 1, "who waits is told by the deadline");
+        assert!(receipts.take(now, receipt).is_none());
     }
 
     #[test]
     fn any_copy_of_a_message_sent_again_may_be_answered() {
-        let (me, to) = (key(1), key(2));
+        let (me, to, now) = (key(1), key(2), Instant::now());
         for seq in [1, 100] {
             let mut receipts = Receipts::default();
-            let ticket = receipts.expect(wanted(&to, b"", Instant::now())).unwrap();
+            let ticket = receipts.expect(wanted(&to, b"", now + REFILL)).unwrap();
             receipts.sent(ticket, 1);
             receipts.sent(ticket, 100);
-            let signature = Receipt::sign(&to, me.id(), seq, b"").signature;
-            let (awaited, receipt) = receipts.take(me.id(), to.id(), seq, signature).unwrap();
+            let (awaited, receipt) = receipts.take(now, Receipt::sign(&to, me.id(), seq, b"")).unwrap();
             assert_eq!((awaited.numbers, receipt.seq), (vec![1, 100], seq));
         }
     }
