@@ -1,6 +1,6 @@
 //! What we keep of one neighbour while its link is up.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::bucket::Bucket;
@@ -67,7 +67,7 @@ impl<A: Key> Neighbor<A> {
             brought_at: None,
             withheld: (0, now),
             spared: 0,
-            duplicates: Duplicates { counts: BTreeMap::new(), order: VecDeque::new() },
+            duplicates: Duplicates(VecDeque::new()),
         }
     }
 
@@ -165,29 +165,21 @@ impl<A: Key> Neighbor<A> {
     }
 }
 
-/// Superfluous copies per id, for the latest [`COUNTED_IDS`] ids.
+/// Superfluous copies per id, for the latest [`COUNTED_IDS`] ids, the oldest first. No map: most neighbours of a tree
+/// have sent a few, and who sends many repeats the latest.
 #[derive(Debug)]
-struct Duplicates<A> {
-    counts: BTreeMap<EnvelopeId<A>, u32>,
-    order: VecDeque<EnvelopeId<A>>,
-}
+struct Duplicates<A>(VecDeque<(EnvelopeId<A>, u32)>);
 
 impl<A: Key> Duplicates<A> {
     fn count(&mut self, id: EnvelopeId<A>, limit: u32) -> Option<u32> {
-        if let Some(count) = self.counts.get_mut(&id) {
+        if let Some((_, count)) = self.0.iter_mut().rev().find(|(counted, _)| *counted == id) {
             *count += 1;
-            if *count > limit {
-                return Some(std::mem::take(count));
-            }
-            return None;
+            return (*count > limit).then(|| std::mem::take(count));
         }
-        if self.order.len() >= COUNTED_IDS
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.counts.remove(&oldest);
+        if self.0.len() >= COUNTED_IDS {
+            self.0.pop_front();
         }
-        self.counts.insert(id, 1);
-        self.order.push_back(id);
+        self.0.push_back((id, 1));
         (limit == 0).then_some(1)
     }
 }
