@@ -11,8 +11,9 @@ pub struct Config {
     /// Look for neighbours by itself, shuffle and feel. Off: links that were asked for become neighbours, and others'
     /// requests are answered. Default on.
     pub discover: bool,
-    /// Neighbours at most, besides those the user asked for. Default 10: the bar of a mean degree of 10, and a full
-    /// mesh of 11 nodes (the paper has 5; more neighbours make the tree shallower).
+    /// Neighbours at most; of those the user asked for, what is more than half of this comes on top. Default 10: the
+    /// bar of a mean degree of 10, and a full mesh of 11 nodes (the paper has 5; more neighbours make the tree
+    /// shallower).
     pub active: usize,
     /// Neighbours below which others are looked for, in a network larger than `active`. Default 8: the rest is room
     /// for those who join, so that few are refused.

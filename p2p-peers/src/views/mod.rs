@@ -232,11 +232,12 @@ impl<P: Key, R: Rng> Views<P, R> {
             .collect()
     }
 
-    /// Links that are a neighbour's or that we asked to be, without the user's own.
+    /// Links that are a neighbour's or that we asked to be. Of the user's own only so many count that they leave half of
+    /// the places: nobody who names a dozen peers is left to these alone.
     fn taken(&self) -> usize {
-        let counts =
-            |link: &&Link<P>| !link.asked && matches!(link.phase, Phase::Active(_) | Phase::Asked(_));
-        self.links.values().filter(counts).count()
+        let agreed = |link: &&Link<P>| matches!(link.phase, Phase::Active(_) | Phase::Asked(_));
+        let (asked, own): (Vec<_>, Vec<_>) = self.links.values().filter(agreed).partition(|link| link.asked);
+        own.len() + asked.len().min(self.config.active / 2)
     }
 
     /// Everybody known could be a neighbour.
