@@ -1,8 +1,9 @@
 //! The scenario eclipse (faults.md, row 23): many hostile nodes want to be all that one node sees.
 //!
-//! They tell of nobody but themselves, pass no message on, and want the victim for a neighbour: beyond their view, so that
-//! none refuses it, and dialling it again and again while they have no link to it. They have seen it on the network before: its table and its anchors are filled while they are
-//! there, and each restart begins with that table.
+//! They come to a network that stands. They tell of nobody but themselves, pass no message on, and want the victim for a
+//! neighbour: beyond their view, so that none refuses it, and dialling it again and again while they have no link to it.
+//! They have seen it on the network before: its table and its anchors are filled while they are there, and each restart
+//! begins with that table.
 
 use std::time::Duration;
 

@@ -31,6 +31,7 @@
 
 mod attack;
 mod config;
+mod death;
 mod dial;
 mod eclipse;
 mod link;

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use super::report::ratio;
-use super::{Conduct, Kill, Outcome, Report, Sim, SimConfig};
+use super::{Conduct, Outcome, Report, Sim, SimConfig};
 
 /// A message counts as received if it is there this long after it was sent, catch-up included.
 pub(super) const IN_TIME: Duration = Duration::from_secs(10);
@@ -240,6 +240,9 @@ impl Run {
         while self.sim.len() < self.options.nodes {
             let via = if self.options.one_introducer { 0 } else { self.rng.random_range(0..self.sim.len()) };
             let hostile = self.scenario == Scenario::Eclipse && self.sim.len() >= self.honest();
+            if hostile && self.sim.len() == self.honest() {
+                self.sim.run_for(SETTLE);
+            }
             let conduct = if hostile { Conduct::Eclipsing } else { Conduct::Honest };
             let node = self.sim.add_as(conduct, Some(via));
             if is_one_of(self.options.slow_share, node) {
@@ -250,7 +253,7 @@ impl Run {
         self.sim.run_for(SETTLE);
     }
 
-    fn sender(&mut self) -> usize {
+    pub(super) fn sender(&mut self) -> usize {
         if self.scenario == Scenario::OneSender && self.sim.runs(1) {
             return 1.min(self.sim.len() - 1);
         }
@@ -263,7 +266,7 @@ impl Run {
     }
 
     /// Sends messages, one after the other, and returns their numbers.
-    fn send(&mut self, count: usize) -> Vec<usize> {
+    pub(super) fn send(&mut self, count: usize) -> Vec<usize> {
         let mut sent = Vec::with_capacity(count);
         for _ in 0..count {
             let sender = self.sender();
@@ -274,12 +277,16 @@ impl Run {
     }
 
     pub(super) fn outcomes(&self, messages: &[usize]) -> Vec<Outcome> {
+        self.outcomes_within(messages, IN_TIME)
+    }
+
+    pub(super) fn outcomes_within(&self, messages: &[usize], time: Duration) -> Vec<Outcome> {
         let work = self.options.nodes * 10;
         let step = (messages.len() * work).div_ceil(OPTIMUM_WORK).max(1);
         let mut floods = self.sim.floods();
         let outcome = |(i, &message): (usize, &usize)| match i % step {
-            0 => self.sim.outcome_of_flood(message, IN_TIME, &mut floods),
-            _ => self.sim.outcome(message, IN_TIME),
+            0 => self.sim.outcome_of_flood(message, time, &mut floods),
+            _ => self.sim.outcome(message, time),
         };
         messages.iter().enumerate().map(outcome).collect()
     }
@@ -297,80 +304,6 @@ impl Run {
         self.sim.run_for(IN_TIME);
         report.add_outcomes(&self.outcomes(&sent));
         report.add_traffic(&before, &after, self.options.nodes);
-        report
-    }
-
-    /// Messages in the first 10 s after the death count as `first`; those from 10 s (from 30 s, if more than half
-    /// died) must all arrive. Machines: later by the time after which a silent link is dead.
-    fn mass_death(&mut self) -> Report {
-        self.send(self.options.warm_up);
-        let how = if self.options.machines { Kill::Machine } else { Kill::Process };
-        for node in 1..self.sim.len() {
-            if self.rng.random::<f64>() < self.options.share {
-                self.sim.kill(node, how);
-            }
-        }
-        let silent =
-            if self.options.machines { self.options.sim.liveness.dead_after } else { Duration::ZERO };
-        let begin = self.sim.elapsed();
-        let wait = Duration::from_secs(if self.options.share > 0.5 { 30 } else { 10 }) + silent;
-        let first = self.send(self.options.fits(Duration::from_secs(10)));
-        let spent = self.sim.elapsed() - begin;
-        self.sim.run_for(wait.saturating_sub(spent));
-        let mut report = self.report();
-        let before = self.sim.totals();
-        let sent = self.send(self.options.messages);
-        let after = self.sim.totals();
-        self.sim.run_for(IN_TIME);
-        let firsts = self.outcomes(&first);
-        report.add_outcomes(&self.outcomes(&sent));
-        report.add_traffic(&before, &after, report.overlay.nodes);
-        report.more.insert("share", self.options.share);
-        report.more.insert("first_missed_share", missed_share(&firsts));
-        report
-    }
-
-    /// Each node but the first lives for a random time around `lasts` and starts again a second later.
-    fn churn(&mut self) -> Report {
-        self.send(self.options.warm_up);
-        let mut report = self.report();
-        let before = self.sim.totals();
-        let step = Duration::from_millis(100);
-        let dies = step.as_secs_f64() / self.options.lasts.as_secs_f64();
-        let (mut down, mut open, mut outcomes) = (Vec::new(), std::collections::VecDeque::new(), Vec::new());
-        let (mut sent, mut next_at, mut deaths) = (0, self.sim.elapsed(), 0_u64);
-        while sent < self.options.messages || !open.is_empty() {
-            let now = self.sim.elapsed();
-            if sent < self.options.messages && now >= next_at {
-                let sender = self.sender();
-                open.push_back((now + IN_TIME, self.sim.publish(sender, self.options.size)));
-                (sent, next_at) = (sent + 1, next_at + self.options.interval);
-            }
-            for node in 1..self.sim.len() {
-                if self.sim.runs(node) && self.rng.random::<f64>() < dies {
-                    self.sim.kill(node, Kill::Process);
-                    deaths += 1;
-                    down.push((now + Duration::from_secs(1), node));
-                }
-            }
-            while let Some(&(at, node)) = down.first()
-                && at <= now
-            {
-                down.remove(0);
-                self.sim.start(node, Some(0));
-            }
-            self.sim.run_for(step);
-            while let Some(&(at, message)) = open.front()
-                && at <= self.sim.elapsed()
-            {
-                open.pop_front();
-                outcomes.push(self.sim.outcome(message, IN_TIME));
-            }
-        }
-        report.add_outcomes(&outcomes);
-        report.add_traffic(&before, &self.sim.totals(), self.options.nodes);
-        report.more.insert("missed_share", missed_share(&outcomes));
-        report.more.insert("deaths", ratio(deaths, 1));
         report
     }
 
@@ -435,10 +368,4 @@ impl Run {
             .insert("payload_ratio", ratio(after.payload_bytes - before.payload_bytes, missing * envelope));
         report
     }
-}
-
-fn missed_share(outcomes: &[Outcome]) -> f64 {
-    let (missed, expected) =
-        outcomes.iter().fold((0, 0), |(m, e), o| (m + o.missed as u64, e + o.expected as u64));
-    ratio(missed, expected)
 }
