@@ -43,10 +43,11 @@ pub struct Config {
 
     /// Ids in one announcement; more is a fault and the whole announcement is dropped. 1,000.
     pub max_ids: usize,
-    /// Ids that one neighbour announced and nobody sent yet; further ones are refused and counted. 4,096: a
-    /// guess, far above what a burst of large envelopes announces.
+    /// Ids that one neighbour announced and nobody sent yet. When full, the newest of the author that has most in it
+    /// gives way to those that have less; the rest is refused. Both are counted. 4,096: a guess, far above what a burst
+    /// of large envelopes announces.
     pub max_announced: usize,
-    /// Pulls open at one neighbour at once; further ones wait. 64.
+    /// Pulls open at one neighbour at once; further ones wait, and authors have their turns. 64.
     pub max_pulls: usize,
     /// How long a pulled envelope may take before another announcer is asked. 3 s, as gossipsub's promises.
     pub pull_timeout: Duration,

@@ -52,6 +52,7 @@ mod log;
 mod message;
 mod missing;
 mod neighbor;
+mod offers;
 mod order;
 mod pace;
 mod ranges;

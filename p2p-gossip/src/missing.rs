@@ -1,9 +1,10 @@
 //! Envelopes that were announced to us and are not here yet: who has them, and whom we asked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use crate::message::{EnvelopeId, Key, Span, ids_of};
+use crate::offers::Offers;
 
 /// The wanted ids. Each is asked of one announcer at a time; the others wait for their turn.
 #[derive(Debug)]
@@ -30,13 +31,14 @@ struct Want<P> {
     others: Vec<P>,
 }
 
-/// What one neighbour announced.
-#[derive(Debug)]
-struct Offers<A> {
-    /// It was asked for these and has not answered.
-    asked: BTreeSet<EnvelopeId<A>>,
-    /// It is among the others of these, by the order of the want.
-    waiting: BTreeSet<(u64, EnvelopeId<A>)>,
+/// What became of an announcement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Noted<A> {
+    Yes,
+    /// Its author has less than its share of a full list: the neighbour's announcement of this one was forgotten for it.
+    InsteadOf(EnvelopeId<A>),
+    /// The neighbour has announced too many.
+    No,
 }
 
 impl<P: Key, A: Key> Missing<P, A> {
@@ -44,27 +46,34 @@ impl<P: Key, A: Key> Missing<P, A> {
         Self { wants: BTreeMap::new(), offers: BTreeMap::new(), next_order: 0, max_announced, max_pulls }
     }
 
-    /// Notes that `from` has the envelope. Returns false if it has announced too many.
-    pub(crate) fn announce(&mut self, now: Instant, id: EnvelopeId<A>, from: P) -> bool {
+    /// Notes that `from` has the envelope.
+    pub(crate) fn announce(&mut self, now: Instant, id: EnvelopeId<A>, from: P) -> Noted<A> {
         if let Some(want) = self.wants.get(&id)
             && (want.asked == Some(from) || want.others.contains(&from))
         {
-            return true;
+            return Noted::Yes;
         }
-        if self.offers.get(&from).map_or(0, |o| o.asked.len() + o.waiting.len()) >= self.max_announced {
-            return false;
+        let mut noted = Noted::Yes;
+        let offers = self.offers.get(&from);
+        if offers.map_or(0, Offers::len) >= self.max_announced {
+            let Some(other) = offers.and_then(|offers| offers.gives_way(id.author)) else { return Noted::No };
+            self.withdraw(other, from);
+            noted = Noted::InsteadOf(other);
         }
         let want = self.wants.entry(id).or_insert_with(|| {
             self.next_order += 1;
             Want { order: self.next_order, since: now, due: false, asked: None, others: Vec::new() }
         });
         want.others.push(from);
-        let offers = self
-            .offers
-            .entry(from)
-            .or_insert_with(|| Offers { asked: BTreeSet::new(), waiting: BTreeSet::new() });
-        offers.waiting.insert((want.order, id));
-        true
+        self.offers.entry(from).or_insert_with(Offers::new).insert(want.order, id);
+        noted
+    }
+
+    /// Forgets that `from`, which was not asked, has the envelope.
+    fn withdraw(&mut self, id: EnvelopeId<A>, from: P) {
+        let Some(order) = self.wants.get(&id).map(|want| want.order) else { return };
+        self.forget_offer(from, |offers| offers.remove(order, id));
+        self.change(id, |want| want.others.retain(|peer| *peer != from));
     }
 
     /// From now on the id is to be asked for.
@@ -107,29 +116,28 @@ impl<P: Key, A: Key> Missing<P, A> {
             return None;
         }
         let (offers, max_pulls) = (&self.offers, self.max_pulls);
-        let free = |peer: &P| offers.get(peer).is_some_and(|o| o.asked.len() < max_pulls);
+        let free = |peer: &P| offers.get(peer).is_some_and(|o| o.asked() < max_pulls);
         let turn = want.others.iter().position(|p| free(p) && ready(*p))?;
         let peer = want.others.remove(turn);
         want.asked = Some(peer);
         if let Some(offers) = self.offers.get_mut(&peer) {
-            offers.waiting.remove(&(want.order, id));
-            offers.asked.insert(id);
+            offers.ask(want.order, id);
         }
         Some(peer)
     }
 
-    /// The oldest id that `peer` may be asked for now, if it has a free pull.
+    /// What `peer` may be asked for next, if it has a free pull: authors have their turns.
     pub(crate) fn next_of(
         &self,
         peer: P,
         mut wanted: impl FnMut(&EnvelopeId<A>) -> bool,
     ) -> Option<EnvelopeId<A>> {
         let offers = self.offers.get(&peer)?;
-        if offers.asked.len() >= self.max_pulls {
+        if offers.asked() >= self.max_pulls {
             return None;
         }
         let unasked = |id: &EnvelopeId<A>| self.wants.get(id).is_some_and(|w| w.due && w.asked.is_none());
-        offers.waiting.iter().map(|&(_, id)| id).find(|id| unasked(id) && wanted(id))
+        offers.next(|id| unasked(id) && wanted(id))
     }
 
     /// Ends the pull of `id` at `from`, answered or not; the others keep their turn. Returns whether there
@@ -145,9 +153,7 @@ impl<P: Key, A: Key> Missing<P, A> {
         if want.others.is_empty() {
             self.wants.remove(id);
         }
-        self.forget_offer(from, |offers| {
-            offers.asked.remove(id);
-        });
+        self.forget_offer(from, |offers| offers.end(id));
         true
     }
 
@@ -162,15 +168,11 @@ impl<P: Key, A: Key> Missing<P, A> {
             return Vec::new();
         };
         for &peer in &want.others {
-            self.forget_offer(peer, |offers| {
-                offers.waiting.remove(&(want.order, *id));
-            });
+            self.forget_offer(peer, |offers| offers.remove(want.order, *id));
         }
         let mut announcers = want.others;
         if let Some(peer) = want.asked {
-            self.forget_offer(peer, |offers| {
-                offers.asked.remove(id);
-            });
+            self.forget_offer(peer, |offers| offers.end(id));
             announcers.push(peer);
         }
         announcers
@@ -181,13 +183,14 @@ impl<P: Key, A: Key> Missing<P, A> {
         let Some(offers) = self.offers.remove(&peer) else {
             return Vec::new();
         };
-        for (_, id) in offers.waiting {
+        let (asked, waiting) = offers.into_parts();
+        for id in waiting {
             self.change(id, |want| want.others.retain(|p| *p != peer));
         }
-        for &id in &offers.asked {
+        for &id in &asked {
             self.change(id, |want| want.asked = None);
         }
-        offers.asked.into_iter().collect()
+        asked.into_iter().collect()
     }
 
     pub(crate) fn contains(&self, id: &EnvelopeId<A>) -> bool {
@@ -215,7 +218,7 @@ impl<P: Key, A: Key> Missing<P, A> {
             return;
         };
         forget(offers);
-        if offers.asked.is_empty() && offers.waiting.is_empty() {
+        if offers.len() == 0 {
             self.offers.remove(&peer);
         }
     }
@@ -228,9 +231,9 @@ mod tests {
     /// Announced, and to be asked for.
     #[expect(clippy::disallowed_methods, reason = "any instant will do as the first")]
     fn announce(missing: &mut Missing<u32, u32>, id: EnvelopeId<u32>, from: u32) -> bool {
-        let room = missing.announce(Instant::now(), id, from);
+        let noted = missing.announce(Instant::now(), id, from);
         missing.set_due(&id);
-        room
+        noted != Noted::No
     }
 
     fn id(first: u64) -> EnvelopeId<u32> {
@@ -258,6 +261,7 @@ mod tests {
         }
         assert!(!announce(&mut missing, id(3), 1));
         assert!(announce(&mut missing, id(2), 1), "said before");
+        assert!(!announce(&mut Missing::new(0, 2), id(0), 1), "a list of none");
         assert_eq!(missing.ask(id(0), |_| true), Some(1));
         assert_eq!(missing.ask(id(1), |_| true), Some(1));
         assert_eq!(missing.ask(id(2), |_| true), None);

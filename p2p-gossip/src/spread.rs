@@ -10,6 +10,7 @@ use tracing::debug;
 use crate::checks::Candidate;
 use crate::digest;
 use crate::message::{EnvelopeId, Fault, Key, Logged, Message, Output};
+use crate::missing::Noted;
 use crate::order::{Item, Ready};
 use crate::recent::{Arrival, Slots};
 use crate::state::{Gossip, Timer};
@@ -137,9 +138,17 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         if let Some(neighbor) = self.tree.get_mut(from) {
             neighbor.on_evidence(now);
         }
-        if !self.missing.announce(now, id, from) {
-            self.stats.refused_announced += 1;
-        } else if !wait {
+        let noted = self.missing.announce(now, id, from);
+        self.stats.refused_announced += u64::from(noted != Noted::Yes);
+        if let Noted::InsteadOf(other) = noted
+            && !self.missing.contains(&other)
+        {
+            self.timers.set(Timer::Graft(other), None);
+        }
+        if noted == Noted::No {
+            return;
+        }
+        if !wait {
             self.timers.set(Timer::Graft(id), None);
             self.missing.set_due(&id);
             self.pull(now, id);

@@ -59,7 +59,7 @@ pub struct Stats {
     pub refused_authors_full: u64,
     /// Pushes taken as announcements only, because the neighbour had too many checks open.
     pub refused_busy: u64,
-    /// Announced ids refused because the neighbour had too many announced already.
+    /// Announced ids refused, or forgotten for those of another author, because the neighbour had too many announced.
     pub refused_announced: u64,
     /// Messages of someone who is not a neighbour.
     pub not_neighbor: u64,

@@ -184,6 +184,30 @@ fn bogus_announcements_cost_little_and_stop_nobody() {
     assert_eq!(faults(&receive(&mut core, now, 2, ihave(&ids))), [(2, fault)]);
 }
 
+/// Faults row 16: what is too much of one author is fetched within its share.
+#[test]
+fn a_flood_of_announcements_of_one_author_holds_no_other_up() {
+    let now = start();
+    let mut core = core_with(0, &[1, 2], Config::default(), now);
+    let flood: Vec<_> = (0..5_000).map(|n| id(8, 0, n, 1)).collect();
+    let mut pulled = Vec::new();
+    for ids in flood.chunks(1_000) {
+        pulled.extend(pulls(&receive(&mut core, now, 1, ihave(ids))));
+    }
+    assert_eq!((pulled.len(), core.stats().missing, core.stats().refused_announced), (64, 4_096, 904));
+    // The list is full and all pulls are taken: of another author there is room all the same, and its turn is the next.
+    let other = id(9, 0, 0, 1);
+    assert_eq!(pulls(&receive(&mut core, now, 1, ihave(&[other]))), []);
+    assert_eq!((core.stats().missing, core.stats().refused_announced), (4_096, 905));
+    let (_, first) = pulled[0];
+    let outputs = receive(&mut core, now, 1, push(first, &genuine(&first, 40_000)));
+    let next = pulls(&answer(&mut core, now, outputs.clone()));
+    assert!(pulls(&outputs).into_iter().chain(next).any(|pull| pull == (1, other)), "{outputs:?}");
+    // What gave way is the newest, and can be announced again.
+    let gone = flood[4_095];
+    assert_eq!(pulls(&receive(&mut core, now, 2, ihave(&[gone]))), [(2, gone)]);
+}
+
 #[test]
 fn a_pull_is_answered_three_times() {
     let now = start();
