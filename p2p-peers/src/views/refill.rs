@@ -147,7 +147,9 @@ impl<P: Key, R: Rng> Views<P, R> {
         }
         let asked = self.links.values().filter(|link| matches!(link.phase, Phase::Asked(_))).count();
         let under_way = self.hunt.pending() + asked;
-        let at_once = missing.clamp(2, config.parallel.max(2)).saturating_sub(under_way);
+        let alone = self.active().next().is_none();
+        let parallel = if alone { config.parallel_alone } else { config.parallel };
+        let at_once = missing.clamp(2, parallel.max(2)).saturating_sub(under_way);
         let places = config.active.saturating_sub(self.taken() + self.hunt.pending());
         at_once.min(places.max(short_out.saturating_sub(self.hunt.pending())))
     }

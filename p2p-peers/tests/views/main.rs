@@ -174,6 +174,28 @@ fn who_has_enough_neighbours_makes_one_attempt_in_five_seconds() {
     assert!(later.windows(2).all(|pair| *pair[1] - *pair[0] >= secs(5)), "{refused:?}");
 }
 
+/// Where most machines died, who has nobody left tries more at once than who lost some.
+#[test]
+fn who_lost_everybody_dials_eight_at_once() {
+    for (left, dials) in [(0, 8), (1, 4)] {
+        let mut views = Views::new(0, Config::default(), StdRng::seed_from_u64(1));
+        let now = net::start();
+        let sample: Vec<u32> = (100..116).collect();
+        for peer in 1..=10 {
+            views.handle(now, Input::LinkUp { peer, direction: Direction::Out, asked: false, urgent: false });
+            let message = Message::Accept { sample: sample.iter().map(|id| id + peer * 20).collect() };
+            views.handle(now, Input::Received { from: peer, message });
+        }
+        while views.poll_output().is_some() {}
+        let later = now + secs(60);
+        (1..=10 - left).for_each(|peer| views.handle(later, Input::LinkDown(peer)));
+        let dialled = std::iter::from_fn(|| views.poll_output())
+            .filter(|output| matches!(output, Output::Dial { peer, .. } if *peer > 100))
+            .count();
+        assert_eq!(dialled, dials, "with {left} left");
+    }
+}
+
 #[test]
 fn passive_views_are_full_and_even() {
     let net = network(7, 300, secs(180));
@@ -250,7 +272,6 @@ fn two_halves_are_one_again_after_the_cut() {
     check_bounds(&net);
 }
 
-/// Anything a neighbour or stranger may say, in any order: the bounds hold.
 /// A full view, of which `dialled` neighbours were dialled and the others dialled us, after a request of high priority.
 fn asked_when_full(dialled: u32) -> (Views<u32, StdRng>, Vec<Output<u32>>) {
     let config = Config::default();
