@@ -257,9 +257,14 @@ impl Run {
         if self.scenario == Scenario::OneSender && self.sim.runs(1) {
             return 1.min(self.sim.len() - 1);
         }
+        let linked = |sim: &Sim, node| sim.runs(node) && sim.neighbours(node).next().is_some();
+        if !(0..self.sim.len()).any(|node| linked(&self.sim, node)) {
+            return (0..self.sim.len()).find(|&node| self.sim.runs(node)).unwrap_or(0);
+        }
         loop {
             let node = self.rng.random_range(0..self.sim.len());
-            if self.sim.runs(node) {
+            // `send` tells who has no neighbour so: its message waits for one, and is lost with a node that dies before.
+            if linked(&self.sim, node) {
                 return node;
             }
         }
