@@ -152,7 +152,10 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             self.timers.set(Timer::Graft(id), None);
             self.missing.set_due(&id);
             self.pull(now, id);
-        } else if !self.missing.is_due(&id) && self.timers.get(Timer::Graft(id)).is_none() {
+        } else if self.missing.is_due(&id) {
+            // It was waited for long enough, and perhaps nobody who had it could be asked.
+            self.on_graft_timer(now, id);
+        } else if self.timers.get(Timer::Graft(id)).is_none() {
             self.timers.set(Timer::Graft(id), now.checked_add(self.wait.limit()));
         }
     }

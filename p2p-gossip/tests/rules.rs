@@ -4,8 +4,8 @@ mod net;
 
 use bytes::Bytes;
 use net::{
-    answer, check, core_with, deliveries, drain, faults, forged, genuine, id, ihave, ms, pulls, push,
-    receive, start,
+    announce, answer, check, core_with, deliveries, drain, faults, forged, genuine, id, ihave, ms, pulls,
+    push, receive, start,
 };
 use p2p_gossip::{Config, Fault, Input, Message, Output, PublishError, Queued};
 
@@ -182,6 +182,21 @@ fn bogus_announcements_cost_little_and_stop_nobody() {
     let ids: Vec<_> = (0..1_001).map(|n| id(8, 0, n, 1)).collect();
     let fault = Fault::TooManyIds { count: 1_001, limit: 1_000 };
     assert_eq!(faults(&receive(&mut core, now, 2, ihave(&ids))), [(2, fault)]);
+}
+
+/// Faults row 18: the liar's pulls are all taken when it is time to ask.
+#[test]
+fn who_announces_what_is_overdue_is_asked_at_once() {
+    let now = start();
+    let mut core = core_with(0, &[1, 2], Config::default(), now);
+    let bogus: Vec<_> = (0..100).map(|n| id(8, 0, n, 1)).collect();
+    assert_eq!(pulls(&receive(&mut core, now, 1, ihave(&bogus))).len(), 64);
+    let real = id(9, 0, 0, 1);
+    assert_eq!(pulls(&receive(&mut core, now, 1, announce(&[real], true))), []);
+    let later = now + ms(1_000);
+    core.handle(later, Input::Timeout);
+    assert_eq!(pulls(&drain(&mut core)), []);
+    assert_eq!(pulls(&receive(&mut core, later, 2, announce(&[real], true))), [(2, real)]);
 }
 
 /// Faults row 16: what is too much of one author is fetched within its share.
