@@ -186,8 +186,10 @@ impl<P: Key, A: Key> Claims<P, A> {
                 next: merged.next.min(claim.next),
             };
         }
-        // Said again it is no news, and nobody waits longer for it.
-        if !matches!(known, [one] if (one.from, one.to) == (merged.from, merged.to)) {
+        // Said again it is no news, and nobody waits longer for it. Nor for what is said by one that owes an answer: who
+        // claims a little more every second and hands over nothing would hold up the author for as long as it likes.
+        let is_news = !matches!(known, [one] if (one.from, one.to) == (merged.from, merged.to));
+        if is_news && of.open.is_none() && of.failures == 0 {
             self.moved = Some(now);
         }
         if before == 0 {

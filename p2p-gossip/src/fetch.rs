@@ -152,7 +152,12 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         for id in ids {
             match envelopes.next().flatten() {
                 Some(envelope) => self.send_logged(now, peer, id, envelope),
-                None => self.stats.pulls_unknown += 1,
+                None => {
+                    // The log outside has limits of its own. What is claimed for ever and never handed over would be
+                    // asked for again with each digest.
+                    self.stats.pulls_unknown += 1;
+                    self.log.forget(id);
+                }
             }
         }
         if let Some(served) = served {

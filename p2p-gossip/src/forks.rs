@@ -94,6 +94,11 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             self.stats.forked += 1;
             self.outputs.push_back(Output::Forked { author: id.author });
         }
+        Some(self.outdoes(digest, rivals))
+    }
+
+    /// Whether an envelope with this digest takes the place of its rivals in the log, which then go.
+    pub(crate) fn outdoes(&mut self, digest: Sum, rivals: Vec<(EnvelopeId<A>, Sum)>) -> bool {
         let wins = rivals.iter().all(|(_, sum)| digest < *sum);
         if wins {
             for (rival, _) in rivals {
@@ -101,7 +106,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                 self.outputs.push_back(Output::Drop { id: rival });
             }
         }
-        Some(wins)
+        wins
     }
 
     /// Keeps the winner of a fork whose seqs were all delivered before.

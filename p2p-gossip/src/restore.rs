@@ -63,7 +63,13 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             } else {
                 self.order.restore(entry.id.author, entry.id.run, entry.id.seqs().end);
             }
-            self.log.insert(now, entry, None);
+            // The log outside may hold both sides of a fork.
+            let rivals = self.log.rivals(&entry.id, entry.digest);
+            if rivals.is_empty() || self.outdoes(entry.digest, rivals) {
+                self.log.insert(now, entry, None);
+            } else {
+                self.outputs.push_back(Output::Drop { id: entry.id });
+            }
         }
         self.shrink_log();
         self.expire_log(now);

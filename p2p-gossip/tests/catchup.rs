@@ -415,6 +415,25 @@ fn what_a_new_neighbour_might_bring_is_waited_for_until_it_has_said_what_it_hold
 }
 
 #[test]
+fn who_claims_ever_more_and_hands_over_nothing_holds_nobody_up_for_long() {
+    let now = start();
+    let mut core = with_hundred(now);
+    receive(&mut core, now, 1, claims(&[(7, 0, 1)]));
+    let live = id(7, 0, 50, 1);
+    let outputs = receive(&mut core, now, 2, push(live, &genuine(&live, 0)));
+    assert_eq!(deliveries(&answer(&mut core, now, outputs)), [], "what was claimed is waited for");
+    let mut waited = 0;
+    while core.stats().held > 0 {
+        waited += 500;
+        assert!(waited <= 4_000, "held up for {waited} ms");
+        let now = now + ms(waited);
+        receive(&mut core, now, 1, claims(&[(7, 0, 1 + waited / 500)]));
+        after(&mut core, now);
+    }
+    assert!(waited >= 3_000, "it was waited for {waited} ms");
+}
+
+#[test]
 fn what_is_here_by_now_leaves_room_for_other_claims() {
     let mut now = start();
     let config = Config { max_claims: 4, ..Config::default() };

@@ -78,6 +78,10 @@ fn a_log_outside_is_asked_and_what_it_lost_is_not_answered() {
     );
     core.handle(now, Input::Fetched { ticket: *ticket, envelopes });
     assert_eq!((drain(&mut core), core.stats().unknown_tickets), (vec![], 1));
+    // Nor is it claimed any more: a neighbour whose log differs would ask again with each digest.
+    assert_eq!(core.stats().log_messages, 1);
+    assert_eq!(receive(&mut core, now, 2, Message::IWant { ids: vec![ids[0]] }), []);
+    assert_eq!(take(&mut core, now, 1, ids[0], ms(0)), [], "it was seen");
 }
 
 #[test]
@@ -128,6 +132,28 @@ fn a_replay_is_delivered_once_across_restarts_and_after_the_log_dropped_it() {
     // The order goes on where it was.
     let outputs = take(&mut core, now, 8, id(1, 0, 143, 1), ms(0));
     assert_eq!(deliveries(&outputs), [(1, 143, false)]);
+}
+
+/// What was dropped of a fork may still lie in the log outside.
+#[test]
+fn of_a_fork_in_the_log_the_lower_digest_is_restored() {
+    let now = start();
+    let entry = |first, count, digest| Logged {
+        id: id(3, 0, first, count),
+        len: 50,
+        age: ms(0),
+        hops: 2,
+        digest: [digest; 16],
+    };
+    let (winner, losers) = (entry(4, 3, 1), [entry(4, 1, 2), entry(6, 1, 3)]);
+    for envelopes in [vec![losers[0], losers[1], winner], vec![winner, losers[0], losers[1]]] {
+        let mut core = core_with(0, &[8], outside(), now);
+        core.restore(now, Restored { authors: vec![], envelopes });
+        assert_eq!(dropped(&drain(&mut core)), losers.map(|loser| loser.id));
+        assert_eq!(core.stats().log_messages, 1);
+        let outputs = receive(&mut core, now, 8, Message::IWant { ids: vec![winner.id] });
+        assert!(matches!(&outputs[..], [Output::Fetch { .. }]), "{outputs:?}");
+    }
 }
 
 #[test]
