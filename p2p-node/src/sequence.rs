@@ -5,7 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::data::{RESERVE, read_reserved, write_reserved};
 
-/// Hands out numbers below what is reserved on disk.
+/// Hands out numbers below what is reserved on disk, or all of them where nothing is kept on disk: such a node has a key of
+/// its own that nobody knows after it, or one that it was given and goes on by the clock.
 #[derive(Debug)]
 pub(crate) struct Sequence {
     /// The first number of this process; holes are looked for from here on only.
@@ -14,14 +15,19 @@ pub(crate) struct Sequence {
     /// Numbers below this one may be used.
     reserved: u64,
     reserving: bool,
-    path: PathBuf,
+    path: Option<PathBuf>,
 }
 
 impl Sequence {
     /// `new_identity`: the key was made just now, so no number can have been used.
-    pub(crate) fn open(path: &Path, new_identity: bool) -> Self {
-        let run = if new_identity { 1 } else { read_reserved(path, micros_since_1970()) };
-        Self { run, next: run, reserved: run, reserving: false, path: path.to_owned() }
+    pub(crate) fn open(path: Option<PathBuf>, new_identity: bool) -> Self {
+        let now_us = micros_since_1970();
+        let run = match &path {
+            _ if new_identity => 1,
+            Some(path) => read_reserved(path, now_us),
+            None => now_us,
+        };
+        Self { run, next: run, reserved: reserved_from(run, path.as_deref()), reserving: false, path }
     }
 
     pub(crate) const fn run(&self) -> u64 {
@@ -49,7 +55,7 @@ impl Sequence {
             return None;
         }
         self.reserving = true;
-        let (path, until) = (self.path.clone(), self.next.saturating_add(RESERVE));
+        let (path, until) = (self.path.clone()?, self.next.saturating_add(RESERVE));
         Some(move || write_reserved(&path, until).map(|()| until))
     }
 
@@ -68,9 +74,14 @@ impl Sequence {
         }
         self.run = end;
         self.next = end;
-        self.reserved = end;
+        self.reserved = reserved_from(end, self.path.as_deref());
         true
     }
+}
+
+/// Numbers below this one may be used by a run that starts at `run` before anything is written.
+fn reserved_from(run: u64, path: Option<&Path>) -> u64 {
+    if path.is_some() { run } else { u64::MAX }
 }
 
 fn micros_since_1970() -> u64 {
@@ -94,7 +105,7 @@ mod tests {
         let path = dir.path().join("seq");
         let mut last = 0;
         for run in 0..5u64 {
-            let mut sequence = Sequence::open(&path, run == 0);
+            let mut sequence = Sequence::open(Some(path.clone()), run == 0);
             assert_eq!(sequence.take(), None, "nothing before the reservation is on disk");
             for _ in 0..=run * 3000 {
                 reserve(&mut sequence);
@@ -109,7 +120,7 @@ mod tests {
     #[test]
     fn a_jump_goes_past_what_was_seen_and_starts_a_new_run() {
         let dir = tempfile::tempdir().unwrap();
-        let mut sequence = Sequence::open(&dir.path().join("seq"), true);
+        let mut sequence = Sequence::open(Some(dir.path().join("seq")), true);
         reserve(&mut sequence);
         assert_eq!(sequence.take(), Some(1));
         assert!(!sequence.jump(2));
@@ -117,5 +128,16 @@ mod tests {
         assert_eq!(sequence.take(), None);
         reserve(&mut sequence);
         assert_eq!((sequence.take(), sequence.run()), (Some(500), 500));
+    }
+
+    #[test]
+    fn without_a_disk_all_numbers_may_be_used_and_a_key_that_was_given_goes_on_by_the_clock() {
+        let mut own = Sequence::open(None, true);
+        assert_eq!((own.take(), own.run(), own.reservation().is_none()), (Some(1), 1, true));
+        assert!(own.jump(500) && own.reservation().is_none());
+        assert_eq!((own.take(), own.run()), (Some(500), 500));
+        let before = micros_since_1970();
+        let given = Sequence::open(None, false);
+        assert!((before..=micros_since_1970()).contains(&given.run()) && given.has_next());
     }
 }

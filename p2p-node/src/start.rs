@@ -66,7 +66,7 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
     }
     let content_dir = config.content_dir.clone().unwrap_or_else(|| data.path().join("content"));
     let (snapshot, now) = (load_peers(&data, &events)?, Instant::now());
-    let sequence = Sequence::open(&data.seq_path(), new_identity);
+    let sequence = Sequence::open(data.seq_path(), new_identity);
     let mut stack = stack(id, &config, sequence.run());
     if let Some(snapshot) = snapshot {
         stack.with_table(now, |table, now| table.restore(now, snapshot));

@@ -263,7 +263,7 @@ mod tests {
     /// With its numbers reserved; the directory has to outlive it.
     fn submissions() -> (tempfile::TempDir, Submissions) {
         let dir = tempfile::tempdir().unwrap();
-        let submissions = Submissions::new(Sequence::open(&dir.path().join("seq"), true));
+        let submissions = Submissions::new(Sequence::open(Some(dir.path().join("seq")), true));
         let write = submissions.reservation().unwrap();
         submissions.on_reserved(&write());
         (dir, submissions)
@@ -329,7 +329,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_for_a_number_is_told_that_there_is_none_and_the_next_one_tries_again() {
         let dir = tempfile::tempdir().unwrap();
-        let submissions = Submissions::new(Sequence::open(&dir.path().join("no/such/folder"), true));
+        let submissions = Submissions::new(Sequence::open(Some(dir.path().join("no/such/folder")), true));
         let fail = async {
             submissions.ready.notified().await;
             let write = submissions.reservation().unwrap();

@@ -241,7 +241,7 @@ impl Driver {
         self.perform_all();
         self.answer_pulls();
         self.flush_messages(hear::TURN);
-        if self.unsaved && !self.saving {
+        if self.unsaved && !self.saving && self.shared.data.is_kept() {
             (self.unsaved, self.saving) = (false, true);
             self.save_in_background();
         }
@@ -390,6 +390,13 @@ impl Driver {
         }
         let links = std::mem::replace(&mut self.tasks, tasks::LinkTasks::new());
         self.shared.tasks.spawn(links.finish());
+        if self.shared.data.is_kept() {
+            self.save_at_the_end().await;
+        }
+        self.tell_stopped();
+    }
+
+    async fn save_at_the_end(&mut self) {
         let snapshot = self.stack.snapshot();
         let path = self.shared.data.state_path();
         let saved = tokio::task::spawn_blocking(move || p2p_peers::PeerStore::new(path).save(&snapshot));
@@ -398,6 +405,5 @@ impl Driver {
             Ok(Err(e)) => tracing::error!(error = %e, "the peer table could not be saved"),
             Err(e) => tracing::error!(error = %e, "the peer table could not be saved"),
         }
-        self.tell_stopped();
     }
 }

@@ -75,7 +75,7 @@ impl Node {
     }
 
     /// Writes the peer table, to `state.json` unless told otherwise. Returns where, and how many peers.
-    /// (The node does so by itself when something changes, and at the end.)
+    /// (The node does so by itself when something changes, and at the end, if it has a data directory that is kept.)
     ///
     /// # Errors
     /// [`StateError`]; an older file still stands then.
