@@ -357,7 +357,7 @@ impl<P: Key, R: Rng> Views<P, R> {
     fn sample(&mut self, to: P) -> Vec<P> {
         let near = self.links.iter().filter(|(_, link)| link.is_active()).map(|(&peer, _)| peer);
         let all = near.chain(self.passive.peers()).filter(|peer| *peer != to);
-        all.sample(&mut self.rng, MAX_SAMPLE)
+        all.sample(&mut self.rng, self.config.sample.min(MAX_SAMPLE))
     }
 
     /// Takes in what a neighbour told, within its share.
