@@ -146,7 +146,7 @@ async fn form(plan: Plan, board: &Arc<Board>) -> Result<Vec<Node>> {
         if begin.elapsed() > FORM_LIMIT {
             bail!("{short} nodes have fewer than {wanted} links after {FORM_LIMIT:?}");
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

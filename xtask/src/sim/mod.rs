@@ -73,14 +73,38 @@ mod real {
         }
         let met = bars.iter().all(p2p_node::sim::Bar::is_met);
         if !met {
-            let words: Vec<&str> = line.split(' ').collect();
-            let at = words.iter().position(|w| w.starts_with("--seed")).unwrap_or(words.len());
-            let rest =
-                if at < words.len() { words[at..].iter().skip(2).copied().collect() } else { Vec::new() };
-            let replay: Vec<&str> = words[..at].iter().copied().chain(rest).collect();
-            eprintln!("  again: cargo xtask {} --seed {}", replay.join(" "), report.seed);
+            eprintln!("  again: cargo xtask {} --seed {}", without_seeds(line), report.seed);
         }
         met
+    }
+
+    /// A command line without `--seed` and `--seeds`, in either way of writing them.
+    fn without_seeds(line: &str) -> String {
+        let (mut kept, mut words) = (Vec::new(), line.split(' '));
+        while let Some(word) = words.next() {
+            match word {
+                "--seed" | "--seeds" => drop(words.next()),
+                _ if word.starts_with("--seed=") || word.starts_with("--seeds=") => {}
+                _ => kept.push(word),
+            }
+        }
+        kept.join(" ")
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::without_seeds;
+
+        #[test]
+        fn a_run_is_replayed_with_all_its_options_but_the_seeds() {
+            for line in [
+                "sim churn --seeds 3 --seed 5 --nodes 300",
+                "sim churn --nodes 300 --seed=5 --seeds=2",
+                "sim churn --nodes 300",
+            ] {
+                assert_eq!(without_seeds(line), "sim churn --nodes 300");
+            }
+        }
     }
 
     fn options(scenario: Scenario, args: &mut Args) -> Result<Options> {

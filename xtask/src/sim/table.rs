@@ -129,12 +129,14 @@ fn figures(reports: &[Report]) -> String {
         |value: fn(&Report) -> f64| reports.iter().map(value).sum::<f64>() / reports.len().max(1) as f64;
     let missed: u64 = reports.iter().map(|r| r.missed).sum();
     let twice: u64 = reports.iter().map(|r| r.duplicates).sum();
+    // Not computed where links come and go.
+    let optimum = mean(|r| r.optimum_ms);
+    let flood = if optimum > 0.0 { format!(" (flood {optimum:.0})") } else { String::new() };
     let mut text = format!(
-        "RMR {:.2}, LDH {:.1}, last {:.0} ms (flood {:.0}), degree {:.1}, control {:.0} %, missed {missed}, twice {twice}",
+        "RMR {:.2}, LDH {:.1}, last {:.0} ms{flood}, degree {:.1}, control {:.0} %, missed {missed}, twice {twice}",
         mean(|r| r.rmr),
         mean(|r| r.ldh),
         mean(|r| r.last_ms),
-        mean(|r| r.optimum_ms),
         mean(|r| r.overlay.degree_mean),
         100.0 * mean(|r| r.control_ratio),
     );
