@@ -86,8 +86,8 @@ pub struct Config {
     /// Pulls that a neighbour may leave unanswered in a row before its announcements count for nothing for a minute.
     /// 5 (faults row 18).
     pub broken_promises: u32,
-    /// Messages of which a lazy neighbour sent and announced none before it is reported. 40: every eighth
-    /// announcement that could be spared is made all the same, so an honest neighbour shows several. (Faults row 25
+    /// Messages of which a lazy neighbour sent and announced none before it is reported. 40: every sixteenth
+    /// announcement that could be spared is made all the same, so an honest neighbour shows two or three. (Faults row 25
     /// names 20.)
     pub withheld_messages: u32,
     /// The time in which that happens at the least. 60 s (faults row 25).

@@ -188,7 +188,7 @@ pub struct Limits {
     /// signatures as one core checks in a second; [`Config::open`]: 5,000.
     pub link_frames_per_sec: u32,
     /// Messages of one author that are passed on by pushing, per second, with as many at once; what is above is announced
-    /// only and asked for at that rate, so that others behind the same node do not wait. Default: no limit;
+    /// only, and sent to who asks for it, which authors have turns in: others behind the same node do not wait. Default: no limit;
     /// [`Config::open`]: 100.
     pub author_entries_per_sec: Option<u32>,
     /// A link that takes nothing for this long is closed: not a byte, or messages of which the other side handles none.

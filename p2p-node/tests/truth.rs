@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use p2p_node::{
-    Event, Events, Message, Node, NodeBuilder, NodeId, ReceiptError, SecretKey, Target, TopicsError,
+    Config, Event, Events, Message, Node, NodeBuilder, NodeId, ReceiptError, SecretKey, Target, TopicsError,
 };
 use tokio::time::timeout;
 
@@ -73,6 +73,22 @@ async fn a_receipt_comes_back_over_a_relay_and_proves_what_arrived() {
     assert_eq!(message(&mut at_relay).await.text(), Some("mark"));
     assert_eq!(message(&mut at_recipient).await.text(), Some("mark"));
     assert_eq!(recipient.status().await.messages_out, 1);
+}
+
+/// What is too much of one author is announced and fetched, never dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_an_open_network_an_author_above_its_rate_loses_nothing() {
+    const MESSAGES: u32 = 400;
+    let open = || local().limits(Config::open().limits);
+    let nodes = line(vec![open(), open(), open()]).await;
+    let mut events = nodes[2].events();
+    for n in 0..MESSAGES {
+        nodes[0].send(n.to_string()).await.unwrap();
+    }
+    for n in 0..MESSAGES {
+        assert_eq!(message(&mut events).await.text(), Some(&*n.to_string()));
+    }
+    assert!(refused(&nodes[1], "author_too_fast").await > 0, "the relay pushed everything");
 }
 
 #[tokio::test(flavor = "multi_thread")]
