@@ -7,6 +7,7 @@
 )]
 
 mod net;
+mod safety;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -332,12 +333,15 @@ fn hostile() -> impl Strategy<Value = Input<u32>> {
     prop_oneof![
         3 => (peer.clone(), prop::sample::select(directions.to_vec()))
             .prop_map(|(peer, direction)| Input::LinkUp { peer, direction, asked: false, urgent: false }),
+        1 => (peer.clone(), any::<bool>())
+            .prop_map(|(peer, urgent)| Input::LinkUp { peer, direction: Direction::Out, asked: true, urgent }),
         6 => (peer.clone(), message).prop_map(|(from, message)| Input::Received { from, message }),
         1 => peer.clone().prop_map(Input::LinkDown),
         1 => peer.clone().prop_map(Input::DialFailed),
         1 => peer.clone().prop_map(Input::Crowded),
         1 => peer.prop_map(Input::Withholds),
         1 => peers.prop_map(Input::Suggested),
+        1 => Just(Input::Nudge),
         1 => Just(Input::Timeout),
     ]
 }
@@ -350,8 +354,14 @@ proptest! {
         let config = Config::default();
         let mut views = net.nodes[0].take().unwrap();
         let (mut now, mut up) = (net.now, BTreeSet::new());
+        let mut asked = BTreeSet::new();
         for (wait, input) in inputs {
             now += Duration::from_millis(wait);
+            match &input {
+                Input::LinkUp { peer, asked: true, .. } => drop(asked.insert(*peer)),
+                Input::LinkUp { peer, .. } | Input::LinkDown(peer) => drop(asked.remove(peer)),
+                _ => {}
+            }
             views.handle(now, input);
             while let Some(output) = views.poll_output() {
                 use p2p_peers::views::Output;
@@ -365,7 +375,8 @@ proptest! {
             }
             let active: Vec<u32> = views.active().collect();
             prop_assert!(active.iter().eq(&up));
-            prop_assert!(active.len() <= config.active + 2 && !up.contains(&0));
+            let own = active.iter().filter(|peer| !asked.contains(peer)).count();
+            prop_assert!(own <= config.active + 2 && !up.contains(&0), "{} of our own", own);
             prop_assert!(views.passive().count() <= config.passive);
             prop_assert!(views.passive().all(|peer| peer != 0 && !up.contains(&peer)));
         }

@@ -1,0 +1,126 @@
+//! What keeps a view from being somebody's choice (faults rows 23 and 25): who withholds is replaced, strangers are felt for,
+//! and what one source told alone is not relied on.
+
+use std::time::{Duration, Instant};
+
+use p2p_peers::Direction;
+use p2p_peers::views::{Input, Message, Output, Views};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::net;
+
+type Core = Views<u32, StdRng>;
+
+fn core() -> Core {
+    Views::new(0, p2p_peers::views::Config::default(), StdRng::seed_from_u64(1))
+}
+
+fn outputs(views: &mut Core) -> Vec<Output<u32>> {
+    std::iter::from_fn(|| views.poll_output()).collect()
+}
+
+fn link(views: &mut Core, now: Instant, peer: u32, direction: Direction, asked: bool) {
+    views.handle(now, Input::LinkUp { peer, direction, asked, urgent: asked });
+}
+
+/// A neighbour that we dialled, which tells of these.
+fn dialled(views: &mut Core, now: Instant, peer: u32, asked: bool, sample: Vec<u32>) {
+    link(views, now, peer, Direction::Out, asked);
+    views.handle(now, Input::Received { from: peer, message: Message::Accept { sample } });
+}
+
+/// A node that dials and asks.
+fn called(views: &mut Core, now: Instant, peer: u32) {
+    link(views, now, peer, Direction::In, false);
+    views.handle(now, Input::Received { from: peer, message: Message::Neighbor { high: true } });
+}
+
+/// Lets timers pass until `end`, and counts what is told meanwhile.
+fn wait(views: &mut Core, end: Instant, mut counts: impl FnMut(&Output<u32>) -> bool) -> usize {
+    let mut count = 0;
+    while let Some(due) = views.poll_timeout().filter(|due| *due < end) {
+        views.handle(due, Input::Timeout);
+        count += outputs(views).iter().filter(|output| counts(output)).count();
+    }
+    count
+}
+
+/// Five neighbours that we dialled and five that dialled us; others are known.
+fn full(now: Instant) -> Core {
+    let mut views = core();
+    for peer in 1..=5 {
+        dialled(&mut views, now, peer, false, (100 + peer * 10..110 + peer * 10).collect());
+    }
+    (6..=10).for_each(|peer| called(&mut views, now, peer));
+    assert_eq!(views.active().count(), 10);
+    outputs(&mut views);
+    views
+}
+
+#[test]
+fn who_withholds_is_replaced_two_a_minute_and_not_taken_back_for_a_minute() {
+    let (begin, after) = (net::start(), Duration::from_secs);
+    let mut views = full(begin);
+    views.handle(begin, Input::Withholds(8));
+    let told = outputs(&mut views);
+    assert!(told.contains(&Output::Down(8)) && told.contains(&Output::Hangup(8)), "{told:?}");
+    views.handle(begin, Input::LinkDown(8));
+    views.handle(begin + after(29), Input::Withholds(9));
+    assert!(views.is_active(9), "one in 30 s");
+    views.handle(begin + after(30), Input::Withholds(9));
+    assert!(!views.is_active(9));
+    // There is room, and yet.
+    called(&mut views, begin + after(59), 8);
+    assert!(!views.is_active(8), "taken back after 59 s");
+    views.handle(begin + after(59), Input::LinkDown(8));
+    called(&mut views, begin + after(61), 8);
+    assert!(views.is_active(8));
+    assert_eq!(views.counters().replaced, 2);
+}
+
+#[test]
+fn whom_the_user_asked_for_stays_whatever_it_withholds() {
+    let now = net::start();
+    let mut views = full(now);
+    dialled(&mut views, now, 50, true, vec![]);
+    views.handle(now, Input::Withholds(50));
+    assert!(views.is_active(50));
+}
+
+#[test]
+fn a_stranger_is_felt_for_every_one_or_two_minutes() {
+    let begin = net::start();
+    let mut views = full(begin);
+    let felt = wait(&mut views, begin + Duration::from_secs(3_600), |output| *output == Output::Feel);
+    assert!((30..=60).contains(&felt), "{felt} in an hour");
+}
+
+#[test]
+fn when_one_source_told_of_all_neighbours_the_users_addresses_are_asked_again() {
+    let hour = Duration::from_secs(3_600);
+    for (sources, reseeds) in [(1, 5..=6), (2, 0..=0)] {
+        let begin = net::start();
+        let mut views = core();
+        for source in 1..=sources {
+            dialled(&mut views, begin, source, true, (source * 100..source * 100 + 10).collect());
+        }
+        let (mut now, mut asked) = (begin, Vec::new());
+        while now < begin + Duration::from_secs(30) {
+            while let Some(output) = views.poll_output() {
+                let Output::Dial { peer, .. } = output else { continue };
+                if asked.iter().filter(|known| *known / 100 == peer / 100).count() < 3 {
+                    asked.push(peer);
+                    dialled(&mut views, now, peer, false, vec![]);
+                } else {
+                    views.handle(now, Input::DialFailed(peer));
+                }
+            }
+            now = views.poll_timeout().unwrap_or(begin + hour);
+            views.handle(now, Input::Timeout);
+        }
+        assert_eq!(asked.iter().map(|peer| peer / 100).max(), Some(sources), "{asked:?}");
+        let count = wait(&mut views, begin + hour, |output| *output == Output::Reseed);
+        assert!(reseeds.contains(&count), "{count} in an hour, {sources} sources");
+    }
+}
