@@ -95,12 +95,8 @@ pub struct Config {
 
     /// How long an envelope stays in the log, by its age: the time since it was published, as far as is known. 24 h.
     pub log_age: Duration,
-    /// The log keeps the envelopes itself. Otherwise it keeps an index of what a log outside holds, and asks for
-    /// envelopes by [`Output::Fetch`](crate::Output::Fetch). true.
-    pub log_in_memory: bool,
-    /// The log copies what it keeps: an envelope may be a slice of a read buffer, which would stay alive with it for a day.
-    /// Off where each envelope is an allocation of its own, shared by many cores. true.
-    pub log_copies: bool,
+    /// Where the envelopes of the log are. Copied.
+    pub log_store: LogStore,
     /// Bytes of envelopes in the log. When full, the author that holds most bytes loses its oldest. 64 MiB.
     pub log_bytes: usize,
     /// Envelopes in the log, with the same rule. 100,000.
@@ -151,6 +147,18 @@ pub struct Config {
     pub hold_bytes_total: usize,
 }
 
+/// Where the envelopes of the log are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStore {
+    /// In the core, copied: an envelope may be a slice of a read buffer, which would stay alive with it for a day.
+    Copied,
+    /// In the core, as they came: where each envelope is an allocation of its own, shared by many cores.
+    Shared,
+    /// In a log outside: the core keeps an index of it, and asks for envelopes by
+    /// [`Output::Fetch`](crate::Output::Fetch).
+    Outside,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -182,8 +190,7 @@ impl Default for Config {
             withheld_messages: 40,
             withheld_time: Duration::from_secs(60),
             log_age: Duration::from_secs(24 * 60 * 60),
-            log_in_memory: true,
-            log_copies: true,
+            log_store: LogStore::Copied,
             log_bytes: 64 * 1024 * 1024,
             log_messages: 100_000,
             catch_up_delay: Duration::from_millis(500),

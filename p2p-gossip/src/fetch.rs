@@ -7,6 +7,7 @@ use bytes::Bytes;
 use rand::Rng;
 
 use crate::claims::MAX_SPANS;
+use crate::config::LogStore;
 use crate::log::Answer;
 use crate::message::{EnvelopeId, Fault, Key, Message, Output, Span, Ticket};
 use crate::state::Gossip;
@@ -70,7 +71,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.expire_log(now);
         let mut read = Vec::new();
         for &id in ids {
-            if !self.config.log_in_memory && !self.fetches.has_room(from, read.len()) {
+            if self.config.log_store == LogStore::Outside && !self.fetches.has_room(from, read.len()) {
                 self.stats.pulls_refused += 1;
                 continue;
             }
@@ -110,7 +111,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             let here: Vec<_> = self.log.within(*span).take(MAX_LOOKED_AT + 1 - looked_at).collect();
             for (id, len, _) in here {
                 let full = bytes > 0 && bytes + len > self.config.range_bytes;
-                let outside = !self.config.log_in_memory;
+                let outside = self.config.log_store == LogStore::Outside;
                 if full || looked_at >= MAX_LOOKED_AT || (outside && !self.fetches.has_room(from, read.len()))
                 {
                     upto = id.first;

@@ -68,7 +68,7 @@ mod tree;
 mod wait;
 
 pub use claims::MAX_SPANS;
-pub use config::Config;
+pub use config::{Config, LogStore};
 pub use message::{
     Announced, EnvelopeId, Fault, Held, Input, Key, Logged, Message, Output, PublishError, Queued, Span, Sum,
     Ticket,

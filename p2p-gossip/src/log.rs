@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use crate::config::Config;
+use crate::config::{Config, LogStore};
 use crate::message::{EnvelopeId, Held, Key, Logged, MAX_ENTRIES, Span, Sum};
 use crate::sums::{self, Sums};
 
@@ -25,8 +25,7 @@ pub(crate) struct Log<P, A> {
     sums: Sums<A>,
     bytes: usize,
     next_pos: u64,
-    in_memory: bool,
-    copies: bool,
+    store: LogStore,
     max_age: Duration,
     max_bytes: usize,
     max_messages: usize,
@@ -86,8 +85,7 @@ impl<P: Key, A: Key> Log<P, A> {
             sums: Sums::new(),
             bytes: 0,
             next_pos: 0,
-            in_memory: config.log_in_memory,
-            copies: config.log_copies,
+            store: config.log_store,
             max_age: config.log_age,
             max_bytes: config.log_bytes,
             max_messages: config.log_messages,
@@ -114,8 +112,11 @@ impl<P: Key, A: Key> Log<P, A> {
         });
         self.bytes += len;
         self.by_age.insert(due, id);
-        let copied = |bytes: &Bytes| if self.copies { Bytes::copy_from_slice(bytes) } else { bytes.clone() };
-        let envelope = envelope.filter(|_| self.in_memory).map(copied);
+        let envelope = match self.store {
+            LogStore::Copied => envelope.map(|bytes| Bytes::copy_from_slice(bytes)),
+            LogStore::Shared => envelope.cloned(),
+            LogStore::Outside => None,
+        };
         let answers = VecDeque::new();
         let entry = Entry { due, received: now, age, hops, len, digest, envelope, answers };
         self.entries.insert(place(&id), entry);

@@ -36,8 +36,8 @@ pub struct Restored<A> {
 impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     /// Takes up what an earlier process knew: nothing that it saw is delivered again, and the log goes on serving.
     ///
-    /// Call it once, before the first input, with [`Config::log_in_memory`](crate::Config::log_in_memory) off if there
-    /// are envelopes. Drain [`poll_output`](Self::poll_output) afterwards: what is beyond the limits or too old by now
+    /// Call it once, before the first input, with [`LogStore::Outside`](crate::LogStore::Outside) if there are
+    /// envelopes. Drain [`poll_output`](Self::poll_output) afterwards: what is beyond the limits or too old by now
     /// is [dropped](Output::Drop). Authors beyond [`Config::max_authors`](crate::Config::max_authors) are refused and
     /// counted.
     pub fn restore(&mut self, now: Instant, restored: Restored<A>) {

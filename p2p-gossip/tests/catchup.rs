@@ -8,7 +8,7 @@ use bytes::Bytes;
 use net::{
     Core, Id, Net, Out, answer, core_with, deliveries, drain, faults, genuine, id, ms, push, receive, start,
 };
-use p2p_gossip::{Config, Fault, Held, Input, Message, Output, Span};
+use p2p_gossip::{Config, Fault, Held, Input, LogStore, Message, Output, Span};
 
 /// A network whose links keep their order, as TCP does.
 fn net(seed: u64, nodes: u32, config: &Config) -> Net {
@@ -249,7 +249,7 @@ fn a_pull_is_answered_within_its_bytes_and_says_how_far() {
 #[test]
 fn a_log_outside_answers_pulls_of_ranges_too() {
     let now = start();
-    let mut core = core_with(0, &[1, 2], Config { log_in_memory: false, ..Config::default() }, now);
+    let mut core = core_with(0, &[1, 2], Config { log_store: LogStore::Outside, ..Config::default() }, now);
     let ids: Vec<Id> = (0..3).map(|n| id(9, 0, n, 1)).collect();
     for id in &ids {
         let outputs = receive(&mut core, now, 1, push(*id, &genuine(id, 50)));

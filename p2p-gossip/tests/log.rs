@@ -3,13 +3,13 @@
 mod net;
 
 use net::{Core, Id, answer, core_with, deliveries, drain, genuine, id, ms, receive, start};
-use p2p_gossip::{Config, Gossip, Input, Logged, Message, Output, Restored};
+use p2p_gossip::{Config, Gossip, Input, LogStore, Logged, Message, Output, Restored};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::time::{Duration, Instant};
 
 fn outside() -> Config {
-    Config { log_in_memory: false, ..Config::default() }
+    Config { log_store: LogStore::Outside, ..Config::default() }
 }
 
 fn push(id: Id, age: Duration) -> Message<u32> {

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use p2p_files::{Library, ServeStats};
-use p2p_gossip::{AuthorState, Gossip, Logged, Ranges, Restored};
+use p2p_gossip::{AuthorState, Gossip, LogStore, Logged, Ranges, Restored};
 use p2p_peers::views::{self, Views};
 use p2p_peers::{LivenessConfig, LoadError, Loaded, PeerStore, PeerTable, Snapshot};
 use p2p_wire::{NodeId, SecretKey};
@@ -152,7 +152,7 @@ fn stack(id: NodeId, config: &Config, first_seq: u64) -> Stack<StdRng> {
     };
     let table = PeerTable::new(id, table_config, StdRng::from_rng(&mut rand::rng()));
     let gossip_config = p2p_gossip::Config {
-        log_in_memory: config.log == LogMode::Memory,
+        log_store: if config.log == LogMode::Memory { LogStore::Copied } else { LogStore::Outside },
         author_entries_per_sec: limits.author_entries_per_sec,
         ..p2p_gossip::Config::default()
     };

@@ -97,7 +97,7 @@ pub enum Output<P, A> {
         id: EnvelopeId<A>,
     },
     /// Read these out of the log outside and answer with [`Input::Fetched`]. Comes only without
-    /// [`Config::log_in_memory`](crate::Config::log_in_memory); at most 256 ids per neighbour.
+    /// [`LogStore::Outside`](crate::LogStore::Outside); at most 256 ids per neighbour.
     Fetch {
         /// Hand it back with the answer.
         ticket: Ticket,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use p2p_gossip::{Config, Held, Span, Sum};
+use p2p_gossip::{Config, Held, LogStore, Span, Sum};
 use proptest::prelude::*;
 
 use crate::net::{Id, id, ms};
@@ -218,8 +218,7 @@ pub(crate) fn any_config() -> impl Strategy<Value = Config> {
             pull_timeout,
             max_answers: small(next()),
             log_age,
-            log_in_memory: true,
-            log_copies: true,
+            log_store: LogStore::Copied,
             log_bytes: next(),
             log_messages: next(),
             hold_time,

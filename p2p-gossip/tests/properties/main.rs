@@ -6,7 +6,7 @@ mod net;
 mod world;
 
 use actions::{actions, actions_outside, any_config, tight};
-use p2p_gossip::Config;
+use p2p_gossip::{Config, LogStore};
 use proptest::prelude::*;
 use world::World;
 
@@ -32,7 +32,7 @@ proptest! {
     fn with_a_log_outside_nothing_panics_or_comes_twice_across_restarts(
         actions in proptest::collection::vec(actions_outside(), 0..250),
     ) {
-        let mut world = World::new(Config { log_in_memory: false, ..tight() });
+        let mut world = World::new(Config { log_store: LogStore::Outside, ..tight() });
         for action in actions {
             world.act(action);
         }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2p_gossip::{Config, Input, Logged, Message, Output, Restored, Ticket};
+use p2p_gossip::{Config, Input, LogStore, Logged, Message, Output, Restored, Ticket};
 
 use crate::actions::{Action, PEERS};
 use crate::net::{Core, Id, Out, announce, check, core, drain, forged, genuine, id, ms, start};
@@ -186,7 +186,7 @@ impl World {
             }
             Output::Drop { .. } => {}
             Output::Fetch { ticket, ids } => {
-                assert!(!self.config.log_in_memory && ids.len() <= 256);
+                assert!(self.config.log_store == LogStore::Outside && ids.len() <= 256);
                 self.reads.push((ticket, ids));
             }
             Output::Deliver { id, envelope, entries, .. } => {

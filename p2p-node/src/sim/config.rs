@@ -65,7 +65,10 @@ impl Default for SimConfig {
                 ..p2p_peers::Config::default()
             },
             views: p2p_peers::views::Config::default(),
-            gossip: p2p_gossip::Config { log_copies: false, ..p2p_gossip::Config::default() },
+            gossip: p2p_gossip::Config {
+                log_store: p2p_gossip::LogStore::Shared,
+                ..p2p_gossip::Config::default()
+            },
             liveness: LivenessConfig::default(),
         }
     }

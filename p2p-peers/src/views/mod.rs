@@ -235,9 +235,11 @@ impl<P: Key, R: Rng> Views<P, R> {
     /// Links that are a neighbour's or that we asked to be. Of the user's own only so many count that they leave half of
     /// the places: nobody who names a dozen peers is left to these alone.
     fn taken(&self) -> usize {
-        let agreed = |link: &&Link<P>| matches!(link.phase, Phase::Active(_) | Phase::Asked(_));
-        let (asked, own): (Vec<_>, Vec<_>) = self.links.values().filter(agreed).partition(|link| link.asked);
-        own.len() + asked.len().min(self.config.active / 2)
+        let (mut own, mut asked) = (0, 0);
+        for link in self.links.values().filter(|l| matches!(l.phase, Phase::Active(_) | Phase::Asked(_))) {
+            *if link.asked { &mut asked } else { &mut own } += 1;
+        }
+        own + asked.min(self.config.active / 2)
     }
 
     /// Everybody known could be a neighbour.

@@ -91,22 +91,6 @@ mod real {
         kept.join(" ")
     }
 
-    #[cfg(test)]
-    mod tests {
-        use super::without_seeds;
-
-        #[test]
-        fn a_run_is_replayed_with_all_its_options_but_the_seeds() {
-            for line in [
-                "sim churn --seeds 3 --seed 5 --nodes 300",
-                "sim churn --nodes 300 --seed=5 --seeds=2",
-                "sim churn --nodes 300",
-            ] {
-                assert_eq!(without_seeds(line), "sim churn --nodes 300");
-            }
-        }
-    }
-
     fn options(scenario: Scenario, args: &mut Args) -> Result<Options> {
         let mut o = Options::of(scenario);
         o.nodes = args.parsed("--nodes", o.nodes)?;
@@ -147,5 +131,21 @@ mod real {
 
     fn secs(args: &mut Args, name: &str, default: Duration) -> Result<Duration> {
         args.parsed(name, default.as_secs()).map(Duration::from_secs)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::without_seeds;
+
+        #[test]
+        fn a_run_is_replayed_with_all_its_options_but_the_seeds() {
+            for line in [
+                "sim churn --seeds 3 --seed 5 --nodes 300",
+                "sim churn --nodes 300 --seed=5 --seeds=2",
+                "sim churn --nodes 300",
+            ] {
+                assert_eq!(without_seeds(line), "sim churn --nodes 300");
+            }
+        }
     }
 }
