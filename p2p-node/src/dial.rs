@@ -214,7 +214,7 @@ async fn greet(
     (target, agreed): (Target<NodeId>, Option<oneshot::Sender<Agreed>>),
     hello: Packet,
 ) -> Result<Connected, Failed> {
-    link::bound_queues(secured.tcp());
+    link::set_options(secured.tcp());
     let Secured { mut stream, peer, .. } = secured;
     let mut codec = FrameCodec::<Packet>::default();
     let mut buffer = BytesMut::with_capacity(link::READ_BYTES);
