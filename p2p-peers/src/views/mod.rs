@@ -143,7 +143,7 @@ impl<P: Key, R: Rng> Views<P, R> {
         }
         self.on_clock(now);
         self.refill(now);
-        self.due = self.next_due();
+        self.due = self.next_due(now);
     }
 
     fn on_message(&mut self, now: Instant, from: P, message: Message<P>) {
@@ -171,9 +171,10 @@ impl<P: Key, R: Rng> Views<P, R> {
         self.due
     }
 
-    fn next_due(&self) -> Option<Instant> {
+    fn next_due(&self, now: Instant) -> Option<Instant> {
         let links = self.links.values().filter_map(Link::deadline);
-        let timers = [self.next_shuffle, self.next_feel, self.hunt.deadline()];
+        let news = self.news_until().filter(|end| *end > now && self.config.discover);
+        let timers = [self.next_shuffle, self.next_feel, self.hunt.deadline(), news];
         links.chain(timers.into_iter().flatten()).min()
     }
 

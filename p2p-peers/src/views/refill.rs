@@ -10,8 +10,8 @@ use super::{Output, Views};
 use crate::views::passive::Entry;
 use crate::{Direction, Key};
 
-/// How long the news of a joiner may walk and bring neighbours before it looks for more than a few itself. A guess: six
-/// links and a dial of three round trips, at 50 ms one way, are 600 ms.
+/// How long the news of a joiner may walk and bring neighbours before it looks for more than the first one itself. A guess:
+/// six links and a dial of three round trips, at 50 ms one way, are 600 ms.
 const NEWS_WALKS: Duration = Duration::from_secs(1);
 /// Looking again for somebody to dial: after this, doubling.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -121,17 +121,21 @@ impl<P: Key, R: Rng> Views<P, R> {
 
     /// Neighbours missing.
     fn short(&self, now: Instant) -> usize {
-        // News of a joiner walks to random nodes that take it; those that have room anyway are the other joiners, and a
-        // network whose links go to those of the same age is a wide one.
-        let is_news = self.joined_at.is_some_and(|at| now < at + NEWS_WALKS);
+        // News of a joiner walks to random nodes that take it. Whom it would dial meanwhile is full and refuses, or has
+        // joined a moment ago, and a network whose links go to those of the same age is a wide one.
         let goal = if self.is_small_world() {
             self.config.active
-        } else if is_news {
-            self.config.outbound
+        } else if self.news_until().is_some_and(|end| now < end) {
+            1
         } else {
             self.config.seek
         };
         goal.min(self.config.active).saturating_sub(self.active().count())
+    }
+
+    /// Until when the news that this node joined may still walk.
+    pub(super) fn news_until(&self) -> Option<Instant> {
+        self.joined_at.map(|at| at + NEWS_WALKS)
     }
 
     /// How many more dials to begin now: two for each single neighbour that is missing, so that one that is gone costs
@@ -139,7 +143,8 @@ impl<P: Key, R: Rng> Views<P, R> {
     fn dials_wanted(&self, now: Instant) -> usize {
         let config = &self.config;
         let short = self.short(now);
-        let enough_out = self.is_small_world() || (short == 0 && self.hunt.out_at.is_some());
+        let in_time = self.hunt.out_at.is_some() || self.news_until().is_some_and(|end| now < end);
+        let enough_out = self.is_small_world() || (short == 0 && in_time);
         let short_out = if enough_out { 0 } else { config.outbound.saturating_sub(self.outbound()) };
         let missing = short.max(short_out);
         if missing == 0 {
