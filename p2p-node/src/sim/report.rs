@@ -147,7 +147,7 @@ impl Report {
         let all = count(self.missed);
         must("mean degree", self.overlay.degree_mean, 10.0);
         // Elsewhere so few messages go that pings and shuffles, which go by the clock, outweigh them, or attackers' frames do.
-        if matches!(self.scenario, "one-sender" | "random-senders" | "mass-death" | "absence") {
+        if matches!(self.scenario, "one-sender" | "random-senders" | "mass-death") {
             must("control / payload", self.control_ratio, 0.25);
         }
         let tree: Option<[f64; 3]> = match (self.scenario, self.nodes) {
