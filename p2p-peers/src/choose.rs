@@ -70,7 +70,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             if entry.addrs.is_empty() || !(entry.is_idle() || refused) {
                 continue;
             }
-            let lately = entry.last_linked.filter(|at| now.saturating_duration_since(*at) <= recent);
+            let lately = entry.last_linked().filter(|at| now.saturating_duration_since(*at) <= recent);
             let merit = match lately {
                 _ if refused => Merit::Refused,
                 _ if entry.anchor => Merit::Anchor,

@@ -60,7 +60,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         for &peer in &asked {
             let Some(entry) = self.entry(peer) else { continue };
             if entry.is_idle() && !entry.addrs.is_empty() {
-                let rank = Rank::Asked(Reverse(entry.last_linked));
+                let rank = Rank::Asked(Reverse(entry.last_linked()));
                 ranked.push((rank, self.rng.random::<u32>(), Target::Peer(peer)));
             }
         }
@@ -70,7 +70,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
                     continue;
                 }
                 let rank = match entry.ever_connected() {
-                    true => Rank::Proven(Reverse(entry.last_linked), Reverse(entry.last_connected)),
+                    true => Rank::Proven(Reverse(entry.last_linked()), Reverse(entry.last_connected())),
                     false => Rank::Hearsay,
                 };
                 ranked.push((rank, self.rng.random::<u32>(), Target::Peer(peer)));

@@ -22,7 +22,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
                 continue;
             }
             let silent_for =
-                self.now.zip(entry.last_linked).map(|(now, at)| now.saturating_duration_since(at));
+                self.now.zip(entry.last_linked()).map(|(now, at)| now.saturating_duration_since(at));
             if entry.is_connected() {
                 linked.push(peer);
             } else if silent_for.is_some_and(|silent_for| silent_for <= recent) {

@@ -76,7 +76,8 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         }
         self.edit(peer, |entry| {
             entry.introduced_by = None;
-            (entry.last_connected, entry.last_linked) = (Some(seen_at), Some(now));
+            let past = entry.past_mut();
+            (past.last_connected, past.last_linked) = (Some(seen_at), Some(now));
             if direction == Direction::Out && is_dialable(addr) {
                 entry.mark_reached(addr, max_addrs);
             }
@@ -173,15 +174,15 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
         let State::Connected { since, .. } = entry.state else { return };
         debug!(?peer, ?cause, "link down");
-        entry.last_linked = Some(now);
+        entry.past_mut().last_linked = Some(now);
         let stable = now.saturating_duration_since(since) >= self.config.stable_after;
         if stable {
             (entry.failures, entry.refusals) = (0, 0);
         } else if cause != DownCause::NoRoom {
             entry.failures = entry.failures.saturating_add(1);
         }
-        if stable || entry.eager_until.is_none() {
-            entry.eager_until = Some(now + self.config.eager_for);
+        if stable || entry.eager_until().is_none() {
+            entry.past_mut().eager_until = Some(now + self.config.eager_for);
         }
         if self.dials.contains_key(&Target::Peer(peer)) {
             self.shift(peer, State::Dialing);
@@ -207,9 +208,9 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         let mut hurried = Vec::new();
         for (&peer, entry) in &mut self.entries {
             let linked_lately =
-                entry.last_linked.is_some_and(|at| now.saturating_duration_since(at) <= recent);
+                entry.last_linked().is_some_and(|at| now.saturating_duration_since(at) <= recent);
             if linked_lately && !entry.is_connected() {
-                entry.eager_until = Some(eager_until);
+                entry.past_mut().eager_until = Some(eager_until);
                 hurried.push(peer);
             }
         }

@@ -200,7 +200,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     /// `worth`; hearsay only drives out what failed.
     fn make_room(&mut self, worth: Worth) -> bool {
         let least = self.entries.iter().min_by_key(|(_, entry)| {
-            (entry.worth(), entry.last_linked, entry.last_connected, std::cmp::Reverse(entry.failures))
+            (entry.worth(), entry.last_linked(), entry.last_connected(), std::cmp::Reverse(entry.failures))
         });
         let Some((&peer, entry)) = least else { return false };
         let gives_way = match worth {
@@ -244,7 +244,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             }
         }
         let owner = self.entries.iter().filter(|(_, entry)| entry.ever_connected() && entry.has_addr(addr));
-        let peer = owner.max_by_key(|(_, entry)| entry.last_connected).map(|(&peer, _)| peer);
+        let peer = owner.max_by_key(|(_, entry)| entry.last_connected()).map(|(&peer, _)| peer);
         self.seeds.insert(addr, Seed { peer, fresh: false, failures: 0, duplicates: 0, until: None });
     }
 }

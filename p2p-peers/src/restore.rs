@@ -17,7 +17,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             SavedPeer {
                 id,
                 addrs: addrs.iter().map(|known| SavedAddr { addr: known.addr, scope: known.scope }).collect(),
-                last_connected: entry.last_connected,
+                last_connected: entry.last_connected(),
                 wanted: entry.wanted,
                 anchor: entry.anchor,
                 banned: entry.ban == Ban::Forever,
@@ -91,10 +91,11 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
                 (entry.wanted, entry.fresh, entry.held) = (true, true, false);
             }
             entry.anchor |= saved.anchor;
-            if entry.last_connected.is_none() {
-                entry.last_connected = saved.last_connected;
-                entry.reached = saved.last_connected.is_some();
-                entry.eager_until = lately.then_some(eager_until);
+            if entry.last_connected().is_none() && saved.last_connected.is_some() {
+                entry.reached = true;
+                let past = entry.past_mut();
+                past.last_connected = saved.last_connected;
+                past.eager_until = lately.then_some(eager_until);
             }
         });
         if saved.banned {

@@ -322,7 +322,7 @@ fn view<P: Key>(id: P, entry: &Entry<P>) -> PeerView<P> {
         id,
         state: entry.state,
         addrs: entry.dial_order(),
-        last_connected: entry.last_connected,
+        last_connected: entry.last_connected(),
         wanted: entry.wanted,
         banned: entry.is_banned(),
         failures: entry.failures,
@@ -379,7 +379,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     /// for long, if it may be `eager`.
     pub(crate) fn back_off(&mut self, now: Instant, peer: P, eager: bool) {
         let Some(entry) = self.entry(peer) else { return };
-        let eager = eager && entry.eager_until.is_some_and(|until| now < until);
+        let eager = eager && entry.eager_until().is_some_and(|until| now < until);
         let Config { backoff_base, backoff_max, eager_every, .. } = self.config;
         let max = if eager { eager_every.min(backoff_max) } else { backoff_max };
         let wait = backoff::delay(entry.failures, backoff_base, max, &mut self.rng);
