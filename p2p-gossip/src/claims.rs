@@ -53,6 +53,8 @@ pub(crate) struct Peer<A> {
     pub(crate) look_at: Option<Instant>,
     /// Pulls left unanswered in a row.
     failures: u32,
+    /// It claimed something, and nothing that it was asked for has come since.
+    waited_for: bool,
     /// Its first digest has come.
     greeted: bool,
     /// That differs from ours, and what it holds is not known yet.
@@ -125,6 +127,7 @@ impl<P: Key, A: Key> Claims<P, A> {
             ready_at: now,
             look_at: None,
             failures: 0,
+            waited_for: false,
             greeted: false,
             exchange: None,
             sums_sent: None,
@@ -186,10 +189,10 @@ impl<P: Key, A: Key> Claims<P, A> {
                 next: merged.next.min(claim.next),
             };
         }
-        // Said again it is no news, and nobody waits longer for it. Nor for what is said by one that owes an answer: who
-        // claims a little more every second and hands over nothing would hold up the author for as long as it likes.
+        // Said again it is no news, and nobody waits longer for it. Nor for what is said by one that was waited for and has
+        // handed over nothing since: claiming a little more every second would hold up each message of the author.
         let is_news = !matches!(known, [one] if (one.from, one.to) == (merged.from, merged.to));
-        if is_news && of.open.is_none() && of.failures == 0 {
+        if is_news && !std::mem::replace(&mut of.waited_for, true) {
             self.moved = Some(now);
         }
         if before == 0 {
@@ -264,8 +267,11 @@ impl<P: Key, A: Key> Claims<P, A> {
 
     /// Something of what a neighbour was asked for came.
     pub(crate) fn came(&mut self, now: Instant, peer: P) {
-        if let Some(open) = self.peers.get_mut(&peer).and_then(|of| of.open.as_mut()) {
+        if let Some(of) = self.peers.get_mut(&peer)
+            && let Some(open) = &mut of.open
+        {
             open.moved = now;
+            of.waited_for = false;
         }
     }
 

@@ -9,7 +9,7 @@ use rand::Rng;
 use crate::claims::MAX_SPANS;
 use crate::config::LogStore;
 use crate::log::Answer;
-use crate::message::{EnvelopeId, Fault, Key, Message, Output, Span, Ticket};
+use crate::message::{EnvelopeId, Fault, Key, Message, Output, Read, Span, Ticket};
 use crate::state::Gossip;
 
 /// Envelopes being read for one neighbour; what it asks for beyond is not answered, and counted. As many as four full
@@ -141,7 +141,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
     }
 
-    pub(crate) fn on_fetched(&mut self, now: Instant, ticket: Ticket, envelopes: Vec<Option<Bytes>>) {
+    pub(crate) fn on_fetched(&mut self, now: Instant, ticket: Ticket, envelopes: Vec<Read>) {
         let Some(Fetch { peer, ids, served }) = self.fetches.close(ticket) else {
             self.stats.unknown_tickets += 1;
             return;
@@ -151,14 +151,14 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
         let mut envelopes = envelopes.into_iter();
         for id in ids {
-            match envelopes.next().flatten() {
-                Some(envelope) => self.send_logged(now, peer, id, envelope),
-                None => {
-                    // The log outside has limits of its own. What is claimed for ever and never handed over would be
-                    // asked for again with each digest.
+            match envelopes.next() {
+                Some(Read::Found(envelope)) => self.send_logged(now, peer, id, envelope),
+                Some(Read::Gone) => {
+                    // What is claimed for ever and never handed over would be asked for again with each digest.
                     self.stats.pulls_unknown += 1;
                     self.log.forget(id);
                 }
+                Some(Read::Failed) | None => self.stats.pulls_unknown += 1,
             }
         }
         if let Some(served) = served {

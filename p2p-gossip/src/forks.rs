@@ -94,16 +94,24 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             self.stats.forked += 1;
             self.outputs.push_back(Output::Forked { author: id.author });
         }
-        Some(self.outdoes(digest, rivals))
+        Some(self.outdoes(id, digest, rivals))
     }
 
     /// Whether an envelope with this digest takes the place of its rivals in the log, which then go.
-    pub(crate) fn outdoes(&mut self, digest: Sum, rivals: Vec<(EnvelopeId<A>, Sum)>) -> bool {
+    pub(crate) fn outdoes(
+        &mut self,
+        id: &EnvelopeId<A>,
+        digest: Sum,
+        rivals: Vec<(EnvelopeId<A>, Sum)>,
+    ) -> bool {
         let wins = rivals.iter().all(|(_, sum)| digest < *sum);
         if wins {
             for (rival, _) in rivals {
                 self.log.remove(rival);
-                self.outputs.push_back(Output::Drop { id: rival });
+                // One with the same id is replaced outside, not dropped.
+                if rival != *id {
+                    self.outputs.push_back(Output::Drop { id: rival });
+                }
             }
         }
         wins

@@ -70,8 +70,8 @@ mod wait;
 pub use claims::MAX_SPANS;
 pub use config::{Config, LogStore};
 pub use message::{
-    Announced, EnvelopeId, Fault, Held, Input, Key, Logged, Message, Output, PublishError, Queued, Span, Sum,
-    Ticket,
+    Announced, EnvelopeId, Fault, Held, Input, Key, Logged, Message, Output, PublishError, Queued, Read,
+    Span, Sum, Ticket,
 };
 pub use ranges::Ranges;
 pub use restore::{AuthorState, Restored};

@@ -65,9 +65,10 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             }
             // The log outside may hold both sides of a fork.
             let rivals = self.log.rivals(&entry.id, entry.digest);
-            if rivals.is_empty() || self.outdoes(entry.digest, rivals) {
+            let has_namesake = rivals.iter().any(|(id, _)| *id == entry.id);
+            if rivals.is_empty() || self.outdoes(&entry.id, entry.digest, rivals) {
                 self.log.insert(now, entry, None);
-            } else {
+            } else if !has_namesake {
                 self.outputs.push_back(Output::Drop { id: entry.id });
             }
         }

@@ -3,7 +3,7 @@
 mod net;
 
 use net::{Core, Id, answer, core_with, deliveries, drain, genuine, id, ms, receive, start};
-use p2p_gossip::{Config, Gossip, Input, LogStore, Logged, Message, Output, Restored};
+use p2p_gossip::{Config, Gossip, Input, LogStore, Logged, Message, Output, Read, Restored};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::time::{Duration, Instant};
@@ -69,7 +69,7 @@ fn a_log_outside_is_asked_and_what_it_lost_is_not_answered() {
     let outputs = receive(&mut core, now, 2, Message::IWant { ids: ids.to_vec() });
     let [Output::Fetch { ticket, ids: read }] = &outputs[..] else { panic!("{outputs:?}") };
     assert_eq!(*read, ids);
-    let envelopes = vec![None, Some(genuine(&ids[1], 50))];
+    let envelopes = vec![Read::Gone, Read::Found(genuine(&ids[1], 50))];
     core.handle(now, Input::Fetched { ticket: *ticket, envelopes: envelopes.clone() });
     let outputs = drain(&mut core);
     assert!(
@@ -78,6 +78,11 @@ fn a_log_outside_is_asked_and_what_it_lost_is_not_answered() {
     );
     core.handle(now, Input::Fetched { ticket: *ticket, envelopes });
     assert_eq!((drain(&mut core), core.stats().unknown_tickets), (vec![], 1));
+    // What could not be read just now is asked for again.
+    let outputs = receive(&mut core, now, 2, Message::IWant { ids: vec![ids[1]] });
+    let [Output::Fetch { ticket, .. }] = &outputs[..] else { panic!("{outputs:?}") };
+    core.handle(now, Input::Fetched { ticket: *ticket, envelopes: vec![Read::Failed] });
+    assert_eq!(drain(&mut core), []);
     // Nor is it claimed any more: a neighbour whose log differs would ask again with each digest.
     assert_eq!(core.stats().log_messages, 1);
     assert_eq!(receive(&mut core, now, 2, Message::IWant { ids: vec![ids[0]] }), []);
@@ -153,6 +158,18 @@ fn of_a_fork_in_the_log_the_lower_digest_is_restored() {
         assert_eq!(core.stats().log_messages, 1);
         let outputs = receive(&mut core, now, 8, Message::IWant { ids: vec![winner.id] });
         assert!(matches!(&outputs[..], [Output::Fetch { .. }]), "{outputs:?}");
+    }
+}
+
+/// Both have one id, and to drop it would drop the winner.
+#[test]
+fn of_two_envelopes_with_one_id_in_the_log_none_is_dropped() {
+    let now = start();
+    let entry = |digest| Logged { id: id(3, 0, 4, 1), len: 50, age: ms(0), hops: 2, digest: [digest; 16] };
+    for envelopes in [vec![entry(1), entry(2)], vec![entry(2), entry(1)]] {
+        let mut core = core_with(0, &[8], outside(), now);
+        core.restore(now, Restored { authors: vec![], envelopes });
+        assert_eq!((dropped(&drain(&mut core)), core.stats().log_messages), (vec![], 1));
     }
 }
 

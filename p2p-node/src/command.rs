@@ -111,7 +111,7 @@ pub(crate) enum Command {
     /// What the core wanted out of the log.
     Fetched {
         ticket: Ticket,
-        envelopes: Vec<Option<Bytes>>,
+        envelopes: Vec<p2p_gossip::Read>,
     },
     Reserved(std::io::Result<u64>),
     Saved(Result<usize, String>),

@@ -20,24 +20,26 @@ const KEY_FILE_MAX: u64 = 4096;
 /// Numbers reserved ahead: one write to disk for so many messages.
 pub(crate) const RESERVE: u64 = 10_000;
 
-/// A data directory, held by its lock until dropped; a temporary one has no lock, since nobody else knows of it.
+/// A data directory, held by its lock until dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     path: PathBuf,
     /// Removed with the node when nobody asked for a directory.
     temporary: Option<tempfile::TempDir>,
-    _lock: Option<File>,
+    _lock: File,
 }
 
 impl DataDir {
     /// Opens the directory, makes it if need be (mode 0700), and takes its lock.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self, StartError> {
-        let Some(path) = path else {
-            let dir = private_temporary_dir()
-                .map_err(|source| StartError::DataDir { path: std::env::temp_dir(), source })?;
-            return Ok(Self { path: dir.path().to_owned(), temporary: Some(dir), _lock: None });
+        let (path, temporary) = match path {
+            Some(path) => (path.to_owned(), None),
+            None => {
+                let dir = private_temporary_dir()
+                    .map_err(|source| StartError::DataDir { path: std::env::temp_dir(), source })?;
+                (dir.path().to_owned(), Some(dir))
+            }
         };
-        let path = path.to_owned();
         make_private_dir(&path).map_err(|source| StartError::DataDir { path: path.clone(), source })?;
         let lock_path = path.join(LOCK_FILE);
         let at_lock = |source| StartError::DataDir { path: lock_path.clone(), source };
@@ -49,7 +51,7 @@ impl DataDir {
             .open(&lock_path)
             .map_err(at_lock)?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path, temporary: None, _lock: Some(lock) }),
+            Ok(()) => Ok(Self { path, temporary, _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(StartError::InUse { path }),
             Err(TryLockError::Error(source)) => Err(at_lock(source)),
         }
@@ -198,7 +200,8 @@ mod tests {
         let (key, new) = data.identity().unwrap();
         assert!(new && key.id() != data.identity().unwrap().0.id());
         assert_eq!(data.seq_path(), None);
-        assert_eq!(fs::read_dir(data.path()).unwrap().count(), 0);
+        let names = fs::read_dir(data.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), [LOCK_FILE]);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;

@@ -214,7 +214,7 @@ async fn greet(
     (target, agreed): (Target<NodeId>, Option<oneshot::Sender<Agreed>>),
     hello: Packet,
 ) -> Result<Connected, Failed> {
-    link::set_options(secured.tcp());
+    link::set_options(secured.tcp(), &shared.config.limits);
     let Secured { mut stream, peer, .. } = secured;
     let mut codec = FrameCodec::<Packet>::default();
     let mut buffer = BytesMut::with_capacity(link::READ_BYTES);

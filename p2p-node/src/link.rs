@@ -93,19 +93,20 @@ const RECEIVED_BYTES: usize = 512 * 1024;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT_BYTES: u32 = 128 * 1024;
 
-/// How long what was sent may go without an answer of the other side's system: as long as silence is borne (faults row 42).
-/// Otherwise Linux repeats it for a quarter of an hour, and a link that is being closed keeps its socket for that.
+/// How long what was sent may go without an answer of the other side's system, or its window stay closed: as long as silence
+/// is borne (faults row 42), or as [`Limits::stalled_link`] if that is more. Otherwise Linux repeats it for a quarter of an
+/// hour, and a link that is being closed keeps its socket for that.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNANSWERED: Duration = Duration::from_secs(30);
 
 /// Keeps queues of a link out of the system, and the system from keeping a dead one, as far as it has the options for it.
-pub(crate) fn set_options(tcp: &TcpStream) {
+pub(crate) fn set_options(tcp: &TcpStream, limits: &Limits) {
     let socket = SockRef::from(tcp);
     socket.set_recv_buffer_size(RECEIVED_BYTES).ok();
     #[cfg(any(target_os = "linux", target_os = "android"))]
     {
         socket.set_tcp_notsent_lowat(UNSENT_BYTES).ok();
-        socket.set_tcp_user_timeout(Some(UNANSWERED)).ok();
+        socket.set_tcp_user_timeout(Some(UNANSWERED.max(limits.stalled_link))).ok();
     }
 }
 
@@ -409,7 +410,11 @@ mod tests {
     async fn a_dead_link_is_not_kept_by_the_system_for_longer_than_by_us() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        set_options(&tcp);
-        assert_eq!(SockRef::from(&tcp).tcp_user_timeout().unwrap(), Some(UNANSWERED));
+        for (stalled, timeout) in [(10, 30), (60, 60)] {
+            let limits = Limits { stalled_link: Duration::from_secs(stalled), ..Limits::default() };
+            set_options(&tcp, &limits);
+            let set = SockRef::from(&tcp).tcp_user_timeout().unwrap();
+            assert_eq!(set, Some(Duration::from_secs(timeout)));
+        }
     }
 }

@@ -108,7 +108,7 @@ async fn handshake(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, number
         match secured.protocol {
             Protocol::Files => Ok((secured, None)),
             Protocol::Node => {
-                link::set_options(secured.tcp());
+                link::set_options(secured.tcp(), &shared.config.limits);
                 let Secured { mut stream, peer, protocol } = secured;
                 let mut codec = FrameCodec::<Packet>::default();
                 let mut buffer = BytesMut::with_capacity(link::READ_BYTES);

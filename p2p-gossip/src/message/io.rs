@@ -39,9 +39,20 @@ pub enum Input<P, A> {
     Fetched {
         /// The ticket of the question.
         ticket: Ticket,
-        /// The envelopes in the order of the ids; `None` for one that cannot be read any more.
-        envelopes: Vec<Option<Bytes>>,
+        /// In the order of the ids.
+        envelopes: Vec<Read>,
     },
+}
+
+/// What came of reading one envelope out of the log outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Read {
+    /// The envelope.
+    Found(Bytes),
+    /// It is not there any more: the core forgets that it was. A log outside has limits of its own.
+    Gone,
+    /// It could not be read now.
+    Failed,
 }
 
 /// An envelope of the log, without its bytes: what the core keeps of it when the log is on disk, and what
@@ -96,7 +107,7 @@ pub enum Output<P, A> {
         /// Its id.
         id: EnvelopeId<A>,
     },
-    /// Read these out of the log outside and answer with [`Input::Fetched`]. Comes only without
+    /// Read these out of the log outside and answer with [`Input::Fetched`]. Comes only with
     /// [`LogStore::Outside`](crate::LogStore::Outside); at most 256 ids per neighbour.
     Fetch {
         /// Hand it back with the answer.

@@ -5,7 +5,7 @@ mod io;
 
 pub use id::{EnvelopeId, Key, Span};
 pub(crate) use id::{MAX_ENTRIES, ids_of};
-pub use io::{Fault, Input, Logged, Output, PublishError, Queued, Ticket};
+pub use io::{Fault, Input, Logged, Output, PublishError, Queued, Read, Ticket};
 
 use std::fmt::{self, Debug};
 use std::time::Duration;

@@ -9,6 +9,14 @@ use crate::net::{Id, id, ms};
 
 pub(crate) const PEERS: u32 = 5;
 
+/// Of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Whole,
+    Lost,
+    Failed,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) enum Action {
     Up(u32),
@@ -68,10 +76,10 @@ pub(crate) enum Action {
         count: u8,
         len: usize,
     },
-    /// The log outside answers what was asked of it at this place of the list, or has lost it.
+    /// The log outside answers what was asked of it at this place of the list.
     Read {
         at: usize,
-        lost: bool,
+        outcome: Outcome,
     },
     /// Another process goes on with what was kept.
     Restart,
@@ -144,9 +152,10 @@ pub(crate) fn actions() -> impl Strategy<Value = Action> {
 
 /// The same with a log outside.
 pub(crate) fn actions_outside() -> impl Strategy<Value = Action> {
+    let outcomes = prop::sample::select(vec![Outcome::Whole, Outcome::Whole, Outcome::Lost, Outcome::Failed]);
     prop_oneof![
         20 => actions(),
-        4 => (any::<usize>(), prop::bool::weighted(0.3)).prop_map(|(at, lost)| Action::Read { at, lost }),
+        4 => (any::<usize>(), outcomes).prop_map(|(at, outcome)| Action::Read { at, outcome }),
         1 => Just(Action::Restart),
     ]
 }

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2p_gossip::{Config, Input, LogStore, Logged, Message, Output, Restored, Ticket};
+use p2p_gossip::{Config, Input, LogStore, Logged, Message, Output, Read, Restored, Ticket};
 
-use crate::actions::{Action, PEERS};
+use crate::actions::{Action, Outcome, PEERS};
 use crate::net::{Core, Id, Out, announce, check, core, drain, forged, genuine, id, ms, start};
 
 /// A core, and what a perfect observer knows of it.
@@ -99,20 +99,25 @@ impl World {
                 assert!(self.core.poll_timeout().is_none_or(|at| at > self.now), "no busy loop");
             }
             Action::Publish { skip, count, len } => self.publish(skip, count, len),
-            Action::Read { at, lost } => self.read(at, lost),
+            Action::Read { at, outcome } => self.read(at, outcome),
             Action::Restart => self.restart(),
         }
     }
 
-    fn read(&mut self, at: usize, lost: bool) {
+    fn read(&mut self, at: usize, outcome: Outcome) {
         if self.reads.is_empty() {
             return;
         }
         let (ticket, ids) = self.reads.swap_remove(at % self.reads.len());
-        if lost {
+        if outcome == Outcome::Lost {
             ids.iter().for_each(|id| drop(self.outside.remove(id)));
         }
-        let envelopes = ids.iter().map(|id| self.outside.get(id).map(|(_, bytes)| bytes.clone())).collect();
+        let read = |id| match self.outside.get(id) {
+            _ if outcome == Outcome::Failed => Read::Failed,
+            Some((_, bytes)) => Read::Found(bytes.clone()),
+            None => Read::Gone,
+        };
+        let envelopes = ids.iter().map(read).collect();
         self.input(Input::Fetched { ticket, envelopes });
     }
 

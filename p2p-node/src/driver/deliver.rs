@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use p2p_gossip::{Logged, Ticket};
+use p2p_gossip::{Logged, Read, Ticket};
 use p2p_wire::{Envelope, EnvelopeId, NodeId};
 use tokio::sync::oneshot;
 
@@ -32,8 +32,15 @@ impl Driver {
         self.shared.tasks.spawn(async move {
             barrier.await.ok();
             let count = ids.len();
-            let read = move || ids.iter().map(|id| reader.get(id).ok().flatten()).collect();
-            let envelopes = tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| vec![None; count]);
+            let read = |found| match found {
+                Ok(Some(envelope)) => Read::Found(envelope),
+                Ok(None) => Read::Gone,
+                // Out of descriptors, say: that is over in a moment.
+                Err(_) => Read::Failed,
+            };
+            let read = move || ids.iter().map(|id| read(reader.get(id))).collect();
+            let envelopes =
+                tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| vec![Read::Failed; count]);
             shared.commands.send(Command::Fetched { ticket, envelopes }).await.ok();
         });
     }

@@ -69,8 +69,8 @@ pub enum Input {
     Fetched {
         /// The ticket of the question.
         ticket: Ticket,
-        /// In the order of the ids; `None` for what cannot be read any more.
-        envelopes: Vec<Option<Bytes>>,
+        /// In the order of the ids.
+        envelopes: Vec<p2p_gossip::Read>,
     },
     /// The answer to [`Output::Lookup`]: the file is here.
     Holding {

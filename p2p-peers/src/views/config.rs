@@ -34,7 +34,8 @@ pub struct Config {
     pub walk_passive: u8,
     /// Such walks per joiner. Default 5, one per neighbour of the paper's active view.
     pub walks: usize,
-    /// Peers told in an answer to a request, at most [`MAX_SAMPLE`]. Default 10, as many as are kept of one source.
+    /// Peers told in an answer to a request or with a goodbye, at most [`MAX_SAMPLE`]. Default 10, as many as are kept of
+    /// one source.
     pub sample: usize,
     /// Links that a shuffle walks. Default 4 (a guess: two links already reach some 70 nodes).
     pub shuffle_walk: u8,

@@ -124,3 +124,15 @@ fn when_one_source_told_of_all_neighbours_the_users_addresses_are_asked_again() 
         assert!(reseeds.contains(&count), "{count} in an hour, {sources} sources");
     }
 }
+
+/// Its news walks and brings it neighbours; whom it would dial is full, or as new.
+#[test]
+fn a_joiner_with_a_neighbour_dials_nobody_for_a_second_and_then_does() {
+    let (begin, second) = (net::start(), Duration::from_secs(1));
+    let mut views = core();
+    dialled(&mut views, begin, 1, true, (100..115).collect());
+    let is_dial = |output: &Output<u32>| matches!(output, Output::Dial { .. });
+    assert!(!outputs(&mut views).iter().any(is_dial));
+    assert_eq!(wait(&mut views, begin + second, is_dial), 0);
+    assert!(wait(&mut views, begin + second + Duration::from_millis(1), is_dial) > 0);
+}
