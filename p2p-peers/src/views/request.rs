@@ -77,6 +77,9 @@ impl<P: Key, R: Rng> Views<P, R> {
     }
 
     fn become_neighbours(&mut self, now: Instant, peer: P) {
+        if self.active().next().is_none() {
+            self.joined_at = Some(now);
+        }
         if let Some(link) = self.links.get_mut(&peer) {
             link.phase = Phase::Active(now);
             self.outputs.push_back(Output::Up(peer));
@@ -87,13 +90,9 @@ impl<P: Key, R: Rng> Views<P, R> {
     }
 
     pub(super) fn on_accept(&mut self, now: Instant, from: P, sample: Vec<P>) {
-        let Some(Phase::Asked(until)) = self.links.get(&from).map(|link| link.phase) else {
+        if !self.links.get(&from).is_some_and(|link| matches!(link.phase, Phase::Asked(_))) {
             self.counters.unexpected += 1;
             return;
-        };
-        if self.active().next().is_none() {
-            let left = until.saturating_duration_since(now);
-            self.wait_for_news(now, self.config.answer_wait.saturating_sub(left));
         }
         self.become_neighbours(now, from);
         if self.taken() > self.config.active

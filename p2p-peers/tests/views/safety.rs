@@ -127,18 +127,12 @@ fn when_one_source_told_of_all_neighbours_the_users_addresses_are_asked_again() 
 
 /// Its news walks and brings it neighbours; whom it would dial is full, or as new.
 #[test]
-fn a_joiner_with_a_neighbour_dials_nobody_while_its_news_walks_and_then_does() {
-    let ms = Duration::from_millis;
-    for (answered_after, pause) in [(0, 100), (10, 200), (80, 1_000)] {
-        let begin = net::start();
-        let mut views = core();
-        link(&mut views, begin, 1, Direction::Out, true);
-        let sample = (100..115).collect();
-        let joined = begin + ms(answered_after);
-        views.handle(joined, Input::Received { from: 1, message: Message::Accept { sample } });
-        let is_dial = |output: &Output<u32>| matches!(output, Output::Dial { .. });
-        assert!(!outputs(&mut views).iter().any(is_dial));
-        assert_eq!(wait(&mut views, joined + ms(pause), is_dial), 0);
-        assert!(wait(&mut views, joined + ms(pause + 1), is_dial) > 0, "after {pause} ms");
-    }
+fn a_joiner_with_a_neighbour_dials_nobody_for_a_second_and_then_does() {
+    let (begin, second) = (net::start(), Duration::from_secs(1));
+    let mut views = core();
+    dialled(&mut views, begin, 1, true, (100..115).collect());
+    let is_dial = |output: &Output<u32>| matches!(output, Output::Dial { .. });
+    assert!(!outputs(&mut views).iter().any(is_dial));
+    assert_eq!(wait(&mut views, begin + second, is_dial), 0);
+    assert!(wait(&mut views, begin + second + Duration::from_millis(1), is_dial) > 0);
 }
