@@ -156,7 +156,9 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                 Some(Read::Gone) => {
                     // What is claimed for ever and never handed over would be asked for again with each digest.
                     self.stats.pulls_unknown += 1;
-                    self.log.forget(id);
+                    if self.log.travelled(now, &id).is_some() {
+                        self.log.remove(id);
+                    }
                 }
                 Some(Read::Failed) | None => self.stats.pulls_unknown += 1,
             }

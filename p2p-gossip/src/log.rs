@@ -179,13 +179,6 @@ impl<P: Key, A: Key> Log<P, A> {
         self.bytes
     }
 
-    /// Takes an envelope out that may be gone already.
-    pub(crate) fn forget(&mut self, id: EnvelopeId<A>) {
-        if self.entries.contains_key(&place(&id)) {
-            self.remove(id);
-        }
-    }
-
     /// Takes an envelope out.
     pub(crate) fn remove(&mut self, id: EnvelopeId<A>) {
         let Some(entry) = self.entries.remove(&place(&id)) else {

@@ -5,10 +5,22 @@ mod actions;
 mod net;
 mod world;
 
-use actions::{actions, actions_outside, any_config, tight};
+use actions::{Action, actions, actions_outside, any_config, tight};
 use p2p_gossip::{Config, LogStore};
 use proptest::prelude::*;
 use world::World;
+
+/// Whatever happened, at the end nothing waits and nothing came twice.
+fn comes_to_rest(config: Config, actions: Vec<Action>) {
+    let mut world = World::new(config);
+    for action in actions {
+        world.act(action);
+    }
+    world.settle();
+    world.assert_at_most_once();
+    let stats = world.core.stats();
+    assert_eq!((stats.held, stats.open_checks), (0, 0));
+}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
@@ -17,14 +29,7 @@ proptest! {
     fn no_input_panics_limits_hold_and_nothing_comes_twice(
         actions in proptest::collection::vec(actions(), 0..250),
     ) {
-        let mut world = World::new(tight());
-        for action in actions {
-            world.act(action);
-        }
-        world.settle();
-        world.assert_at_most_once();
-        let stats = world.core.stats();
-        prop_assert_eq!((stats.held, stats.open_checks), (0, 0));
+        comes_to_rest(tight(), actions);
     }
 
     /// As in a node with a log on disk, which is slow to answer, has limits of its own and outlives the process.
@@ -32,14 +37,7 @@ proptest! {
     fn with_a_log_outside_nothing_panics_or_comes_twice_across_restarts(
         actions in proptest::collection::vec(actions_outside(), 0..250),
     ) {
-        let mut world = World::new(Config { log_store: LogStore::Outside, ..tight() });
-        for action in actions {
-            world.act(action);
-        }
-        world.settle();
-        world.assert_at_most_once();
-        let stats = world.core.stats();
-        prop_assert_eq!((stats.held, stats.open_checks), (0, 0));
+        comes_to_rest(Config { log_store: LogStore::Outside, ..tight() }, actions);
     }
 
     #[test]
