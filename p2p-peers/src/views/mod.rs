@@ -73,8 +73,10 @@ pub struct Views<P, R> {
     links: BTreeMap<P, Link<P>>,
     passive: Passive<P>,
     hunt: Hunt<P>,
-    /// When this node joined: had no neighbour and got one.
-    joined_at: Option<Instant>,
+    /// Until when the news that this node joined may still walk and bring neighbours, and until when it may have to
+    /// settle for few.
+    news_until: Option<Instant>,
+    new_until: Option<Instant>,
     /// How many neighbours may give way to news.
     makes_way: Walks,
     /// Neighbours whose links broke, newest last.
@@ -105,7 +107,8 @@ impl<P: Key, R: Rng> Views<P, R> {
             links: BTreeMap::new(),
             passive: Passive::new(),
             hunt: Hunt::new(),
-            joined_at: None,
+            news_until: None,
+            new_until: None,
             makes_way: Walks::default(),
             lost: VecDeque::new(),
             displacers: VecDeque::new(),
@@ -173,9 +176,10 @@ impl<P: Key, R: Rng> Views<P, R> {
 
     fn next_due(&self, now: Instant) -> Option<Instant> {
         let links = self.links.values().filter_map(Link::deadline);
-        let news = self.news_until().filter(|end| *end > now && self.config.discover);
-        let timers = [self.next_shuffle, self.next_feel, self.hunt.deadline(), news];
-        links.chain(timers.into_iter().flatten()).min()
+        let ahead = |end: Option<Instant>| end.filter(|end| *end > now && self.config.discover);
+        let news = [ahead(self.news_until), ahead(self.new_until)];
+        let timers = [self.next_shuffle, self.next_feel, self.hunt.deadline()];
+        links.chain(timers.into_iter().chain(news).flatten()).min()
     }
 
     /// Whose views these are.

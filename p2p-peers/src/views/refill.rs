@@ -10,9 +10,11 @@ use super::{Output, Views};
 use crate::views::passive::Entry;
 use crate::{Direction, Key};
 
-/// How long the news of a joiner may walk and bring neighbours before it looks for more than the first one itself. A guess:
-/// six links and a dial of three round trips, at 50 ms one way, are 600 ms.
-const NEWS_WALKS: Duration = Duration::from_secs(1);
+/// How long the news of a joiner may walk and bring neighbours before it looks for more than the first one itself: so many
+/// times as long as that one took to answer. Six links and a dial of three round trips are six; a guess, as the limits are.
+const NEWS_WALKS: u32 = 20;
+const NEWS_WALKS_MIN: Duration = Duration::from_millis(100);
+const NEWS_WALKS_MAX: Duration = Duration::from_secs(1);
 /// Looking again for somebody to dial: after this, doubling.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_AGAIN_MAX: Duration = Duration::from_secs(15);
@@ -125,17 +127,24 @@ impl<P: Key, R: Rng> Views<P, R> {
         // joined a moment ago, and a network whose links go to those of the same age is a wide one.
         let goal = if self.is_small_world() {
             self.config.active
-        } else if self.news_until().is_some_and(|end| now < end) {
+        } else if self.news_until.is_some_and(|end| now < end) {
             1
+        } else if self.new_until.is_some_and(|end| now < end) {
+            self.config.outbound
         } else {
             self.config.seek
         };
         goal.min(self.config.active).saturating_sub(self.active().count())
     }
 
-    /// Until when the news that this node joined may still walk.
-    pub(super) fn news_until(&self) -> Option<Instant> {
-        self.joined_at.map(|at| at + NEWS_WALKS)
+    /// The news of us walks now, and walks where who was asked first answered after `answered_after` are as fast as that.
+    /// Who was asked itself has measured nothing.
+    pub(super) fn wait_for_news(&mut self, now: Instant, answered_after: Option<Duration>) {
+        let walks = answered_after.map_or(NEWS_WALKS_MAX, |time| {
+            time.saturating_mul(NEWS_WALKS).clamp(NEWS_WALKS_MIN, NEWS_WALKS_MAX)
+        });
+        self.news_until = Some(now + walks);
+        self.new_until = Some(now + NEWS_WALKS_MAX);
     }
 
     /// How many more dials to begin now: two for each single neighbour that is missing, so that one that is gone costs
@@ -143,7 +152,7 @@ impl<P: Key, R: Rng> Views<P, R> {
     fn dials_wanted(&self, now: Instant) -> usize {
         let config = &self.config;
         let short = self.short(now);
-        let in_time = self.hunt.out_at.is_some() || self.news_until().is_some_and(|end| now < end);
+        let in_time = self.hunt.out_at.is_some() || self.news_until.is_some_and(|end| now < end);
         let enough_out = self.is_small_world() || (short == 0 && in_time);
         let short_out = if enough_out { 0 } else { config.outbound.saturating_sub(self.outbound()) };
         let missing = short.max(short_out);

@@ -1,6 +1,6 @@
 //! Who becomes a neighbour: requests and their answers.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rand::Rng;
 use rand::seq::IndexedRandom;
@@ -40,7 +40,7 @@ impl<P: Key, R: Rng> Views<P, R> {
         }
         let sample = self.sample(from);
         self.outputs.push_back(Output::Send { to: from, message: Message::Accept { sample } });
-        self.become_neighbours(now, from);
+        self.become_neighbours(now, from, None);
         if join {
             self.spread_news(from);
         }
@@ -76,9 +76,10 @@ impl<P: Key, R: Rng> Views<P, R> {
         open.choose(&mut self.rng).copied()
     }
 
-    fn become_neighbours(&mut self, now: Instant, peer: P) {
+    /// `answered_after` is what it took to answer our request, nothing if it asked.
+    fn become_neighbours(&mut self, now: Instant, peer: P, answered_after: Option<Duration>) {
         if self.active().next().is_none() {
-            self.joined_at = Some(now);
+            self.wait_for_news(now, answered_after);
         }
         if let Some(link) = self.links.get_mut(&peer) {
             link.phase = Phase::Active(now);
@@ -90,11 +91,12 @@ impl<P: Key, R: Rng> Views<P, R> {
     }
 
     pub(super) fn on_accept(&mut self, now: Instant, from: P, sample: Vec<P>) {
-        if !self.links.get(&from).is_some_and(|link| matches!(link.phase, Phase::Asked(_))) {
+        let Some(Phase::Asked(until)) = self.links.get(&from).map(|link| link.phase) else {
             self.counters.unexpected += 1;
             return;
-        }
-        self.become_neighbours(now, from);
+        };
+        let left = until.saturating_duration_since(now);
+        self.become_neighbours(now, from, Some(self.config.answer_wait.saturating_sub(left)));
         if self.taken() > self.config.active
             && let Some(other) = self.give_way(from)
         {

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use p2p_peers::Direction;
-use p2p_peers::views::{Input, Message, Output, Views};
+use p2p_peers::views::{Config, Input, Message, Output, Views};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -13,7 +13,7 @@ use crate::net;
 type Core = Views<u32, StdRng>;
 
 fn core() -> Core {
-    Views::new(0, p2p_peers::views::Config::default(), StdRng::seed_from_u64(1))
+    Views::new(0, Config::default(), StdRng::seed_from_u64(1))
 }
 
 fn outputs(views: &mut Core) -> Vec<Output<u32>> {
@@ -125,14 +125,34 @@ fn when_one_source_told_of_all_neighbours_the_users_addresses_are_asked_again() 
     }
 }
 
-/// Its news walks and brings it neighbours; whom it would dial is full, or as new.
+/// Its news walks and brings it neighbours; whom it would dial is full, or as new. Who dialled it measured nothing for it.
 #[test]
-fn a_joiner_with_a_neighbour_dials_nobody_for_a_second_and_then_does() {
-    let (begin, second) = (net::start(), Duration::from_secs(1));
-    let mut views = core();
-    dialled(&mut views, begin, 1, true, (100..115).collect());
-    let is_dial = |output: &Output<u32>| matches!(output, Output::Dial { .. });
-    assert!(!outputs(&mut views).iter().any(is_dial));
-    assert_eq!(wait(&mut views, begin + second, is_dial), 0);
-    assert!(wait(&mut views, begin + second + Duration::from_millis(1), is_dial) > 0);
+fn a_joiner_with_a_neighbour_dials_nobody_while_its_news_walks_and_then_does() {
+    let ms = Duration::from_millis;
+    let cases = [
+        (Direction::Out, 0, 100),
+        (Direction::Out, 10, 200),
+        (Direction::Out, 80, 1_000),
+        (Direction::In, 10, 1_000),
+    ];
+    for (direction, answered_after, pause) in cases {
+        let begin = net::start();
+        let config = Config { active: 6, ..Config::default() };
+        let mut views = Views::new(0, config, StdRng::seed_from_u64(1));
+        link(&mut views, begin, 1, direction, direction == Direction::Out);
+        let joined = begin + ms(answered_after);
+        let answer = match direction {
+            Direction::Out => Message::Accept { sample: vec![] },
+            Direction::In => Message::Neighbor { high: true },
+        };
+        let others = Message::Shuffle { id: 1, ttl: 0, peers: (100..108).collect() };
+        for message in [answer, others] {
+            views.handle(joined, Input::Received { from: 1, message });
+        }
+        let is_dial = |output: &Output<u32>| matches!(output, Output::Dial { .. });
+        let begun = outputs(&mut views);
+        assert!(!begun.iter().any(is_dial), "{direction:?}: {begun:?}");
+        assert_eq!(wait(&mut views, joined + ms(pause), is_dial), 0);
+        assert!(wait(&mut views, joined + ms(pause + 1), is_dial) > 0, "{direction:?}, after {pause} ms");
+    }
 }

@@ -135,19 +135,24 @@ async fn form(plan: Plan, board: &Arc<Board>) -> Result<Vec<Node>> {
         nodes.push(node);
     }
     let wanted = FORMED.min(plan.nodes - 1);
-    loop {
-        let mut short = 0;
-        for node in &nodes {
-            short += usize::from(node.status().await.links < wanted);
-        }
-        if short == 0 {
-            return Ok(nodes);
-        }
+    while let Some((at, links)) = first_short(&nodes, wanted).await {
         if begin.elapsed() > FORM_LIMIT {
-            bail!("{short} nodes have fewer than {wanted} links after {FORM_LIMIT:?}");
+            bail!("node {at} has {links} links of {wanted} after {FORM_LIMIT:?}");
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    Ok(nodes)
+}
+
+/// The first node with fewer links than wanted, and how many. The others are not asked: that takes its time as well.
+async fn first_short(nodes: &[Node], wanted: usize) -> Option<(usize, usize)> {
+    for (at, node) in nodes.iter().enumerate() {
+        let links = node.status().await.links;
+        if links < wanted {
+            return Some((at, links));
+        }
+    }
+    None
 }
 
 /// Payloads that came in over all links, those that were known already included.
