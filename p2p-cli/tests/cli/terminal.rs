@@ -46,7 +46,8 @@ impl Terminal {
             }
         });
         let mut terminal = Self { child, keyboard, line: pty.slave, shown, screen: String::new() };
-        terminal.see("> ");
+        // Nothing is forgotten: what connects quickly is told of before the first prompt.
+        terminal.wait("a prompt", |screen| screen.contains("> ").then_some(()));
         terminal
     }
 
