@@ -43,13 +43,22 @@ pub(super) struct Hunt<P> {
     /// When it looked last.
     looked_at: Option<Instant>,
     pause: Duration,
+    /// How long news of us walks, as far as was measured.
+    walks: Duration,
     /// When one more may be dialled by who has neighbours enough.
     out_at: Option<Instant>,
 }
 
 impl<P: Key> Hunt<P> {
     pub(super) const fn new() -> Self {
-        Self { dials: BTreeMap::new(), look_at: None, looked_at: None, pause: LOOK_AGAIN, out_at: None }
+        Self {
+            dials: BTreeMap::new(),
+            look_at: None,
+            looked_at: None,
+            pause: LOOK_AGAIN,
+            walks: NEWS_WALKS_MAX,
+            out_at: None,
+        }
     }
 
     pub(super) fn pending(&self) -> usize {
@@ -138,12 +147,12 @@ impl<P: Key, R: Rng> Views<P, R> {
     }
 
     /// The news of us walks now, and walks where who was asked first answered after `answered_after` are as fast as that.
-    /// Who was asked itself has measured nothing.
+    /// Who was asked itself has measured nothing now, but may have when it joined.
     pub(super) fn wait_for_news(&mut self, now: Instant, answered_after: Option<Duration>) {
-        let walks = answered_after.map_or(NEWS_WALKS_MAX, |time| {
-            time.saturating_mul(NEWS_WALKS).clamp(NEWS_WALKS_MIN, NEWS_WALKS_MAX)
-        });
-        self.news_until = Some(now + walks);
+        if let Some(time) = answered_after {
+            self.hunt.walks = time.saturating_mul(NEWS_WALKS).clamp(NEWS_WALKS_MIN, NEWS_WALKS_MAX);
+        }
+        self.news_until = Some(now + self.hunt.walks);
         self.new_until = Some(now + NEWS_WALKS_MAX);
     }
 

@@ -156,3 +156,24 @@ fn a_joiner_with_a_neighbour_dials_nobody_while_its_news_walks_and_then_does() {
         assert!(wait(&mut views, joined + ms(pause + 1), is_dial) > 0, "{direction:?}, after {pause} ms");
     }
 }
+
+/// Who lost everybody and is dialled has no news on its way, and knows how long that would take where it is.
+#[test]
+fn who_is_dialled_after_it_lost_everybody_waits_as_long_as_when_it_joined() {
+    let ms = Duration::from_millis;
+    let begin = net::start();
+    let config = Config { active: 6, ..Config::default() };
+    let mut views = Views::new(0, config, StdRng::seed_from_u64(1));
+    link(&mut views, begin, 1, Direction::Out, true);
+    views.handle(begin + ms(10), Input::Received { from: 1, message: Message::Accept { sample: vec![] } });
+    let lost = begin + ms(500);
+    views.handle(lost, Input::LinkDown(1));
+    called(&mut views, lost, 2);
+    let peers = (100..108).collect();
+    views.handle(lost, Input::Received { from: 2, message: Message::Shuffle { id: 1, ttl: 0, peers } });
+    let is_dial = |output: &Output<u32>| matches!(output, Output::Dial { .. });
+    assert!(!outputs(&mut views).iter().any(|output| matches!(output, Output::Dial { peer: 100.., .. })));
+    views.handle(lost, Input::DialFailed(1));
+    assert_eq!(wait(&mut views, lost + ms(200), is_dial), 0);
+    assert!(wait(&mut views, lost + ms(201), is_dial) > 0);
+}
