@@ -73,10 +73,6 @@ pub struct Views<P, R> {
     links: BTreeMap<P, Link<P>>,
     passive: Passive<P>,
     hunt: Hunt<P>,
-    /// Until when the news that this node joined may still walk and bring neighbours, and until when it may have to
-    /// settle for few.
-    news_until: Option<Instant>,
-    new_until: Option<Instant>,
     /// How many neighbours may give way to news.
     makes_way: Walks,
     /// Neighbours whose links broke, newest last.
@@ -107,8 +103,6 @@ impl<P: Key, R: Rng> Views<P, R> {
             links: BTreeMap::new(),
             passive: Passive::new(),
             hunt: Hunt::new(),
-            news_until: None,
-            new_until: None,
             makes_way: Walks::default(),
             lost: VecDeque::new(),
             displacers: VecDeque::new(),
@@ -176,10 +170,9 @@ impl<P: Key, R: Rng> Views<P, R> {
 
     fn next_due(&self, now: Instant) -> Option<Instant> {
         let links = self.links.values().filter_map(Link::deadline);
-        let ahead = |end: Option<Instant>| end.filter(|end| *end > now && self.config.discover);
-        let news = [ahead(self.news_until), ahead(self.new_until)];
-        let timers = [self.next_shuffle, self.next_feel, self.hunt.deadline()];
-        links.chain(timers.into_iter().chain(news).flatten()).min()
+        let timers = [self.next_shuffle, self.next_feel, self.hunt.deadline()].into_iter().flatten();
+        let news = [self.hunt.news_until(), self.hunt.new_until()].into_iter().flatten();
+        links.chain(timers).chain(news.filter(|end| *end > now && self.config.discover)).min()
     }
 
     /// Whose views these are.

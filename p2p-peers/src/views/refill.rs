@@ -43,7 +43,9 @@ pub(super) struct Hunt<P> {
     /// When it looked last.
     looked_at: Option<Instant>,
     pause: Duration,
-    /// How long news of us walks, as far as was measured.
+    /// When this node joined: had no neighbour and got one.
+    joined_at: Option<Instant>,
+    /// How long news of that walks, as far as was measured.
     walks: Duration,
     /// When one more may be dialled by who has neighbours enough.
     out_at: Option<Instant>,
@@ -56,6 +58,7 @@ impl<P: Key> Hunt<P> {
             look_at: None,
             looked_at: None,
             pause: LOOK_AGAIN,
+            joined_at: None,
             walks: NEWS_WALKS_MAX,
             out_at: None,
         }
@@ -76,6 +79,25 @@ impl<P: Key> Hunt<P> {
     /// Something changed: look at once.
     pub(super) fn restart(&mut self, now: Instant) {
         (self.pause, self.look_at, self.looked_at) = (LOOK_AGAIN, Some(now), None);
+    }
+
+    /// The news of us walks now, and walks where who was asked first answered after `answered_after` are as fast as that.
+    /// Who was asked itself has measured nothing now, but may have when it joined.
+    pub(super) fn joined(&mut self, now: Instant, answered_after: Option<Duration>) {
+        if let Some(time) = answered_after {
+            self.walks = time.saturating_mul(NEWS_WALKS).clamp(NEWS_WALKS_MIN, NEWS_WALKS_MAX);
+        }
+        self.joined_at = Some(now);
+    }
+
+    /// Until when the news that this node joined may still walk and bring neighbours.
+    pub(super) fn news_until(&self) -> Option<Instant> {
+        self.joined_at.map(|at| at + self.walks)
+    }
+
+    /// Until when it is new, and settles for few.
+    pub(super) fn new_until(&self) -> Option<Instant> {
+        self.joined_at.map(|at| at + NEWS_WALKS_MAX)
     }
 
     pub(super) fn expire(&mut self, now: Instant) {
@@ -136,9 +158,9 @@ impl<P: Key, R: Rng> Views<P, R> {
         // joined a moment ago, and a network whose links go to those of the same age is a wide one.
         let goal = if self.is_small_world() {
             self.config.active
-        } else if self.news_until.is_some_and(|end| now < end) {
+        } else if self.hunt.news_until().is_some_and(|end| now < end) {
             1
-        } else if self.new_until.is_some_and(|end| now < end) {
+        } else if self.hunt.new_until().is_some_and(|end| now < end) {
             self.config.outbound
         } else {
             self.config.seek
@@ -146,22 +168,12 @@ impl<P: Key, R: Rng> Views<P, R> {
         goal.min(self.config.active).saturating_sub(self.active().count())
     }
 
-    /// The news of us walks now, and walks where who was asked first answered after `answered_after` are as fast as that.
-    /// Who was asked itself has measured nothing now, but may have when it joined.
-    pub(super) fn wait_for_news(&mut self, now: Instant, answered_after: Option<Duration>) {
-        if let Some(time) = answered_after {
-            self.hunt.walks = time.saturating_mul(NEWS_WALKS).clamp(NEWS_WALKS_MIN, NEWS_WALKS_MAX);
-        }
-        self.news_until = Some(now + self.hunt.walks);
-        self.new_until = Some(now + NEWS_WALKS_MAX);
-    }
-
     /// How many more dials to begin now: two for each single neighbour that is missing, so that one that is gone costs
     /// no time, and never more than there are places.
     fn dials_wanted(&self, now: Instant) -> usize {
         let config = &self.config;
         let short = self.short(now);
-        let in_time = self.hunt.out_at.is_some() || self.news_until.is_some_and(|end| now < end);
+        let in_time = self.hunt.out_at.is_some() || self.hunt.news_until().is_some_and(|end| now < end);
         let enough_out = self.is_small_world() || (short == 0 && in_time);
         let short_out = if enough_out { 0 } else { config.outbound.saturating_sub(self.outbound()) };
         let missing = short.max(short_out);

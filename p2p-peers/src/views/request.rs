@@ -79,7 +79,7 @@ impl<P: Key, R: Rng> Views<P, R> {
     /// `answered_after` is what it took to answer our request, nothing if it asked.
     fn become_neighbours(&mut self, now: Instant, peer: P, answered_after: Option<Duration>) {
         if self.active().next().is_none() {
-            self.wait_for_news(now, answered_after);
+            self.hunt.joined(now, answered_after);
         }
         if let Some(link) = self.links.get_mut(&peer) {
             link.phase = Phase::Active(now);
