@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::buffer::RunBuffer;
 use crate::conduct;
+use crate::destination::Destination;
 use crate::disk::faults::{self, Fault};
 use crate::download::DownloadConfig;
 use crate::event::{DownloadError, DownloadEvent};
@@ -13,7 +14,6 @@ use crate::geometry::CHUNK;
 use crate::hash::{FileHash, HASH_LEN, Info};
 use crate::library::{Library, ShareState};
 use crate::merkle::{self, Digest};
-use crate::part::Destination;
 use crate::picker::SourceId;
 use crate::shared::Shared;
 

@@ -11,10 +11,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
 use crate::conduct::conduct;
+use crate::destination::Destination;
 use crate::event::{DownloadError, DownloadEvent, Progress};
 use crate::hash::{FileHash, Kind};
 use crate::library::Library;
-use crate::part::Destination;
 use crate::picker::SourceId;
 use crate::protocol::GETS_MAX;
 use crate::rate::{RateLimit, Throttle};

@@ -22,12 +22,13 @@ use std::path::{Path, PathBuf};
 
 use crate::bitfield::Bitfield;
 use crate::buffer::PageBuffer;
+use crate::destination::{Destination, Place};
 use crate::disk::{self, Stamp, read_exact_at, write_all_at};
 use crate::geometry::{CHUNK, Geometry, Run};
 use crate::hash::{HASH_LEN, Info, Kind};
 use crate::index::{path_bytes, path_from_bytes};
 use crate::merkle::{self, Digest};
-use crate::part::{Destination, PartFile, Place};
+use crate::part::PartFile;
 use crate::tree::{Tree, TreeWriter, file_len};
 
 const MAGIC: &[u8; 8] = b"p2p/part";

@@ -7,6 +7,7 @@ mod buffer;
 mod conduct;
 #[cfg(test)]
 mod crash_tests;
+mod destination;
 mod disk;
 mod download;
 mod error;
@@ -37,6 +38,7 @@ mod tree;
 mod unfinished;
 
 pub use bitfield::Bitfield;
+pub use destination::Destination;
 pub use download::{Download, DownloadConfig, DownloadHandle};
 pub use error::{AddError, LibraryError, LibraryWarning};
 pub use event::{DownloadError, DownloadEvent, Finished, Progress, SourceFault};
@@ -54,7 +56,6 @@ pub use merkle::{
     Digest, Mismatch, TreeHasher, block_hash, fold, parent, subtree_root, verify_run, zero_hash,
 };
 pub use names::{FileName, NAME_MAX, NameError};
-pub use part::Destination;
 pub use picker::{Picker, SourceId};
 pub use rate::{RateLimit, Throttle};
 pub use refresh::Refreshed;

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::buffer::RunBuffer;
+use crate::destination::{Destination, Place};
 use crate::disk;
 use crate::download::DownloadConfig;
 use crate::event::{DownloadError, DownloadEvent, Finished, Progress, SourceFault};
@@ -20,7 +21,6 @@ use crate::geometry::Run;
 use crate::hash::{FileHash, Info};
 use crate::library::Library;
 use crate::merkle;
-use crate::part::{Destination, Place};
 use crate::picker::{Picker, SourceId};
 use crate::plan::Plan;
 use crate::protocol::HAVE_CHUNKS_MAX;

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use crate::destination::Destination;
 use crate::disk;
 use crate::hash::FileHash;
 use crate::journal::JournalRecord;
 use crate::library::Library;
-use crate::part::Destination;
 
 /// Most unfinished downloads that are listed; a folder that holds more of them is somebody's mistake.
 const UNFINISHED_MAX: usize = 1_000;

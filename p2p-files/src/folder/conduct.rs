@@ -15,10 +15,10 @@ use super::lend::Link;
 use super::manifest::ManifestError;
 use super::plan::{self, Job, Plan, Size};
 use super::small;
+use crate::destination::Destination;
 use crate::download::{Download, DownloadConfig, DownloadHandle};
 use crate::event::{DownloadError, DownloadEvent, Finished, SourceFault};
 use crate::hash::{FileHash, Kind};
-use crate::part::Destination;
 
 /// How often progress is told while it changes, and the rate brought up to date.
 pub(super) const PROGRESS_EVERY: Duration = Duration::from_millis(100);

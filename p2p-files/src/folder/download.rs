@@ -15,11 +15,11 @@ use super::conduct::conduct;
 use super::lend::{Link, Stream};
 use super::select::Selection;
 use crate::RateLimit;
+use crate::destination::Destination;
 use crate::download::DownloadConfig;
 use crate::event::{DownloadEvent, SourceFault};
 use crate::hash::FileHash;
 use crate::library::Library;
-use crate::part::Destination;
 use crate::report::{Events, Pace};
 
 /// What to fetch of a folder.

@@ -15,6 +15,7 @@ use super::path::EntryPath;
 use super::place::{Root, new_root};
 use super::record::Folder;
 use super::select::{Selection, Wanted};
+use crate::destination::Destination;
 use crate::disk::sync_dir;
 use crate::error::AddError;
 use crate::event::DownloadError;
@@ -23,7 +24,6 @@ use crate::hash::{FileHash, Kind};
 use crate::index::IndexError;
 use crate::library::Library;
 use crate::names::FileName;
-use crate::part::Destination;
 
 /// A file to be made.
 #[derive(Debug, Clone)]

@@ -315,10 +315,10 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::destination::Destination;
     use crate::event::DownloadEvent;
     use crate::folder::{FolderConfig, FolderDownload, FolderGoal, Selection};
     use crate::library::Library;
-    use crate::part::Destination;
     use crate::serve::{ServeLimits, serve};
 
     fn library(dir: &Path) -> Arc<Library> {

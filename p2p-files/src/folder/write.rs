@@ -230,10 +230,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::destination::Destination;
     use crate::folder::download::{FolderConfig, FolderGoal, Shared};
     use crate::folder::select::Selection;
     use crate::library::Library;
-    use crate::part::Destination;
 
     #[test]
     fn a_content_with_many_places_is_written_a_batch_at_a_time() {
