@@ -18,7 +18,8 @@ const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// The log. When full, the author that holds most bytes loses its oldest envelope.
 #[derive(Debug)]
 pub(crate) struct Log<P, A> {
-    entries: BTreeMap<Place<A>, Entry<P>>,
+    /// Boxed, since a tree takes room for eleven at a time and thousands of simulated nodes keep one or two.
+    entries: BTreeMap<Place<A>, Box<Entry<P>>>,
     by_age: BTreeMap<Due, EnvelopeId<A>>,
     authors: BTreeMap<A, Author>,
     by_bytes: BTreeSet<(usize, A)>,
@@ -119,7 +120,7 @@ impl<P: Key, A: Key> Log<P, A> {
         };
         let answers = VecDeque::new();
         let entry = Entry { due, received: now, age, hops, len, digest, envelope, answers };
-        self.entries.insert(place(&id), entry);
+        self.entries.insert(place(&id), Box::new(entry));
     }
 
     /// Lets one envelope go if there are too many.
@@ -282,13 +283,13 @@ fn places<A: Copy>(author: A, first: u64, last: u64) -> std::ops::RangeInclusive
 }
 
 fn digests<'a, P, A: Key>(
-    entries: &'a BTreeMap<Place<A>, Entry<P>>,
+    entries: &'a BTreeMap<Place<A>, Box<Entry<P>>>,
 ) -> impl Fn(A, u64, u64) -> Digests<'a, P, A> {
     |author, first, last| Digests(entries.range(places(author, first, last)))
 }
 
 /// Of some entries in a row.
-struct Digests<'a, P, A>(std::collections::btree_map::Range<'a, Place<A>, Entry<P>>);
+struct Digests<'a, P, A>(std::collections::btree_map::Range<'a, Place<A>, Box<Entry<P>>>);
 
 impl<P, A> Iterator for Digests<'_, P, A> {
     type Item = Sum;
