@@ -78,8 +78,9 @@ impl<P: Copy + Ord> Passive<P> {
         Some(self.entries.swap_remove(at))
     }
 
-    pub(super) fn put_back(&mut self, entry: Entry<P>) {
-        if !self.contains(entry.peer) {
+    /// Puts one back that was drawn, unless others took its place meanwhile.
+    pub(super) fn put_back(&mut self, entry: Entry<P>, max: usize) {
+        if self.len() < max && !self.contains(entry.peer) {
             self.entries.push(entry);
         }
     }

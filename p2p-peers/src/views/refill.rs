@@ -119,7 +119,7 @@ impl<P: Key, R: Rng> Views<P, R> {
     pub(super) fn on_crowded(&mut self, peer: P) {
         if self.hunt.is_pending(peer) {
             let via = self.hunt.end(peer).and_then(|dial| dial.via);
-            self.passive.put_back(Entry { peer, via, crowded: true });
+            self.passive.put_back(Entry { peer, via, crowded: true }, self.config.passive);
         }
     }
 

@@ -88,6 +88,28 @@ fn whom_the_user_asked_for_stays_whatever_it_withholds() {
     assert!(views.is_active(50));
 }
 
+/// While it was dialled others took its place.
+#[test]
+fn who_is_found_where_too_many_are_does_not_overfill_the_passive_view() {
+    let now = net::start();
+    let mut views = core();
+    let names = |views: &mut Core, first: u32| {
+        views.handle(now, Input::Suggested((first..first + 16).collect()));
+    };
+    names(&mut views, 1);
+    views.handle(now, Input::Nudge);
+    let dialled = outputs(&mut views).iter().find_map(|output| match output {
+        Output::Dial { peer, .. } => Some(*peer),
+        _ => None,
+    });
+    [17, 33, 49].into_iter().for_each(|first| names(&mut views, first));
+    assert_eq!(views.passive().count(), views.config().passive);
+    // From now on fewer are dialled at once, so nobody is drawn instead.
+    link(&mut views, now, 99, Direction::Out, false);
+    views.handle(now, Input::Crowded(dialled.expect("who has no neighbour dials")));
+    assert_eq!(views.passive().count(), views.config().passive);
+}
+
 #[test]
 fn a_stranger_is_felt_for_every_one_or_two_minutes() {
     let begin = net::start();
