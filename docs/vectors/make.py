@@ -61,7 +61,7 @@ def ipv6(text):
 
 def envelope(key, run, first, entries):
     f = Fields()
-    f.put("version", b"\x01")
+    f.put("version", b"\x02")
     f.put("author", key.id)
     f.put(f"run {run}", u(run, 8))
     f.put(f"first seq {first}", u(first, 8))
@@ -76,7 +76,12 @@ def envelope(key, run, first, entries):
         f.put("topic", topic)
         f.put("payload length", u(len(payload), 4))
         f.put("payload", payload)
-    return signed(f, b"p2p/envelope/1", key)
+    f.put("signature over the tag and the SHA-256 of all bytes above", sign_envelope(f.bytes(), key))
+    return f
+
+
+def sign_envelope(body, key=ALICE, tag=b"p2p/envelope/2"):
+    return key.key.sign(tag + hashlib.sha256(body).digest())
 
 
 def entry(topic, time_ms, payload, recipient=None):
@@ -105,12 +110,13 @@ def envelopes():
     private = entry("", 3, seal_bytes(ALICE.id, 9, BOB, b"only for you", EPHEMERAL), BOB.id)
     good = envelope(ALICE, 7, 7, [hello]).bytes()
     body = good[:-64]
-    re = lambda data: resigned(data, b"p2p/envelope/1").hex()
+    re = lambda data: (data + sign_envelope(data)).hex()
     refused = [
-        ("signed by another key", (body + BOB.key.sign(b"p2p/envelope/1" + body)).hex()),
-        ("signed with another domain tag", (body + ALICE.key.sign(b"p2p/addr/1" + body)).hex()),
+        ("signed by another key", (body + sign_envelope(body, BOB)).hex()),
+        ("signed with another domain tag", (body + sign_envelope(body, tag=b"p2p/addr/1")).hex()),
+        ("signed over its bytes, not their hash", resigned(body, b"p2p/envelope/2").hex()),
         ("payload changed after signing", changed(good, len(body) - 1, 0x70).hex()),
-        ("version 2", re(changed(body, 0, 2))),
+        ("version 1", re(changed(body, 0, 1))),
         ("count 0", re(changed(body, 49, 0)[:50])),
         ("count 65", re(changed(body, 49, 65) + body[50:] * 64)),
         ("count says 2, one entry there", re(changed(body, 49, 2))),
@@ -123,7 +129,7 @@ def envelopes():
         ("a byte behind the signature", (good + b"\x00").hex()),
         ("cut off by one byte", good[:-1].hex()),
     ]
-    return {"about": "Signed envelopes. Domain tag p2p/envelope/1. Numbers big-endian.",
+    return {"about": "Signed envelopes. Domain tag p2p/envelope/2. Numbers big-endian.",
             "vectors": [
                 envelope_vector("one entry", ALICE, 7, 7, [hello]),
                 envelope_vector("bundle of two", BOB, 3, 2**40, two),

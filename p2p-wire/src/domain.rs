@@ -5,7 +5,7 @@
 //! 4.4.3, which starts with 64 spaces), which the same key signs too.
 
 /// Signed envelopes, see [`Envelope`](crate::Envelope).
-pub const ENVELOPE: &[u8] = b"p2p/envelope/1";
+pub const ENVELOPE: &[u8] = b"p2p/envelope/2";
 
 /// Signed address records, see [`PeerRecord`](crate::PeerRecord).
 pub const ADDR: &[u8] = b"p2p/addr/1";

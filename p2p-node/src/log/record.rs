@@ -4,7 +4,7 @@ use bytes::Bytes;
 use p2p_wire::{EnvelopeId, MAX_ENVELOPE};
 
 /// What every segment begins with: what it is, and the version of the format.
-pub(super) const MAGIC: &[u8; 8] = b"p2plog1\n";
+pub(super) const MAGIC: &[u8; 8] = b"p2plog2\n";
 /// Length of the body (4 bytes) and CRC-32 of it (4 bytes), both big-endian.
 pub(super) const HEADER: usize = 8;
 /// Before the envelope in its record: kind, n, when it came, its age then, hops, digest.

@@ -81,7 +81,8 @@ impl<D: Disk> Store<D> {
         if !bytes.starts_with(MAGIC) {
             let aside = self.disk.set_aside(number)?;
             found.warnings.push(format!(
-                "a part of the message log is damaged and was moved to {aside}; its messages may be delivered again"
+                "a part of the message log is damaged or of another version and was moved to {aside}; its messages may be \
+                 delivered again"
             ));
             return Ok(());
         }

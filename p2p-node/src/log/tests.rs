@@ -286,7 +286,9 @@ fn damage_is_skipped_or_set_aside_with_a_warning() {
             told || !(seqs(&found.seen, &one.id()) && seqs(&found.seen, &two.id())) || at + 60 > len - 60
         );
     }
-    for content in [&b""[..], b"p2p", b"p2plog1\n", &[0xff; 1000], &[0; 16]] {
+    for content in
+        [&b""[..], b"p2p", b"p2plog2\n", b"p2plog1\nrecords of an older format", &[0xff; 1000], &[0; 16]]
+    {
         let mut disk = whole.clone();
         disk.files.insert(2, Stored { synced: content.len(), bytes: content.to_vec() });
         let (mut store, found) = open(disk, LogLimits::default());

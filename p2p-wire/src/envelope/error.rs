@@ -60,7 +60,7 @@ pub enum EnvelopeError {
         /// How many.
         count: usize,
     },
-    /// A layout of a newer version.
+    /// A layout of another version.
     #[error("envelope version {version} is not known")]
     Version {
         /// The version byte.
