@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use p2p_gossip::{Announced, Config, EnvelopeId, Gossip, Held, Input, Message, Output, Span, Ticket};
+use p2p_gossip::{Announced, Config, EnvelopeId, Gossip, Held, Input, Message, Output, Span, Sum, Ticket};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -93,7 +93,7 @@ impl Bytewise<'_> {
 struct World {
     gossip: Gossip<u8, u8, SmallRng>,
     now: Instant,
-    open: Vec<(Ticket, bool)>,
+    open: Vec<(Ticket, Option<Sum>)>,
     delivered: BTreeSet<(u8, u64)>,
 }
 
@@ -107,8 +107,8 @@ impl World {
                 self.gossip.handle(self.now, Input::Timeout);
             }
             3 if !self.open.is_empty() => {
-                let (ticket, ok) = self.open.swap_remove(usize::from(input.u8()) % self.open.len());
-                self.gossip.handle(self.now, Input::Verified { ticket, ok });
+                let (ticket, digest) = self.open.swap_remove(usize::from(input.u8()) % self.open.len());
+                self.gossip.handle(self.now, Input::Verified { ticket, digest });
             }
             4 => {
                 let id = EnvelopeId { author: ME, ..input.id() };
@@ -128,7 +128,8 @@ impl World {
             match self.gossip.poll_output() {
                 None => break,
                 Some(Output::Verify { ticket, envelope, .. }) => {
-                    self.open.push((ticket, envelope[0].is_multiple_of(2)))
+                    let genuine = envelope[0].is_multiple_of(2);
+                    self.open.push((ticket, genuine.then(|| p2p_gossip::digest(&envelope))));
                 }
                 Some(Output::Deliver { id, entries, envelope, .. }) => {
                     assert!(envelope[0].is_multiple_of(2), "a forged message was delivered");

@@ -180,8 +180,9 @@ impl Net {
                     self.queue.push(Reverse((at, self.made, node, to)));
                     self.messages.insert(self.made, message);
                 }
-                Output::Verify { ticket, .. } => {
-                    self.cores[node as usize].handle(self.now, Input::Verified { ticket, ok: true });
+                Output::Verify { ticket, envelope, .. } => {
+                    let digest = Some(p2p_gossip::digest(&envelope));
+                    self.cores[node as usize].handle(self.now, Input::Verified { ticket, digest });
                 }
                 Output::Deliver { .. } => {
                     self.got[node as usize] = Some((self.now, self.hops[node as usize]))

@@ -59,7 +59,9 @@ fn drain(me: &'static str, core: &mut Core, now: Instant, wire: &mut Vec<Frame>)
         match output {
             Output::Send { to, message } => wire.push((to, Input::Received { from: me, message })),
             // A real program checks the signature, and that the envelope is the one that the id names.
-            Output::Verify { ticket, .. } => core.handle(now, Input::Verified { ticket, ok: true }),
+            Output::Verify { ticket, envelope, .. } => {
+                core.handle(now, Input::Verified { ticket, digest: Some(p2p_gossip::digest(&envelope)) });
+            }
             Output::Deliver { id, envelope, .. } => {
                 println!("{me}: message {} of {}, {} bytes", id.first, id.author, envelope.len());
             }

@@ -11,7 +11,7 @@ use rand::Rng;
 use tracing::debug;
 
 use crate::catchup::LINE_BYTES;
-use crate::digest;
+use crate::digest::digest;
 use crate::message::{EnvelopeId, Held, Key, Message, Output, Span, Sum};
 use crate::state::Gossip;
 use crate::sums;
@@ -79,12 +79,11 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
 
     /// Whether this envelope was asked for because it may prove a fork, and may.
     pub(crate) fn is_rival(&self, from: P, id: &EnvelopeId<A>, envelope: &Bytes) -> bool {
-        self.asks.expects_rival(from, id) && !self.log.rivals(id, digest::of(envelope)).is_empty()
+        self.asks.expects_rival(from, id) && !self.log.rivals(id, digest(envelope)).is_empty()
     }
 
     /// A verified envelope has seqs that were seen before. Whether the log should keep it; `None` if no other has them.
-    pub(crate) fn settle_fork(&mut self, id: &EnvelopeId<A>, envelope: &Bytes) -> Option<bool> {
-        let digest = digest::of(envelope);
+    pub(crate) fn settle_fork(&mut self, id: &EnvelopeId<A>, digest: Sum) -> Option<bool> {
         let rivals = self.log.rivals(id, digest);
         if rivals.is_empty() {
             return None;
@@ -124,9 +123,10 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         id: EnvelopeId<A>,
         (hops, age): (u16, Duration),
         envelope: &Bytes,
+        digest: Sum,
     ) {
-        if self.settle_fork(&id, envelope) == Some(true) {
-            self.keep(now, id, (hops, age), envelope);
+        if self.settle_fork(&id, digest) == Some(true) {
+            self.keep(now, id, (hops, age), envelope, digest);
         }
     }
 }

@@ -69,6 +69,7 @@ mod wait;
 
 pub use claims::MAX_SPANS;
 pub use config::{Config, LogStore};
+pub use digest::digest;
 pub use message::{
     Announced, EnvelopeId, Fault, Held, Input, Key, Logged, Message, Output, PublishError, Queued, Read,
     Span, Sum, Ticket,

@@ -8,8 +8,7 @@ use rand::{Rng, RngExt};
 use tracing::debug;
 
 use crate::checks::Candidate;
-use crate::digest;
-use crate::message::{EnvelopeId, Fault, Key, Logged, Message, Output};
+use crate::message::{EnvelopeId, Fault, Key, Logged, Message, Output, Sum};
 use crate::missing::Noted;
 use crate::order::{Item, Ready};
 use crate::recent::{Arrival, Slots};
@@ -337,12 +336,13 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         id: EnvelopeId<A>,
         (hops, age): (u16, Duration),
         envelope: &Bytes,
+        digest: Sum,
     ) {
         if age >= self.config.log_age {
             self.stats.log_too_old += 1;
             return;
         }
-        let entry = Logged { id, len: envelope.len(), age, hops, digest: digest::of(envelope) };
+        let entry = Logged { id, len: envelope.len(), age, hops, digest };
         self.outputs.push_back(Output::Append { entry, envelope: envelope.clone() });
         self.log.insert(now, entry, Some(envelope));
         self.shrink_log();

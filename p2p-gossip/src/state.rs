@@ -12,11 +12,12 @@ use crate::bucket::Bucket;
 use crate::checks::{Candidate, Checks, Closed, Copied, Hint, Sender};
 use crate::claims::Claims;
 use crate::config::Config;
+use crate::digest::digest;
 use crate::fetch::Fetches;
 use crate::gaps::Gaps;
 use crate::log::Log;
 use crate::message::{
-    Announced, EnvelopeId, Fault, Input, Key, Message, Output, PublishError, Queued, Ticket,
+    Announced, EnvelopeId, Fault, Input, Key, Message, Output, PublishError, Queued, Sum, Ticket,
 };
 use crate::missing::Missing;
 use crate::order::{Item, Order};
@@ -136,7 +137,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             Input::NeighborUp(peer) => self.on_neighbor_up(now, peer),
             Input::NeighborDown(peer) => self.on_neighbor_down(now, peer),
             Input::Timeout => self.on_timeout(now),
-            Input::Verified { ticket, ok } => self.on_verified(now, ticket, ok),
+            Input::Verified { ticket, digest } => self.on_verified(now, ticket, digest),
             Input::Fetched { ticket, envelopes } => self.on_fetched(now, ticket, envelopes),
         }
     }
@@ -170,7 +171,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.own_next = id.seqs().end;
         self.mark_seen(&id);
         self.stats.published += 1;
-        self.keep(now, id, (0, Duration::ZERO), &envelope);
+        self.keep(now, id, (0, Duration::ZERO), &envelope, digest(&envelope));
         let links = self.forward(
             now,
             id,
@@ -268,17 +269,16 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
     }
 
-    fn on_verified(&mut self, now: Instant, ticket: Ticket, ok: bool) {
+    fn on_verified(&mut self, now: Instant, ticket: Ticket, digest: Option<Sum>) {
         let Some(closed) = self.checks.close(ticket) else {
             self.stats.unknown_tickets += 1;
             return;
         };
         let candidates = std::iter::once(&closed.candidate).chain(&closed.others);
         let busy: Vec<P> = candidates.flat_map(|c| &c.senders).map(|sender| sender.peer).collect();
-        if ok {
-            self.on_genuine(now, closed);
-        } else {
-            self.on_forged(now, closed);
+        match digest {
+            Some(digest) => self.on_genuine(now, closed, digest),
+            None => self.on_forged(now, closed),
         }
         // They may have room again.
         for peer in busy {
@@ -286,7 +286,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
     }
 
-    fn on_genuine(&mut self, now: Instant, closed: Closed<P, A>) {
+    fn on_genuine(&mut self, now: Instant, closed: Closed<P, A>, digest: Sum) {
         let Closed { id, candidate, others } = closed;
         let copies: usize = others.iter().map(|other| other.senders.len()).sum();
         self.stats.copies_unchecked += copies as u64;
@@ -297,7 +297,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         let (from, hint, age) = (first.peer, candidate.hint, candidate.hint.age(now));
         let Status::New(entries) = self.seen.status(&id) else {
             self.stats.duplicates += 1;
-            return self.keep_rival(now, id, (hint.hops, age), &candidate.envelope);
+            return self.keep_rival(now, id, (hint.hops, age), &candidate.envelope, digest);
         };
         if !self.seen.knows(&id.author) {
             if self.seen.is_full() {
@@ -309,11 +309,11 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             }
         }
         // Some of its seqs were seen in another envelope, or lie under the floor.
-        let keeps = entries == all_entries(&id) || self.settle_fork(&id, &candidate.envelope).unwrap_or(true);
+        let keeps = entries == all_entries(&id) || self.settle_fork(&id, digest).unwrap_or(true);
         self.mark_seen(&id);
         self.stats.verified += 1;
         if keeps {
-            self.keep(now, id, (hint.hops, age), &candidate.envelope);
+            self.keep(now, id, (hint.hops, age), &candidate.envelope, digest);
         }
         if !first.asked {
             self.on_first(now, from);

@@ -37,7 +37,7 @@ fn a_forged_copy_that_comes_first_suppresses_nothing() {
     assert_eq!(forgers, [(1, Fault::Forged), (2, Fault::Forged), (3, Fault::Forged)]);
     for output in &outputs {
         if let Output::Send { to, message: Message::Push { id, envelope, .. } } = output {
-            assert!(check(id, envelope) && *to != 4, "only the genuine one, and not back");
+            assert!(check(id, envelope).is_some() && *to != 4, "only the genuine one, and not back");
         }
     }
     assert_eq!(core.stats().forged, 3);
@@ -360,12 +360,12 @@ fn strangers_and_stale_answers_are_ignored() {
     let id = id(9, 0, 0, 1);
     assert_eq!(receive(&mut core, now, 5, push(id, &genuine(&id, 50))), []);
     let outputs = receive(&mut core, now, 1, push(id, &genuine(&id, 50)));
-    let Some(Output::Verify { ticket, .. }) = outputs.first() else { panic!("a check") };
-    let ticket = *ticket;
+    let Some(Output::Verify { ticket, envelope, .. }) = outputs.first() else { panic!("a check") };
+    let (ticket, digest) = (*ticket, Some(p2p_gossip::digest(envelope)));
     core.handle(now, Input::NeighborDown(1));
-    core.handle(now, Input::Verified { ticket, ok: true });
+    core.handle(now, Input::Verified { ticket, digest });
     assert_eq!(deliveries(&drain(&mut core)), [(9, 0, false)], "the link went, the message did not");
-    core.handle(now, Input::Verified { ticket, ok: true });
+    core.handle(now, Input::Verified { ticket, digest });
     assert_eq!(drain(&mut core), []);
     assert_eq!((core.stats().not_neighbor, core.stats().unknown_tickets), (1, 1));
 }

@@ -1,6 +1,6 @@
 //! The leaf crates do not know each other; here one's words become the other's.
 
-use p2p_gossip::{Announced as Line, EnvelopeId as Gid, Message};
+use p2p_gossip::{Announced as Line, EnvelopeId as Gid, Message, Sum};
 use p2p_wire::{EnvelopeId, NodeId};
 
 use crate::ihave::Announced;
@@ -16,6 +16,13 @@ pub(crate) const fn wire_id(id: Gid<NodeId>) -> EnvelopeId {
 
 pub(crate) const fn line(line: Announced) -> Line<NodeId> {
     Line { id: gossip_id(line.id), hops: line.hops, wait: line.wait }
+}
+
+/// What the gossip core keeps of an envelope's digest: [`p2p_gossip::digest`] of it.
+pub(crate) fn sum(digest: [u8; 32]) -> Sum {
+    let mut sum = Sum::default();
+    sum.copy_from_slice(&digest[..size_of::<Sum>()]);
+    sum
 }
 
 /// Of 256, the one in which catch-up compares this author.
@@ -51,5 +58,18 @@ pub(crate) fn packet(message: Message<NodeId>) -> Packet {
         Message::Ranges { held } => Packet::Ranges(held),
         Message::Pull { number, spans } => Packet::Pull { number, spans },
         Message::Served { number, done, upto } => Packet::Served { number, done, upto },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use p2p_wire::{Envelope, NewEntry, SecretKey};
+
+    #[test]
+    fn a_check_gives_the_digest_that_the_core_makes_itself() {
+        let entry = NewEntry { topic: "t", time_ms: 1, recipient: None, payload: b"of what is published" };
+        let envelope = Envelope::sign(&SecretKey::from_bytes(&[1; 32]), 1, 1, &[entry]).unwrap();
+        assert_eq!(envelope.verify(), Ok(envelope.digest()));
+        assert_eq!(super::sum(envelope.digest()), p2p_gossip::digest(envelope.bytes()));
     }
 }

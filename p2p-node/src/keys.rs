@@ -15,23 +15,23 @@ pub(crate) struct AuthorKeys {
 }
 
 impl AuthorKeys {
-    /// Checks who signed an envelope.
+    /// Checks who signed an envelope. Its digest.
     ///
     /// # Errors
     /// [`BadSignature`] as [`Envelope::verify`].
-    pub(crate) fn verify(&mut self, envelope: &Envelope) -> Result<(), BadSignature> {
+    pub(crate) fn verify(&mut self, envelope: &Envelope) -> Result<[u8; 32], BadSignature> {
         let author = envelope.id().author;
         if let Some(key) = self.young.get(&author) {
             return envelope.verify_with(key);
         }
         let key = self.old.get(&author).copied().or_else(|| author.public_key()).ok_or(BadSignature)?;
-        envelope.verify_with(&key)?;
+        let digest = envelope.verify_with(&key)?;
         // Only now: what nobody signed must not push out what is used.
         if self.young.len() >= GENERATION {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(author, key);
-        Ok(())
+        Ok(digest)
     }
 }
 

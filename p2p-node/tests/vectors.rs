@@ -235,8 +235,8 @@ fn digests(pushes: &[&Value]) -> Vec<Vec<Sum>> {
         let message = Message::Push { id, hops: 1, renew: false, age: Duration::ZERO, envelope };
         gossip.handle(now, Input::Received { from: 1, message });
         while let Some(output) = gossip.poll_output() {
-            if let Output::Verify { ticket, .. } = output {
-                gossip.handle(now, Input::Verified { ticket, ok: true });
+            if let Output::Verify { ticket, envelope, .. } = output {
+                gossip.handle(now, Input::Verified { ticket, digest: Some(p2p_gossip::digest(&envelope)) });
             }
         }
     }

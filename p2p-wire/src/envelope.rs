@@ -183,14 +183,15 @@ impl Envelope {
         Entries { seqs: self.id.seqs(), reader: Reader::at(&self.bytes, HEADER) }
     }
 
-    /// Checks the author's signature, which covers every byte before it.
+    /// Checks the author's signature, which covers every byte before it, and returns the [`digest`](Self::digest),
+    /// since the bytes had to be hashed for the check.
     ///
-    /// Costs about 50 µs, and for large payloads the hashing of them.
+    /// Costs 20 to 60 µs, and for large payloads the hashing of them.
     ///
     /// # Errors
     ///
     /// [`BadSignature`] if the author did not make exactly these bytes.
-    pub fn verify(&self) -> Result<(), BadSignature> {
+    pub fn verify(&self) -> Result<[u8; 32], BadSignature> {
         self.verify_with(&self.id.author.public_key().ok_or(BadSignature)?)
     }
 
@@ -199,12 +200,15 @@ impl Envelope {
     /// # Errors
     ///
     /// [`BadSignature`] as there, and if the key is another author's.
-    pub fn verify_with(&self, author: &PublicKey) -> Result<(), BadSignature> {
+    pub fn verify_with(&self, author: &PublicKey) -> Result<[u8; 32], BadSignature> {
         let (signed, signature) = self.bytes.split_last_chunk::<SIGNATURE>().ok_or(BadSignature)?;
         if author.id() != self.id.author {
             return Err(BadSignature);
         }
-        author.verify(domain::ENVELOPE, &[&Sha256::digest(signed)], signature)
+        let mut hash = Sha256::new_with_prefix(signed);
+        author.verify(domain::ENVELOPE, &[&hash.clone().finalize()], signature)?;
+        hash.update(signature);
+        Ok(hash.finalize().into())
     }
 
     /// SHA-256 of all bytes, to tell two envelopes with one id apart: of a fork, every log keeps the lower digest.

@@ -31,9 +31,9 @@ pub enum Input<P, A> {
     Verified {
         /// The ticket of the question.
         ticket: Ticket,
-        /// Whether the signature holds and the envelope's own author, run, first and count are those of the
-        /// id.
-        ok: bool,
+        /// The envelope's [`digest`](crate::digest()), if the signature holds and the envelope's own author, run, first and
+        /// count are those of the id. Whoever checks may have hashed the envelope anyway, so it is not done here again.
+        digest: Option<Sum>,
     },
     /// The answer to [`Output::Fetch`]. An unknown ticket is ignored and counted.
     Fetched {

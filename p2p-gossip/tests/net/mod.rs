@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2p_gossip::{Announced, Config, EnvelopeId, Fault, Gossip, Input, Message, Output, Stats, Ticket};
+use p2p_gossip::{Announced, Config, EnvelopeId, Fault, Gossip, Input, Message, Output, Stats, Sum, Ticket};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -50,8 +50,8 @@ fn signed(id: &Id, mark: u8, len: usize) -> Bytes {
 }
 
 /// The stub: the envelope's own id is the one claimed, and the mark is right.
-pub(crate) fn check(id: &Id, envelope: &Bytes) -> bool {
-    envelope.starts_with(&genuine(id, 0))
+pub(crate) fn check(id: &Id, envelope: &Bytes) -> Option<Sum> {
+    envelope.starts_with(&genuine(id, 0)).then(|| p2p_gossip::digest(envelope))
 }
 
 pub(crate) fn core(me: u32, config: Config) -> Core {
@@ -101,8 +101,8 @@ pub(crate) fn answer(core: &mut Core, now: Instant, outputs: Vec<Out>) -> Vec<Ou
         let mut next = Vec::new();
         for output in todo {
             if let Output::Verify { ticket, id, envelope, .. } = output {
-                let ok = check(&id, &envelope);
-                core.handle(now, Input::Verified { ticket, ok });
+                let digest = check(&id, &envelope);
+                core.handle(now, Input::Verified { ticket, digest });
                 next.extend(drain(core));
             } else {
                 rest.push(output);
@@ -149,7 +149,7 @@ pub(crate) fn faults(outputs: &[Out]) -> Vec<(u32, Fault)> {
 
 enum Event {
     Arrive { from: u32, to: u32, message: Message<u32> },
-    Checked { node: u32, ticket: Ticket, ok: bool },
+    Checked { node: u32, ticket: Ticket, digest: Option<Sum> },
 }
 
 /// Some cores and the links between them.
@@ -273,7 +273,7 @@ impl Net {
                 }
                 self.input(to, Input::Received { from, message });
             }
-            Event::Checked { node, ticket, ok } => self.input(node, Input::Verified { ticket, ok }),
+            Event::Checked { node, ticket, digest } => self.input(node, Input::Verified { ticket, digest }),
         }
     }
 
@@ -285,8 +285,8 @@ impl Net {
             let (delay, event) = match output {
                 Output::Send { to, message } => (self.delay.0, Event::Arrive { from: node, to, message }),
                 Output::Verify { ticket, id, envelope, .. } => {
-                    let ok = check(&id, &envelope);
-                    (self.delay.1, Event::Checked { node, ticket, ok })
+                    let digest = check(&id, &envelope);
+                    (self.delay.1, Event::Checked { node, ticket, digest })
                 }
                 _ => continue,
             };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2p_gossip::{Config, Input, LogStore, Logged, Message, Output, Read, Restored, Ticket};
+use p2p_gossip::{Config, Input, LogStore, Logged, Message, Output, Read, Restored, Sum, Ticket};
 
 use crate::actions::{Action, Outcome, PEERS};
 use crate::net::{Core, Id, Out, announce, check, core, drain, forged, genuine, id, ms, start};
@@ -15,8 +15,8 @@ pub(crate) struct World {
     pub(crate) core: Core,
     config: Config,
     up: BTreeSet<u32>,
-    checks: Vec<(Ticket, bool)>,
-    answered: Vec<(Ticket, bool)>,
+    checks: Vec<(Ticket, Option<Sum>)>,
+    answered: Vec<(Ticket, Option<Sum>)>,
     pub(crate) delivered: BTreeMap<(u32, u64), usize>,
     own_next: u64,
     /// Whether a neighbour that never lied about an id pushed it while up, by id.
@@ -84,13 +84,13 @@ impl World {
                 if !self.checks.is_empty() {
                     let check = self.checks.swap_remove(at % self.checks.len());
                     self.answered.push(check);
-                    self.input(Input::Verified { ticket: check.0, ok: check.1 });
+                    self.input(Input::Verified { ticket: check.0, digest: check.1 });
                 }
             }
             Action::AnswerAgain(at) => {
                 if !self.answered.is_empty() {
                     let (ticket, _) = self.answered[at % self.answered.len()];
-                    self.input(Input::Verified { ticket, ok: true });
+                    self.input(Input::Verified { ticket, digest: Some([0; 16]) });
                 }
             }
             Action::Wait(time) => {
@@ -179,14 +179,14 @@ impl World {
             Output::Send { to, message } => {
                 assert!(self.up.contains(&to), "only to neighbours");
                 if let Message::Push { id, envelope, .. } = message {
-                    assert!(check(&id, &envelope), "only what was verified");
+                    assert!(check(&id, &envelope).is_some(), "only what was verified");
                 }
             }
             Output::Verify { ticket, id, envelope, .. } => {
                 self.checks.push((ticket, check(&id, &envelope)));
             }
             Output::Append { entry, envelope } => {
-                assert!(check(&entry.id, &envelope));
+                assert_eq!(check(&entry.id, &envelope), Some(entry.digest));
                 self.outside.insert(entry.id, (entry, envelope));
             }
             Output::Drop { .. } => {}
@@ -195,7 +195,7 @@ impl World {
                 self.reads.push((ticket, ids));
             }
             Output::Deliver { id, envelope, entries, .. } => {
-                assert!(check(&id, &envelope) && id.author != 0 && entries != 0);
+                assert!(check(&id, &envelope).is_some() && id.author != 0 && entries != 0);
                 for (bit, seq) in id.seqs().enumerate() {
                     if entries >> bit & 1 == 1 {
                         *self.delivered.entry((id.author, seq)).or_default() += 1;

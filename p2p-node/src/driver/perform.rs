@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::backlog::Item;
 use crate::command::{Command, Provider};
+use crate::convert;
 use crate::event::Event;
 use crate::packet::Packet;
 use crate::query::{Answer, Query, QueryId, TTL};
@@ -153,8 +154,9 @@ impl Driver {
     }
 
     fn verify(&mut self, ticket: Ticket, id: EnvelopeId, envelope: Bytes) {
-        let ok = Envelope::decode(envelope).is_ok_and(|e| e.id() == id && self.keys.verify(&e).is_ok());
-        self.stack.handle(Instant::now(), Input::Verified { ticket, ok });
+        let genuine = Envelope::decode(envelope).ok().filter(|e| e.id() == id);
+        let digest = genuine.and_then(|e| self.keys.verify(&e).ok()).map(convert::sum);
+        self.stack.handle(Instant::now(), Input::Verified { ticket, digest });
     }
 
     /// Somebody asks for a file. The index is on disk, so a blocking thread looks.

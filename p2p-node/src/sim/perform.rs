@@ -165,18 +165,19 @@ impl Turn<'_> {
 
     fn verify(&mut self, ticket: Ticket, id: EnvelopeId, envelope: Bytes) {
         let ok = if self.world.config.real_checks {
-            Envelope::decode(envelope).is_ok_and(|e| e.id() == id && e.verify().is_ok())
+            Envelope::decode(envelope.clone()).is_ok_and(|e| e.id() == id && e.verify().is_ok())
         } else {
             id_of(&envelope) == Some(id) && envelope.iter().rev().take(SIGNATURE).any(|byte| *byte != 0)
         };
+        let digest = ok.then(|| p2p_gossip::digest(&envelope));
         let check = nanos(self.world.config.check);
         if check == 0 {
-            return self.feed(Input::Verified { ticket, ok });
+            return self.feed(Input::Verified { ticket, digest });
         }
         let node = &mut *self.node;
         node.checks_until = node.checks_until.max(self.now) + check;
         let (number, at, life) = (node.number, node.checks_until, node.life);
-        self.cause(number, at, Event::Checked { life, ticket, ok });
+        self.cause(number, at, Event::Checked { life, ticket, digest });
     }
 
     fn deliver(&mut self, envelope: &Bytes, entries: u64, late: bool) {

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use p2p_gossip::Ticket;
+use p2p_gossip::{Sum, Ticket};
 use p2p_peers::DialFailure;
 
 use crate::packet::{ByeReason, Packet};
@@ -36,7 +36,7 @@ pub(super) enum Event {
     /// The answer to it is here: a link, or why not.
     DialAnswer { dial: u32, answer: Result<(), ByeReason> },
     /// A signature check is done.
-    Checked { life: u32, ticket: Ticket, ok: bool },
+    Checked { life: u32, ticket: Ticket, digest: Option<Sum> },
 }
 
 /// An [`Event`], and when, where and by whom.

@@ -90,9 +90,9 @@ impl Turn<'_> {
             Event::DialProved { dial } => self.on_dial_proved(dial),
             Event::DialHello { dial } => self.on_dial_hello(from, dial),
             Event::DialAnswer { dial, answer } => self.on_dial_answer(from, dial, answer),
-            Event::Checked { life, ticket, ok } => {
+            Event::Checked { life, ticket, digest } => {
                 if self.node.life == life {
-                    self.input(Input::Verified { ticket, ok });
+                    self.input(Input::Verified { ticket, digest });
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use p2p_files::FileHash;
-use p2p_gossip::{Logged, Span, Ticket};
+use p2p_gossip::{Logged, Span, Sum, Ticket};
 use p2p_peers::{DialFailure, DownCause, HangupCause, Source, Target};
 use p2p_wire::{EnvelopeId, NodeId, PeerRecord};
 
@@ -62,8 +62,8 @@ pub enum Input {
     Verified {
         /// Which check.
         ticket: Ticket,
-        /// The signature is the author's.
-        ok: bool,
+        /// The envelope's digest, [`p2p_gossip::digest`], if the signature is the author's.
+        digest: Option<Sum>,
     },
     /// The answer to [`Output::Fetch`].
     Fetched {

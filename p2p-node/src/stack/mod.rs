@@ -105,8 +105,8 @@ impl<R: Rng> Stack<R> {
                 );
                 self.views.handle(now, p2p_peers::views::Input::Nudge);
             }
-            Input::Verified { ticket, ok } => {
-                self.gossip.handle(now, p2p_gossip::Input::Verified { ticket, ok })
+            Input::Verified { ticket, digest } => {
+                self.gossip.handle(now, p2p_gossip::Input::Verified { ticket, digest });
             }
             Input::Fetched { ticket, envelopes } => {
                 self.gossip.handle(now, p2p_gossip::Input::Fetched { ticket, envelopes });
