@@ -55,16 +55,22 @@ impl<P: Key, R: Rng> Views<P, R> {
 
     /// Makes room for a request that should not be refused: who asks so has nobody else, or its user named this node.
     fn displace(&mut self, now: Instant, newcomer: P) -> bool {
-        let Some(peer) = self.give_way(newcomer) else { return false };
+        let Some(peer) = self.give_way(newcomer, &[]) else { return false };
         remember(&mut self.displacers, newcomer, now + self.config.cold);
         self.counters.displaced += 1;
         self.dismiss(now, peer);
         true
     }
 
-    /// Who goes for `newcomer`: any neighbour but the oldest, of those that dialled us and of those that we dialled. A
-    /// full view always has one, so that a node without neighbours is taken wherever it asks.
-    fn give_way(&mut self, newcomer: P) -> Option<P> {
+    /// Those who were taken for having nobody, a moment ago.
+    fn let_in(&self) -> Vec<P> {
+        self.displacers.iter().map(|(peer, _)| *peer).collect()
+    }
+
+    /// Who goes for `newcomer`: any neighbour but the oldest, of those that dialled us and of those that we dialled, and one
+    /// of `spared` only where there is no other. A full view always has one, so that a node without neighbours is taken
+    /// wherever it asks.
+    fn give_way(&mut self, newcomer: P, spared: &[P]) -> Option<P> {
         let mut open = Vec::new();
         for (direction, kept) in
             [(Direction::In, self.config.protected), (Direction::Out, self.config.outbound)]
@@ -72,6 +78,9 @@ impl<P: Key, R: Rng> Views<P, R> {
             let mut held = self.chosen(direction);
             held.sort_unstable();
             open.extend(held.into_iter().skip(kept).map(|(_, peer)| peer).filter(|peer| *peer != newcomer));
+        }
+        if !open.iter().all(|peer| spared.contains(peer)) {
+            open.retain(|peer| !spared.contains(peer));
         }
         open.choose(&mut self.rng).copied()
     }
@@ -98,7 +107,7 @@ impl<P: Key, R: Rng> Views<P, R> {
         let left = until.saturating_duration_since(now);
         self.become_neighbours(now, from, Some(self.config.answer_wait.saturating_sub(left)));
         if self.taken() > self.config.active
-            && let Some(other) = self.give_way(from)
+            && let Some(other) = self.give_way(from, &self.let_in())
         {
             self.counters.displaced += 1;
             self.dismiss_for(now, other, Some(from));

@@ -313,6 +313,26 @@ fn a_node_without_neighbours_is_taken_by_a_full_one_whoever_dialled() {
     }
 }
 
+#[test]
+fn who_was_taken_for_having_nobody_does_not_go_for_one_that_we_dialled() {
+    for seed in 0..20 {
+        let (mut views, _) = asked_when_full(3 + seed % 8);
+        // Whom we dial has a place here, wherever it comes from.
+        for peer in [98, 97] {
+            views.handle(
+                net::start(),
+                Input::LinkUp { peer, direction: Direction::Out, asked: true, urgent: false },
+            );
+            views.handle(
+                net::start(),
+                Input::Received { from: peer, message: Message::Accept { sample: vec![] } },
+            );
+            while views.poll_output().is_some() {}
+            assert!(views.is_active(99), "{seed}: before {peer}");
+        }
+    }
+}
+
 fn hostile() -> impl Strategy<Value = Input<u32>> {
     let peer = 0_u32..40;
     let peers = prop::collection::vec(0_u32..40, 0..20);
