@@ -1,4 +1,4 @@
-//! Minutes of attack on a node in a process of its own, whose memory and CPU time are looked at (faults rows 8, 9, 16, 17).
+//! Minutes of attack on a node in a process of its own, whose memory and CPU time are looked at (faults rows 8, 9, 16, 17, 18).
 //!
 //! `cargo xtask endure` runs them on a release build and prints what they measure. Row 8 is looked at in every run of the tests;
 //! the others are `#[ignore]`, since they take a minute each.
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use p2p_node::{Event, LogMode, Node, NodeId, Packet, Target};
+use p2p_node::{Announced, Event, LogMode, Node, NodeId, Packet, Target};
 use p2p_wire::EnvelopeId;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, channel};
@@ -342,4 +342,67 @@ async fn a_million_duplicates_cost_a_few_microseconds_each() {
     victim.tell("1 20 100");
     next(&mut came, 20).await;
     says(&mut victim.output, "SENT ");
+}
+
+/// Row 18: a neighbour announces a million messages that are not, as fast as announcements are taken, while an honest one
+/// announces one a second that is.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes two minutes"]
+async fn a_million_announcements_of_nothing_are_asked_for_in_vain_and_no_more() {
+    const FRAMES: u64 = 1_000;
+    const IN_FRAME: u64 = 1_000;
+    /// More than is pushed unasked.
+    const LARGE: usize = 40 << 10;
+    let victim = Victim::start();
+    let (from, to) = (victim.neighbour().await, victim.neighbour().await);
+    let mut came = watch(&to, from.id());
+    let large = async |came: &mut Receiver<f64>| {
+        from.send(stamped(LARGE)).await.unwrap();
+        next(came, 1).await[0]
+    };
+    // As many as meanwhile, so that what they fill is full.
+    for _ in 0..100 {
+        large(&mut came).await;
+    }
+    let before = victim.rss_mib();
+    let mut liar = Hostile::join(victim.addr, &key(2)).await;
+    let lying = tokio::spawn(async move {
+        let (began, mut asked) = (Instant::now(), Vec::new());
+        for n in 0..FRAMES {
+            // A hundred are taken at once, then ten a second.
+            let due = began + Duration::from_millis(n.saturating_sub(90) * 101);
+            loop {
+                // What it asks for meanwhile; pings are answered.
+                let Ok(packet) = tokio::time::timeout_at(due.into(), liar.handled()).await else { break };
+                match packet.expect("announcements are no fault") {
+                    Packet::IWant(ids) => asked.extend(ids.iter().map(|_| began.elapsed())),
+                    Packet::Graft(Some(_)) => asked.push(began.elapsed()),
+                    _ => {}
+                }
+            }
+            let author = key(1_000 + n % 7).id();
+            let bogus = |i| EnvelopeId { author, run: 1, first: n * IN_FRAME + i + 1, count: 1 };
+            let lines = (0..IN_FRAME).map(|i| Announced { id: bogus(i), hops: 1, wait: i % 2 == 0 });
+            assert!(liar.say(&Packet::IHave(lines.collect())).await, "announcements are no fault");
+        }
+        asked
+    });
+    let mut most: f64 = 0.0;
+    while !lying.is_finished() {
+        most = most.max(large(&mut came).await);
+        sleep(Duration::from_secs(1)).await;
+    }
+    let asked = lying.await.unwrap();
+    // Each is given up after 3 s.
+    let open = asked
+        .iter()
+        .map(|at| asked.iter().filter(|t| *t >= at && **t - *at < Duration::from_millis(2_900)).count());
+    let (open, after) = (open.max().unwrap_or(0), victim.rss_mib());
+    println!(
+        "row 18: {before:.1} MiB before, {after:.1} MiB after {} bogus ids (the row wants +4); asked for {}, {open} at once at most (64); what is real after {most:.1} ms at most (4,000)",
+        FRAMES * IN_FRAME,
+        asked.len(),
+    );
+    // The row's 4 MiB, and what the frames of one link may take at once, which the allocator keeps.
+    assert!(open <= 64 && most <= 4_000.0 && after - before <= 12.0);
 }
