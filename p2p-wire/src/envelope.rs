@@ -81,7 +81,7 @@ pub struct Entry {
 /// ```
 ///
 /// The hash is signed, not the bytes, because Ed25519 takes its message through SHA-512, for which few processors have
-/// instructions, while most have them for SHA-256: bundles of 64 KiB among 10 nodes take a quarter less CPU time
+/// instructions, while most have them for SHA-256: many messages of 1 KiB among 10 nodes take a quarter less CPU time
 /// (`docs/gossip.md`). What is lost is that a collision of the hash would be one of the signature.
 ///
 /// # Example

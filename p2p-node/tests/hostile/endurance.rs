@@ -1,7 +1,7 @@
 //! Minutes of attack on a node in a process of its own, whose memory and CPU time are looked at (faults rows 8, 9, 16, 17, 18).
 //!
 //! `cargo xtask endure` runs them on a release build and prints what they measure. Row 8 is looked at in every run of the tests;
-//! the others are `#[ignore]`, since they take a minute each.
+//! the others are `#[ignore]`, since they take a minute or two each.
 
 use std::io::{BufReader, Write as _};
 use std::net::SocketAddr;
@@ -403,6 +403,6 @@ async fn a_million_announcements_of_nothing_are_asked_for_in_vain_and_no_more() 
         FRAMES * IN_FRAME,
         asked.len(),
     );
-    // The row's 4 MiB, and what the frames of one link may take at once, which the allocator keeps.
-    assert!(open <= 64 && most <= 4_000.0 && after - before <= 12.0);
+    assert!(open <= 64 && most <= 4_000.0, "the requests and the time");
+    assert!(after - before <= 4.0, "the memory");
 }
