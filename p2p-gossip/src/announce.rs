@@ -1,12 +1,16 @@
 //! Announcements: gathered for a while, then one frame to each neighbour that may lack something.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rand::{Rng, RngExt};
 
 use crate::bucket::Bucket;
 use crate::message::{Announced, EnvelopeId, Key, Message};
 use crate::state::{Gossip, Timer};
+
+/// What may be announced at once, in seconds of the rate: large envelopes that follow each other need not wait for company.
+/// Half of what a neighbour takes.
+const BURST_SECS: u32 = 5;
 
 impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     /// Announces what the caller could not push to a neighbour, because its link is full, although
@@ -46,10 +50,12 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     /// At once if the rate allows it, else as soon as it does.
     fn announce_soon(&mut self, now: Instant) {
         let rate = self.config.ihaves_sent_per_sec.max(1);
-        if self.announcing.get_or_insert_with(|| Bucket::new(now, rate, rate)).take(now) {
+        let burst = rate.saturating_mul(BURST_SECS);
+        let bucket = self.announcing.get_or_insert_with(|| Bucket::new(now, rate, burst));
+        if bucket.take(now) {
             return self.announce_all(now);
         }
-        let next = now.checked_add(Duration::from_secs(1) / rate);
+        let next = now.checked_add(bucket.wait(now));
         if self.timers.get(Timer::Announce).is_none_or(|at| next.is_some_and(|next| next < at)) {
             self.timers.set(Timer::Announce, next);
         }

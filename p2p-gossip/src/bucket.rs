@@ -60,6 +60,16 @@ impl Bucket {
         self.parts >= TOKEN
     }
 
+    /// How long until a whole token is there.
+    pub(crate) fn wait(&mut self, now: Instant) -> Duration {
+        self.refill(now);
+        let lacking = u64::try_from(TOKEN - self.parts).unwrap_or(0);
+        let per_ms = u64::try_from(self.per_minute).unwrap_or(0).max(1);
+        // Refills count from the last whole millisecond.
+        let since = now.saturating_duration_since(self.refilled);
+        Duration::from_millis(lacking.div_ceil(per_ms)).saturating_sub(since)
+    }
+
     /// Whether all of the burst is there.
     pub(crate) fn is_full(&mut self, now: Instant) -> bool {
         self.refill(now);
@@ -100,6 +110,22 @@ mod tests {
             }
         }
         assert_eq!(given, 10 + 49);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any instant will do as the first")]
+    fn a_token_is_there_when_it_said_and_not_before() {
+        let mut now = Instant::now();
+        let mut bucket = Bucket::new(now, 7, 3);
+        for _ in 0..20 {
+            let wait = bucket.wait(now);
+            if let Some(before) = wait.checked_sub(Duration::from_millis(1)) {
+                assert!(!bucket.has(now + before));
+            }
+            now += wait;
+            assert!(bucket.take(now), "after {wait:?}");
+            now += Duration::from_micros(300);
+        }
     }
 
     #[test]

@@ -64,7 +64,8 @@ pub struct Config {
     /// instead of one each way: who is told meanwhile need not tell. It delays repair by as much. 300 ms: with 10
     /// links of 10 to 50 ms, 1.2 announcements per lazy link; with 200 ms and half to one and a half, 1.5.
     pub ihave_delay: Duration,
-    /// Announcements (frames) sent to one neighbour per second; what is above waits. 8, below the next one.
+    /// Announcements (frames) sent to one neighbour per second, and five times as many at once; what is above waits.
+    /// 8, below the next one.
     pub ihaves_sent_per_sec: u32,
     /// Announcements (frames) taken from one neighbour per second, and ten times as many at once; those above are
     /// dropped and counted. 10, as gossipsub.

@@ -178,6 +178,32 @@ fn announcements_gather_and_spare_who_made_them_first() {
 }
 
 #[test]
+fn large_envelopes_are_announced_at_once_until_there_are_too_many() {
+    let mut now = start();
+    let config = Config { eager_limit: 100, ..Config::default() };
+    let rate = config.ihaves_sent_per_sec;
+    let mut core = core_with(0, &[1, 2], config, now);
+    let (mut at_once, mut frames) = (0, 0);
+    for seq in 0..2_000 {
+        let id = id(0, 0, seq, 1);
+        core.publish(now, id, genuine(&id, 101)).unwrap();
+        let announced = |outputs: &[Out]| sent(outputs, 1).len();
+        let found = announced(&drain(&mut core));
+        at_once += usize::from(found > 0 && at_once == usize::try_from(seq).unwrap());
+        frames += found;
+        let next = now + ms(5);
+        while let Some(due) = core.poll_timeout().filter(|due| *due <= next) {
+            core.handle(due, Input::Timeout);
+            frames += announced(&drain(&mut core));
+        }
+        now = next;
+    }
+    let burst = usize::try_from(rate * 5).unwrap();
+    assert!(at_once >= burst, "{at_once} at once");
+    assert!(frames <= burst + 10 * usize::try_from(rate).unwrap() + 1, "{frames} frames in 10 s");
+}
+
+#[test]
 fn the_tree_is_made_anew_only_after_enough_messages() {
     let now = start();
     let config = Config { renew_after: 100, ..Config::default() };
