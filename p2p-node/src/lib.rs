@@ -14,6 +14,7 @@ mod error;
 mod event;
 mod fetch;
 mod folder;
+mod hub;
 mod ihave;
 mod info;
 mod join;
@@ -52,8 +53,9 @@ pub use error::{
     ConnectError, FetchError, LogError, NoSuchPeer, ReceiptError, SendError, ShareError, StartError,
     StateError, TopicsError,
 };
-pub use event::{Direction, Event, Events, Message};
+pub use event::{Direction, Event, Message};
 pub use fetch::{Fetch, FetchOptions, FetchProgress, FetchTarget, Fetched};
+pub use hub::Events;
 pub use ihave::Announced;
 pub use info::{AwaitedReceipt, Connected, FileEntry, FileState, PeerInfo, PeerState, Sent, Status};
 pub use log::{Follow, Since};

@@ -10,7 +10,8 @@ use tokio::time::timeout;
 
 use super::{Follow, Since};
 use crate::config::LogMode;
-use crate::event::{Event, Events, Message};
+use crate::event::{Event, Message};
+use crate::hub::Events;
 use crate::node::Node;
 use crate::target::Target;
 

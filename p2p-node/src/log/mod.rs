@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use p2p_wire::{NodeId, SecretKey};
 
-use crate::event::EventHub;
+use crate::hub::EventHub;
 use disk::RealDisk;
 use read::LogTime;
 use store::{LogLimits, Store};

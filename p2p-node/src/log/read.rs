@@ -13,7 +13,8 @@ use p2p_wire::{Envelope, EnvelopeId, SecretKey};
 use super::disk::segment_path;
 use super::index::{Given, Index, Place};
 use super::record::{self, Next, Record};
-use crate::event::{Content, Event, Events, Message};
+use crate::event::{Content, Event, Message};
+use crate::hub::Events;
 
 /// Messages, and bytes of envelopes, that are read at once.
 const BATCH: usize = 256;

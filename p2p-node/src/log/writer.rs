@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 use super::disk::Disk;
 use super::read::LogTime;
 use super::store::{Op, Store};
-use crate::event::{Event, EventHub};
+use crate::event::Event;
+use crate::hub::EventHub;
 
 /// What may wait for the disk, in bytes. The driver takes no more from links beyond, so that neighbours are slowed
 /// down and nothing is dropped. 8 MiB: four links' inboxes; a turn of the driver may add a batch more.
