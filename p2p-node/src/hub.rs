@@ -19,29 +19,69 @@ pub(crate) const MAX_EVENT_BYTES: usize = 32 * 1024 * 1024;
 struct Ring {
     /// Number of the first event held.
     base: u64,
-    events: VecDeque<Event>,
+    /// What some reader has not read yet, and how many have not: as many or more with each later one.
+    events: VecDeque<(usize, Event)>,
     bytes: usize,
     closed: bool,
     /// Messages that fell out can be read from the log.
     logged: bool,
     /// Position behind the last message.
     next_pos: u64,
+    readers: usize,
     /// Readers that wait for the next event.
     waiting: Vec<Waker>,
 }
 
 impl Ring {
     fn push(&mut self, event: Event) {
-        self.bytes += event.payload_len();
         if let Event::Message(message) = &event {
             self.next_pos = message.pos + 1;
         }
-        self.events.push_back(event);
+        self.bytes += event.payload_len();
+        self.events.push_back((self.readers, event));
+        self.drop_read();
         while self.events.len() > MAX_EVENTS || (self.bytes > MAX_EVENT_BYTES && self.events.len() > 1) {
-            let oldest = self.events.pop_front().map_or(0, |e| e.payload_len());
-            self.bytes -= oldest;
-            self.base += 1;
+            self.pop();
         }
+    }
+
+    fn pop(&mut self) -> Option<Event> {
+        let (_, event) = self.events.pop_front()?;
+        self.bytes -= event.payload_len();
+        self.base += 1;
+        Some(event)
+    }
+
+    /// What everybody has read is not kept.
+    fn drop_read(&mut self) {
+        while self.events.front().is_some_and(|(unread, _)| *unread == 0) {
+            self.pop();
+        }
+    }
+
+    /// The event of this number, which a reader that has not had it takes; the last one to read it has read all before it.
+    fn take(&mut self, number: u64) -> Option<Event> {
+        let at = usize::try_from(number - self.base).ok()?;
+        let (unread, event) = self.events.get_mut(at)?;
+        *unread -= 1;
+        if *unread == 0 { self.pop() } else { Some(event.clone()) }
+    }
+
+    /// One reader more that has not read what comes from this number on.
+    fn enter(&mut self, number: u64) {
+        self.readers += 1;
+        self.unread_from(number).for_each(|unread| *unread += 1);
+    }
+
+    fn leave(&mut self, number: u64) {
+        self.readers -= 1;
+        self.unread_from(number).for_each(|unread| *unread -= 1);
+        self.drop_read();
+    }
+
+    fn unread_from(&mut self, number: u64) -> impl Iterator<Item = &mut usize> {
+        let at = usize::try_from(number.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        self.events.iter_mut().skip(at).map(|(unread, _)| unread)
     }
 }
 
@@ -81,9 +121,10 @@ impl EventHub {
     }
 
     pub(crate) fn subscribe(&self) -> Events {
-        let ring = lock(&self.ring);
+        let mut ring = lock(&self.ring);
         let at = ring.base + ring.events.len() as u64;
         let next_pos = ring.next_pos;
+        ring.enter(at);
         drop(ring);
         Events { ring: Arc::clone(&self.ring), at, next_pos }
     }
@@ -104,8 +145,8 @@ fn wake(mut ring: MutexGuard<'_, Ring>) {
 /// [`Stream`].
 ///
 /// The node never waits for a reader. One that is too slow finds [`Event::Lagged`] in place of what it
-/// missed (at most 65,536 events or 32 MiB of payload are kept).
-#[derive(Debug, Clone)]
+/// missed (at most 65,536 events or 32 MiB of payload are kept, and nothing that all have read).
+#[derive(Debug)]
 pub struct Events {
     ring: Arc<Mutex<Ring>>,
     /// Number of the next event to read.
@@ -126,10 +167,10 @@ impl Events {
     /// The next event if one is there already.
     pub fn try_next(&mut self) -> Option<Event> {
         let ring = Arc::clone(&self.ring);
-        self.take(&lock(&ring))
+        self.take(&mut lock(&ring))
     }
 
-    fn take(&mut self, ring: &Ring) -> Option<Event> {
+    fn take(&mut self, ring: &mut Ring) -> Option<Event> {
         if self.at < ring.base {
             let missed = ring.base - self.at;
             self.at = ring.base;
@@ -137,16 +178,32 @@ impl Events {
                 // Subscribed before the log was there, or nothing came yet: its beginning is the safe answer.
                 return Some(Event::Lagged { missed, from_pos: self.next_pos.max(1) });
             }
-            let first =
-                ring.events.iter().find_map(|e| if let Event::Message(m) = e { Some(m.pos) } else { None });
+            let pos = |(_, event): &(usize, Event)| match event {
+                Event::Message(message) => Some(message.pos),
+                _ => None,
+            };
+            let first = ring.events.iter().find_map(pos);
             return Some(Event::Lagged { missed, from_pos: first.unwrap_or(0) });
         }
-        let event = ring.events.get(usize::try_from(self.at - ring.base).ok()?)?.clone();
+        let event = ring.take(self.at)?;
         self.at += 1;
         if let Event::Message(message) = &event {
             self.next_pos = message.pos + 1;
         }
         Some(event)
+    }
+}
+
+impl Clone for Events {
+    fn clone(&self) -> Self {
+        lock(&self.ring).enter(self.at);
+        Self { ring: Arc::clone(&self.ring), at: self.at, next_pos: self.next_pos }
+    }
+}
+
+impl Drop for Events {
+    fn drop(&mut self) {
+        lock(&self.ring).leave(self.at);
     }
 }
 
@@ -156,7 +213,7 @@ impl Stream for Events {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let shared = Arc::clone(&self.ring);
         let mut ring = lock(&shared);
-        if let Some(event) = self.take(&ring) {
+        if let Some(event) = self.take(&mut ring) {
             return Poll::Ready(Some(event));
         }
         if ring.closed {
@@ -175,6 +232,8 @@ mod tests {
 
     use bytes::Bytes;
     use p2p_wire::NodeId;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::event::Message;
@@ -233,6 +292,66 @@ mod tests {
         }
         assert_eq!(events.try_next(), Some(Event::Lagged { missed: 1, from_pos: 101 }));
         assert_eq!(events.try_next(), Some(message(102)));
+    }
+
+    #[test]
+    fn nothing_is_kept_that_all_readers_have_read() {
+        let hub = EventHub::default();
+        let held = || {
+            let ring = lock(&hub.ring);
+            (ring.base, ring.events.len())
+        };
+        hub.publish(notice(0));
+        assert_eq!(held(), (1, 0), "nobody reads");
+        let (mut first, mut second) = (hub.subscribe(), hub.subscribe());
+        hub.publish_all((1..=3).map(notice));
+        assert_eq!((first.try_next(), first.try_next()), (Some(notice(1)), Some(notice(2))));
+        assert_eq!(held(), (1, 3));
+        assert_eq!(second.try_next(), Some(notice(1)));
+        assert_eq!(held(), (2, 2));
+        let mut third = second.clone();
+        drop(second);
+        assert_eq!(held(), (2, 2));
+        assert_eq!((third.try_next(), third.try_next()), (Some(notice(2)), Some(notice(3))));
+        assert_eq!(held(), (3, 1));
+        drop(first);
+        assert_eq!(held(), (4, 0));
+        drop(third);
+        hub.publish(notice(4));
+        assert_eq!(held(), (5, 0));
+    }
+
+    proptest! {
+        /// Against one list of all events, and readers that are places in it.
+        #[test]
+        fn readers_that_come_and_go_read_what_a_list_of_all_events_says(
+            steps in vec((0u8..5, any::<proptest::sample::Index>()), 0..200)
+        ) {
+            let hub = EventHub::default();
+            let (mut all, mut readers): (u64, Vec<(Events, u64)>) = (0, Vec::new());
+            for (step, which) in steps {
+                match step {
+                    0 => readers.push((hub.subscribe(), all)),
+                    1 => {
+                        hub.publish(notice(all));
+                        all += 1;
+                    }
+                    _ if readers.is_empty() => {}
+                    2 => drop(readers.swap_remove(which.index(readers.len()))),
+                    3 => readers.push(readers[which.index(readers.len())].clone()),
+                    _ => {
+                        let at = which.index(readers.len());
+                        let (reader, next) = &mut readers[at];
+                        let expected = (*next < all).then(|| notice(*next));
+                        *next = all.min(*next + 1);
+                        prop_assert_eq!(reader.try_next(), expected);
+                    }
+                }
+                let unread = readers.iter().map(|(_, next)| *next).min().unwrap_or(all);
+                let ring = lock(&hub.ring);
+                prop_assert_eq!((ring.base, ring.base + ring.events.len() as u64), (unread, all));
+            }
+        }
     }
 
     #[tokio::test]

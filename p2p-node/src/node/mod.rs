@@ -165,6 +165,9 @@ impl Node {
     }
 
     /// The node's events. The first call sees everything since the start, later ones what comes.
+    ///
+    /// Until that first call events are kept for it, as for any reader that is behind (65,536 or 32 MiB of payload at most):
+    /// who wants none drops what it returns.
     #[must_use]
     pub fn events(&self) -> Events {
         let first = self.handle.first_events.lock().unwrap_or_else(PoisonError::into_inner).take();
