@@ -62,7 +62,9 @@ impl<P: Key, A: Key> Missing<P, A> {
         }
         let want = self.wants.entry(id).or_insert_with(|| {
             self.next_order += 1;
-            Want { order: self.next_order, since: now, due: false, asked: None, others: Vec::new() }
+            // Most have one announcer, and a vector that grows from nothing has room for four.
+            let others = Vec::with_capacity(1);
+            Want { order: self.next_order, since: now, due: false, asked: None, others }
         });
         want.others.push(from);
         self.offers.entry(from).or_insert_with(Offers::new).insert(want.order, id);

@@ -194,7 +194,7 @@ pub struct Limits {
     /// A link that takes nothing for this long is closed: not a byte, or messages of which the other side handles none.
     /// Default 10 s.
     pub stalled_link: Duration,
-    /// Bytes read from one link and not yet handled; the link is not read beyond. Default 512 KiB: with a frame that
+    /// Bytes of memory for what was read from one link and not yet handled; the link is not read beyond. Default 512 KiB: with a frame that
     /// is still coming in (at most 1.1 MiB) and what is queued towards the peer, it costs at most 4 MiB.
     pub inbox_bytes: usize,
     /// File uploads at once; further ones are told to come back. Default 16.

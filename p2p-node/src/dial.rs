@@ -16,6 +16,7 @@ use crate::command::{Agreed, Claim, Command, Offer};
 use crate::driver::LinkTask;
 use crate::error::ConnectError;
 use crate::event::Direction;
+use crate::inbound;
 use crate::info::Connected;
 use crate::link::{self, Closed, LinkParts};
 use crate::packet::{ByeReason, Packet};
@@ -236,7 +237,7 @@ async fn greet(
             return Err(Failed::new(ConnectError::TimedOut { detail }, DialFailure::TimedOut));
         }
     };
-    let records = link::verify_own_records(&hello, peer, &shared.records)
+    let records = inbound::verify_own_records(&hello, peer, &shared.records)
         .map_err(|closed| not_p2p(closed.to_string()))?;
     let direction = Direction::Out;
     let asked = agreed.is_some();

@@ -16,6 +16,7 @@ mod fetch;
 mod folder;
 mod hub;
 mod ihave;
+mod inbound;
 mod info;
 mod join;
 mod keys;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use p2p_peers::views::Walks;
-use p2p_wire::{Frame, FrameCodec, FrameError, Hello, NodeId, PeerRecord, READ_STEP};
+use p2p_wire::{Frame, FrameCodec, FrameError, NodeId, READ_STEP};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,43 +18,22 @@ use tokio_util::codec::Decoder;
 use crate::budget::Charge;
 use crate::command::Admitted;
 use crate::config::Limits;
+use crate::inbound::{Decoded, Inbound, WORK, decode_batch};
 use crate::outbox::{Next, Outbox};
 use crate::packet::{ByeReason, Packet};
 use crate::rate::Rate;
-use crate::records::CheckedRecords;
 use crate::shared::Shared;
-use crate::view::View;
 
-/// Frames handed over at once, in bytes.
-const BATCH_BYTES: usize = 256 * 1024;
 /// Room to read into, one TLS record's worth; a larger frame makes its own as it comes in.
 pub(crate) const READ_BYTES: usize = 16 * 1024;
 /// What a writer keeps of the memory in which it joins frames.
 const KEPT_BYTES: usize = 512;
-/// Decoding and checking for one link before others on the same thread have their turn. Whoever makes more work than
-/// that at once is then not read for as long as it took: at most half of a core is spent on one neighbour.
-const WORK: Duration = Duration::from_millis(1);
-/// Frames of the views taken from one link per second, with a burst of four times as many; the rest is dropped and counted.
-/// As [`p2p_peers::views::Config::walks_per_sec`].
-const RECORD_FRAMES_PER_SEC: u32 = 50;
 /// How long a closing link may take to write what it still holds.
 const FLUSH: Duration = Duration::from_secs(2);
 
 /// Counts links of one node; tells an old link of a peer from its new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LinkId(pub(crate) u64);
-
-/// What came in, with everything checked that needs no state.
-#[derive(Debug)]
-pub(crate) enum Inbound {
-    Packet(Packet),
-    /// A frame of the views; signatures of its records checked.
-    View(View<PeerRecord>),
-    /// One that came above the rate; not looked at.
-    Limited,
-    /// A frame of a kind this version does not know.
-    Unknown,
-}
 
 /// Why a link ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -179,10 +158,11 @@ where
     let mut frame_began: Option<Instant> = None;
     loop {
         let began = Instant::now();
-        let (batch, bytes) = match decode_batch(&mut codec, &mut buffer, &mut walks, &parts.shared.records) {
-            Ok(decoded) => decoded,
-            Err(cause) => return cause,
-        };
+        let Decoded { batch, bytes, held } =
+            match decode_batch(&mut codec, &mut buffer, &mut walks, &parts.shared.records) {
+                Ok(decoded) => decoded,
+                Err(cause) => return cause,
+            };
         if !batch.is_empty() {
             frame_began = None;
             let now = Instant::now();
@@ -193,11 +173,11 @@ where
                 pause = pause.max(Some(now + worked));
             }
             // A batch larger than the whole inbox would wait for ever: it then takes all of it.
-            let weight = u32::try_from(bytes.min(limits.inbox_bytes)).unwrap_or(u32::MAX);
+            let weight = u32::try_from(held.min(limits.inbox_bytes)).unwrap_or(u32::MAX);
             let Ok(inbox) = Arc::clone(&inbox).acquire_many_owned(weight).await else {
                 return Closed::Local;
             };
-            let taken = Taken { _inbox: inbox, _total: parts.shared.budget.charge(bytes).await };
+            let taken = Taken { _inbox: inbox, _total: parts.shared.budget.charge(held).await };
             let event = LinkEvent::Batch { link: parts.id, peer: parts.peer, batch, taken };
             parts.shared.arrivals.push(event);
             if let Some(until) = pause {
@@ -230,73 +210,6 @@ where
             Err(e) => return Closed::Io(e.to_string()),
         }
     }
-}
-
-/// Takes the complete frames out of the buffer.
-fn decode_batch(
-    codec: &mut FrameCodec<Packet>,
-    buffer: &mut BytesMut,
-    walks: &mut Walks,
-    records: &CheckedRecords,
-) -> Result<(Vec<Inbound>, usize), Closed> {
-    let began = Instant::now();
-    let (mut batch, mut bytes) = (Vec::new(), 0);
-    while bytes < BATCH_BYTES && began.elapsed() < WORK {
-        match codec.decode(buffer) {
-            Ok(None) => break,
-            Ok(Some(Frame::Unknown { len, .. })) => {
-                bytes += len;
-                batch.push(Inbound::Unknown);
-            }
-            Ok(Some(Frame::Known { message, len })) => {
-                bytes += len;
-                batch.push(check(message, walks, records)?);
-            }
-            Err(FrameError::Io(e)) => return Err(Closed::Io(e.to_string())),
-            Err(e) => return Err(Closed::Protocol(e.to_string())),
-        }
-    }
-    Ok((batch, bytes))
-}
-
-/// Signatures that are checked here, in the link's own work: those of records and questions. Envelopes
-/// are checked by the driver, which knows whether one is still needed.
-fn check(packet: Packet, walks: &mut Walks, records: &CheckedRecords) -> Result<Inbound, Closed> {
-    match packet {
-        Packet::Hello(_) => Err(Closed::Protocol("hello came twice".into())),
-        Packet::Query(query) => {
-            query.verify().map_err(|_| Closed::Protocol("a question with a forged signature".into()))?;
-            Ok(Inbound::Packet(Packet::Query(query)))
-        }
-        // Before the checks, or the rate would not bound that work.
-        Packet::View(view) if !walks.take(std::time::Instant::now(), RECORD_FRAMES_PER_SEC) => {
-            drop(view);
-            Ok(Inbound::Limited)
-        }
-        Packet::View(view) => {
-            let records = verify_records(view.records().to_vec(), records)?;
-            Ok(Inbound::View(view.with(records)))
-        }
-        other => Ok(Inbound::Packet(other)),
-    }
-}
-
-fn verify_records(records: Vec<Bytes>, checked: &CheckedRecords) -> Result<Vec<PeerRecord>, Closed> {
-    let decode = |bytes| checked.decode(bytes).map_err(|e| Closed::Protocol(e.to_string()));
-    records.into_iter().map(decode).collect()
-}
-
-/// The records in a hello must be the sender's own.
-pub(crate) fn verify_own_records(
-    hello: &Hello,
-    peer: NodeId,
-    checked: &CheckedRecords,
-) -> Result<Vec<PeerRecord>, Closed> {
-    let records = verify_records(hello.records.clone(), checked)?;
-    if records.iter().any(|r| r.id() != peer) {
-        return Err(Closed::Protocol("hello brings somebody else's address record".into()));
-    }
-    Ok(records)
 }
 
 async fn write_frames<W>(writer: &mut W, parts: &LinkParts) -> Closed

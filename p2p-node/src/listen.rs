@@ -17,6 +17,7 @@ use crate::command::{Command, Offer};
 use crate::driver::LinkTask;
 use crate::error::StartError;
 use crate::event::Direction;
+use crate::inbound;
 use crate::link::{self, LinkParts};
 use crate::packet::Packet;
 use crate::shared::Shared;
@@ -119,7 +120,7 @@ async fn handshake(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, number
                     return Err("its first frame is not hello".to_owned());
                 };
                 let records =
-                    link::verify_own_records(&hello, peer, &shared.records).map_err(|e| e.to_string())?;
+                    inbound::verify_own_records(&hello, peer, &shared.records).map_err(|e| e.to_string())?;
                 Ok((Secured { stream, peer, protocol }, Some((codec, buffer, hello, records))))
             }
         }

@@ -1,6 +1,6 @@
 //! Everything a frame between nodes can hold. `docs/wire.md` specifies each byte.
 
-use std::mem::size_of;
+use std::mem::{size_of, size_of_val};
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -169,6 +169,20 @@ struct Nonce {
 #[derive(Serialize, Deserialize)]
 struct Bye {
     r: u8,
+}
+
+impl Packet {
+    /// Bytes of memory behind it, for those kinds that can be larger decoded than they are as frames.
+    pub(crate) fn heap(&self) -> usize {
+        match self {
+            Self::Push { envelope, .. } => envelope.len(),
+            Self::IHave(lines) => size_of_val(lines.as_slice()),
+            Self::IWant(ids) => size_of_val(ids.as_slice()),
+            Self::Ranges(held) => size_of_val(held.as_slice()),
+            Self::Pull { spans, .. } => size_of_val(spans.as_slice()),
+            _ => 0,
+        }
+    }
 }
 
 impl FrameBody for Packet {

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use p2p_wire::NodeId;
 
-use crate::link::{Closed, Inbound, LinkEvent, Taken};
+use crate::inbound::Inbound;
+use crate::link::{Closed, LinkEvent, Taken};
 use crate::packet::{ByeReason, Packet};
 use crate::stack::Input;
 

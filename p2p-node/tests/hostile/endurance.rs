@@ -33,6 +33,8 @@ async fn victim() {
         return;
     }
     let node = Arc::new(local().discover(false).log(LogMode::Disk).start().await.unwrap());
+    // Nobody reads them here, and what is kept for a reader is no attacker's doing.
+    drop(node.events());
     println!("LISTEN {}", node.listen_addrs()[0]);
     let (lines, mut wanted) = channel(1);
     std::thread::spawn(move || {
