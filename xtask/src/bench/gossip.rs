@@ -199,9 +199,11 @@ fn print_table(out: &Value) {
         number("lat_ratio")
     );
     println!(
-        "    the least that it can take  {:.1} ms (p50), {:.1} (p99): plain connections and one check a node",
+        "    the least that it can take  {:.2} ms (p50), {:.2} (p99): plain connections and one check a node; {:.2}, {:.2} with TLS",
         number("floor_p50_ms"),
         number("floor_p99_ms"),
+        number("floor_tls_p50_ms"),
+        number("floor_tls_p99_ms"),
     );
     for (tag, name) in [("thr", "1 KiB, in a window"), ("flood", "1 KiB, as fast as accepted")] {
         let of = |key: &str| number(&format!("{tag}_{key}"));
