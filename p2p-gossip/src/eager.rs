@@ -21,14 +21,49 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     pub(crate) fn on_neighbor_down(&mut self, now: Instant, peer: P) {
         let Some(neighbor) = self.tree.down(peer) else { return };
         self.recent.forget(neighbor.slot);
+        let waiting = self.missing.waiting();
+        if neighbor.is_above() && waiting.is_empty() {
+            self.graft_another(now);
+        }
         if neighbor.eager {
             // Perhaps it was to bring what is announced: nobody waits for it any more.
-            for id in self.missing.waiting() {
+            for id in waiting {
                 self.timers.set(Timer::Graft(id), Some(now));
             }
         }
         self.drop_offers(now, peer);
         self.drop_claims(now, peer);
+    }
+
+    /// The tree has lost a branch through us: another link takes its place before the next message is missed here and at
+    /// those below. One to a neighbour that is not itself below, as far as is known.
+    fn graft_another(&mut self, now: Instant) {
+        let lazy = || self.tree.iter().filter(|(_, neighbor)| !neighbor.eager && !neighbor.is_shunned(now));
+        let ahead = lazy().any(|(_, neighbor)| neighbor.is_ahead);
+        let could: Vec<P> =
+            lazy().filter(|(_, neighbor)| neighbor.is_ahead == ahead).map(|(peer, _)| peer).collect();
+        if !could.is_empty() {
+            let peer = could[self.rng.random_range(0..could.len())];
+            self.graft(now, peer, None);
+        }
+    }
+
+    /// Asks a neighbour to push, and for an envelope that is missing; not if it was asked too often.
+    pub(crate) fn graft(&mut self, now: Instant, peer: P, id: Option<EnvelopeId<A>>) -> bool {
+        let grafts = self.tree.get_mut(peer).is_some_and(|neighbor| neighbor.graft(now));
+        if grafts {
+            self.grafted_at = Some(now);
+            self.stats.grafts_sent += 1;
+            self.send(peer, Message::Graft { id });
+        }
+        grafts
+    }
+
+    /// A neighbour has another way.
+    pub(crate) fn on_prune(&mut self, from: P) {
+        if let Some(neighbor) = self.tree.get_mut(from) {
+            neighbor.make_lazy();
+        }
     }
 
     pub(crate) fn on_graft(&mut self, now: Instant, from: P, id: Option<EnvelopeId<A>>) {
@@ -78,7 +113,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
 
     pub(crate) fn prune(&mut self, now: Instant, peer: P) {
         let Some(neighbor) = self.tree.get_mut(peer) else { return };
-        neighbor.eager = false;
+        neighbor.make_lazy();
         if neighbor.prunes(now) {
             self.stats.prunes_sent += 1;
             self.send(peer, Message::Prune);
@@ -86,10 +121,12 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     }
 
     /// A neighbour announced what had come already.
-    pub(crate) fn on_offer(&mut self, now: Instant, from: P, id: &EnvelopeId<A>) {
+    pub(crate) fn on_offer(&mut self, now: Instant, from: P, id: &EnvelopeId<A>, hops: u16) {
         let Some(neighbor) = self.tree.get_mut(from) else { return };
         let Some(arrival) = self.recent.get_mut(id) else { return };
         arrival.announced.insert(neighbor.slot);
         neighbor.on_evidence(now);
+        // What it announces is the hops of its push, one more than those with which the envelope came to it.
+        neighbor.is_ahead = hops <= arrival.hops.saturating_add(1);
     }
 }

@@ -25,6 +25,11 @@ const SHUN: Duration = Duration::from_secs(60);
 pub(crate) struct Neighbor<A> {
     /// Whether small envelopes are pushed to it; otherwise they are announced.
     pub(crate) eager: bool,
+    /// What it announced last it had before us, or as many links from the author as we or fewer: it is not below us in the
+    /// tree, and could be what is above.
+    pub(crate) is_ahead: bool,
+    /// It was made eager by a GRAFT of ours, and nobody pruned the link since.
+    is_grafted: bool,
     /// Its bit in [`Recent`](crate::recent::Recent); `None` if there are more neighbours than bits.
     pub(crate) slot: Option<Slot>,
     /// New authors that it may introduce.
@@ -32,7 +37,7 @@ pub(crate) struct Neighbor<A> {
     /// GRAFTs that may change the tree.
     pub(crate) grafts: Bucket,
     /// GRAFTs of ours, kept below what it allows us.
-    pub(crate) own_grafts: Bucket,
+    own_grafts: Bucket,
     /// Announcements taken.
     pub(crate) ihaves: Bucket,
     /// When a circle through this link is to be cut here, if it is still there.
@@ -55,6 +60,8 @@ impl<A: Key> Neighbor<A> {
         let ihave_burst = config.ihaves_per_sec.saturating_mul(IHAVE_BURST_SECS);
         Self {
             eager: true,
+            is_ahead: false,
+            is_grafted: false,
             slot,
             introductions: Bucket::new(now, config.new_authors_per_sec, config.new_authors_burst),
             grafts: Bucket::per_minute(now, per_min, per_min),
@@ -145,9 +152,27 @@ impl<A: Key> Neighbor<A> {
         shunned
     }
 
+    pub(crate) const fn make_lazy(&mut self) {
+        (self.eager, self.is_grafted) = (false, false);
+    }
+
+    /// Makes the link eager by a GRAFT of ours, if it takes one more.
+    pub(crate) fn graft(&mut self, now: Instant) -> bool {
+        let takes = self.own_grafts.take(now);
+        if takes {
+            (self.eager, self.is_grafted) = (true, true);
+        }
+        takes
+    }
+
     /// It pushed something new.
     pub(crate) fn brings(&mut self, now: Instant) {
         self.brought_at = Some(now);
+    }
+
+    /// Whether the tree above us begins with it, for some author: it pushed something new, or is to.
+    pub(crate) const fn is_above(&self) -> bool {
+        self.eager && (self.is_grafted || self.brought_at.is_some())
     }
 
     /// Whether it pushed something new less than this long ago.

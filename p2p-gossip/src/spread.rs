@@ -112,12 +112,6 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.outputs.push_back(Output::Send { to, message });
     }
 
-    pub(crate) fn set_eager(&mut self, peer: P, eager: bool) {
-        if let Some(neighbor) = self.tree.get_mut(peer) {
-            neighbor.eager = eager;
-        }
-    }
-
     pub(crate) fn blame(&mut self, peer: P, fault: Fault) {
         debug!(?peer, %fault, "a neighbour misbehaved");
         self.outputs.push_back(Output::Misbehaved { peer, fault });
@@ -136,6 +130,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     pub(crate) fn announce(&mut self, now: Instant, from: P, id: EnvelopeId<A>, wait: bool) {
         if let Some(neighbor) = self.tree.get_mut(from) {
             neighbor.on_evidence(now);
+            neighbor.is_ahead = true;
         }
         let noted = self.missing.announce(now, id, from);
         self.stats.refused_announced += u64::from(noted != Noted::Yes);
@@ -166,15 +161,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         let pause = self.wait.limit();
         let grafts = self.grafted_at.is_none_or(|at| now.saturating_duration_since(at) >= pause);
         if let Some(peer) = self.ask(now, id) {
-            let grafts = grafts
-                && !self.checks.contains(&id)
-                && self.tree.get_mut(peer).is_some_and(|n| n.own_grafts.take(now));
-            if grafts {
-                self.grafted_at = Some(now);
-                self.stats.grafts_sent += 1;
-                self.set_eager(peer, true);
-                self.send(peer, Message::Graft { id: Some(id) });
-            } else {
+            let grafts = grafts && !self.checks.contains(&id) && self.graft(now, peer, Some(id));
+            if !grafts {
                 self.send(peer, Message::IWant { ids: vec![id] });
             }
         }

@@ -212,7 +212,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             Message::IHave { ids } => self.on_ihave(now, from, &ids),
             Message::Graft { id } => self.on_graft(now, from, id),
             Message::IWant { ids } => self.on_iwant(now, from, &ids),
-            Message::Prune => self.set_eager(from, false),
+            Message::Prune => self.on_prune(from),
             Message::Digest { sums } => self.on_digest(now, from, &sums),
             Message::Ranges { held } => self.on_ranges(now, from, &held),
             Message::Pull { number, spans } => self.on_pull(now, from, number, &spans),
@@ -378,14 +378,14 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             self.stats.refused_ihaves += 1;
             return;
         }
-        for Announced { id, wait, .. } in ids {
+        for Announced { id, hops, wait } in ids {
             if !id.is_valid() {
                 return self.refuse_malformed(from);
             }
             match self.seen.status(id) {
                 Status::New(_) if self.admits_author(now, from, id) => self.announce(now, from, *id, *wait),
                 Status::New(_) => {}
-                Status::Seen => self.on_offer(now, from, id),
+                Status::Seen => self.on_offer(now, from, id, *hops),
                 Status::Old => self.stats.refused_old += 1,
             }
         }

@@ -6,7 +6,7 @@ use net::{
     Core, Net, Out, announce, answer, core_with, deliveries, drain, genuine, id, ihave, ms, push, receive,
     start,
 };
-use p2p_gossip::{Config, Input, Message, Output};
+use p2p_gossip::{Announced, Config, Input, Message, Output};
 
 fn sent(outputs: &[Out], to: u32) -> Vec<Message<u32>> {
     let to_it = |output: &Out| match output {
@@ -201,6 +201,36 @@ fn large_envelopes_are_announced_at_once_until_there_are_too_many() {
     let burst = usize::try_from(rate * 5).unwrap();
     assert!(at_once >= burst, "{at_once} at once");
     assert!(frames <= burst + 10 * usize::try_from(rate).unwrap() + 1, "{frames} frames in 10 s");
+}
+
+#[test]
+fn who_loses_a_branch_grafts_another_before_anything_is_missed() {
+    let now = start();
+    let lazy = |core: &mut Core| (2..=4).for_each(|peer| drop(receive(core, now, peer, Message::Prune)));
+    // Two announced what had come by the tree: one has it from us or from below, one has not.
+    let line = |hops| Announced { id: id(9, 0, 0, 1), hops, wait: true };
+    let mut core = core_with(0, &[1, 2, 3, 4], Config::default(), now);
+    lazy(&mut core);
+    take(&mut core, now, 1, id(9, 0, 0, 1), false);
+    receive(&mut core, now, 2, Message::IHave { ids: vec![line(3)] });
+    receive(&mut core, now, 3, Message::IHave { ids: vec![line(2)] });
+    let down = |core: &mut Core, peer| {
+        core.handle(now, Input::NeighborDown(peer));
+        drain(core)
+    };
+    let graft = |to| Output::Send { to, message: Message::Graft { id: None } };
+    assert_eq!(down(&mut core, 1), [graft(3)]);
+    // That one is gone as well, before it brought anything.
+    let outputs = down(&mut core, 3);
+    assert!(outputs == [graft(2)] || outputs == [graft(4)], "{outputs:?}");
+    assert_eq!(core.stats().grafts_sent, 2);
+
+    // Nothing came over a link to a child, and a lazy one brings nothing.
+    let mut core = core_with(0, &[1, 2, 3, 4], Config::default(), now);
+    lazy(&mut core);
+    core.publish(now, id(0, 0, 0, 1), genuine(&id(0, 0, 0, 1), 50)).unwrap();
+    drain(&mut core);
+    assert_eq!((down(&mut core, 1), down(&mut core, 2)), (vec![], vec![]));
 }
 
 #[test]
