@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rand::{Rng, RngExt};
 
+use crate::bucket::Bucket;
 use crate::message::{EnvelopeId, Fault, Key, Message};
 use crate::state::{Gossip, Timer};
 #[cfg(doc)]
@@ -21,13 +22,12 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     pub(crate) fn on_neighbor_down(&mut self, now: Instant, peer: P) {
         let Some(neighbor) = self.tree.down(peer) else { return };
         self.recent.forget(neighbor.slot);
-        let waiting = self.missing.waiting();
-        if neighbor.is_above() && waiting.is_empty() {
+        if neighbor.is_above() {
             self.graft_another(now);
         }
         if neighbor.eager {
             // Perhaps it was to bring what is announced: nobody waits for it any more.
-            for id in waiting {
+            for id in self.missing.waiting() {
                 self.timers.set(Timer::Graft(id), Some(now));
             }
         }
@@ -36,13 +36,16 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     }
 
     /// The tree has lost a branch through us: another link takes its place before the next message is missed here and at
-    /// those below. One to a neighbour that is not itself below, as far as is known.
+    /// those below. One to a neighbour that is not itself below, as far as is known. As many a minute as one neighbour takes:
+    /// who comes, pushes something and goes again and again uses up a part of what repairs may graft.
     fn graft_another(&mut self, now: Instant) {
         let lazy = || self.tree.iter().filter(|(_, neighbor)| !neighbor.eager && !neighbor.is_shunned(now));
         let ahead = lazy().any(|(_, neighbor)| neighbor.is_ahead);
         let could: Vec<P> =
             lazy().filter(|(_, neighbor)| neighbor.is_ahead == ahead).map(|(peer, _)| peer).collect();
-        if !could.is_empty() {
+        let per_min = self.config.grafts_per_min;
+        let bucket = self.replacing.get_or_insert_with(|| Bucket::per_minute(now, per_min, per_min));
+        if !could.is_empty() && bucket.take(now) {
             let peer = could[self.rng.random_range(0..could.len())];
             self.graft(now, peer, None);
         }

@@ -69,6 +69,8 @@ pub struct Gossip<P, A, R> {
     pub(crate) grafted_at: Option<Instant>,
     /// The rate of our announcements; there from the first one on.
     pub(crate) announcing: Option<Bucket>,
+    /// Links grafted for ones that went.
+    pub(crate) replacing: Option<Bucket>,
     pub(crate) pace: Pace<A>,
     pub(crate) seen: Seen<A>,
     pub(crate) checks: Checks<P, A>,
@@ -102,6 +104,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             wait: Wait::new(config.graft_min, config.graft_max),
             grafted_at: None,
             announcing: None,
+            replacing: None,
             pace: Pace::new(config.author_entries_per_sec, config.max_authors),
             seen: Seen::new(me, config.max_authors, config.max_ranges, config.max_ranges_total),
             checks: Checks::new(),

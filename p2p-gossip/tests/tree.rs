@@ -225,6 +225,22 @@ fn who_loses_a_branch_grafts_another_before_anything_is_missed() {
     assert!(outputs == [graft(2)] || outputs == [graft(4)], "{outputs:?}");
     assert_eq!(core.stats().grafts_sent, 2);
 
+    // One that comes, pushes and goes has its limit, and repairs may still graft.
+    let mut core = core_with(0, &[1, 2, 3, 4], Config::default(), now);
+    lazy(&mut core);
+    let mut grafts = 0;
+    for seq in 0..100 {
+        core.handle(now, Input::NeighborUp(5));
+        take(&mut core, now, 5, id(9, 0, seq, 1), false);
+        let outputs = down(&mut core, 5);
+        grafts += outputs
+            .iter()
+            .filter(|o| matches!(o, Output::Send { message: Message::Graft { .. }, .. }))
+            .count();
+        lazy(&mut core);
+    }
+    assert_eq!(grafts, 10);
+
     // Nothing came over a link to a child, and a lazy one brings nothing.
     let mut core = core_with(0, &[1, 2, 3, 4], Config::default(), now);
     lazy(&mut core);
