@@ -133,8 +133,11 @@ pub(crate) async fn open(
         tokio::select! {
             () = tokio::time::sleep_until(next_start), if more => {
                 if let Some(addr) = waiting.next() {
-                    let shared = Arc::clone(shared);
-                    attempts.spawn(async move { (addr, attempt(&shared, addr, protocol).await) });
+                    let node = Arc::clone(shared);
+                    // Counted, since it ends a moment after this one does, and holds the node until then.
+                    attempts.spawn(shared.tasks.track_future(async move {
+                        (addr, attempt(&node, addr, protocol).await)
+                    }));
                 }
                 next_start = Instant::now() + STAGGER;
             }

@@ -101,7 +101,8 @@ impl Job<'_> {
             && let Some(provider) = self.waiting.pop_front()
         {
             let shared = Arc::clone(self.shared);
-            self.dials.spawn(async move { (provider.id, transfer::open(&shared, &provider).await) });
+            let open = async move { (provider.id, transfer::open(&shared, &provider).await) };
+            self.dials.spawn(self.shared.tasks.track_future(open));
         }
     }
 

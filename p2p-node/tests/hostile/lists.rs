@@ -1,11 +1,13 @@
 //! Peer lists that lie (faults 21, 22). Links on loopback are private links, so private addresses may be
 //! told over them; what nobody can be reached at may not.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
-use p2p_node::{ByeReason, Packet, View};
+use p2p_node::{ByeReason, Direction, Event, Node, Packet, View};
 use p2p_wire::PeerRecord;
 
-use crate::util::{Hostile, Server, Stage, key, local, peer_up, record, refused};
+use crate::util::{Hostile, Server, Stage, addr, key, local, peer_up, record, refused, until};
 
 /// Addresses that are dropped whoever tells them.
 const FORBIDDEN: [&str; 20] = [
@@ -168,4 +170,53 @@ async fn old_records_and_the_nodes_own_change_nothing() {
     second.say(&shuffle(Vec::new())).await;
     second.ping(2).await;
     stage.alive_and_untouched().await;
+}
+
+/// Faults row 22, on sockets: the fakes take a connection and never say anything.
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_honest_entries_outlive_ten_thousand_fakes_and_are_found_again_after_a_restart() {
+    const HONEST: u64 = 50;
+    const LISTS: u64 = 160;
+    let dir = tempfile::tempdir().unwrap();
+    let start = async || local().data_dir(dir.path()).start().await.unwrap();
+    let victim = start().await;
+    let mut honest = Vec::new();
+    for n in 0..HONEST {
+        let quiet = |port| local().discover(false).key(key(100 + n)).port(port);
+        let node = quiet(0).start().await.unwrap();
+        node.connect(addr(&victim)).await.unwrap();
+        let port = addr(&node).port();
+        node.shutdown().await;
+        // It knows nobody any more, and dials nobody.
+        honest.push(quiet(port).start().await.unwrap());
+    }
+    let traps: Vec<_> = (0..64).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let traps: Vec<_> = traps.iter().map(|trap| trap.local_addr().unwrap()).zip(&traps).collect();
+    let mut peer = Hostile::join(addr(&victim), &key(1)).await;
+    for n in 0..LISTS {
+        let fake = |(i, (trap, _)): (u64, &(_, _))| record(&key(1_000 + n * 64 + i), 1, &[*trap]);
+        let records: Vec<_> = (0..).zip(&traps).map(fake).collect();
+        tell(&mut peer, &records).await;
+    }
+    peer.ping(1).await;
+    let knows_honest = async |victim: &Node| {
+        let known: BTreeSet<_> = victim.peers().await.into_iter().map(|peer| peer.id).collect();
+        let all = honest.iter().all(|node| known.contains(&node.id()));
+        assert!(all && known.len() as u64 <= HONEST + 1 + 64, "{} peers known", known.len());
+    };
+    knows_honest(&victim).await;
+    drop(peer);
+    victim.shutdown().await;
+    drop(victim);
+
+    let victim = start().await;
+    let mut events = victim.events();
+    knows_honest(&victim).await;
+    let found = until(&mut events, |event| match event {
+        Event::PeerUp { id, direction: Direction::Out, .. } => Some(id),
+        _ => None,
+    });
+    // Within what `until` waits for, which is less than the 30 s of the row.
+    let found = found.await;
+    assert!(honest.iter().any(|node| node.id() == found));
 }
