@@ -117,6 +117,41 @@ fn loss_delays_and_loses_nothing() {
     assert_eq!((report.missed, report.duplicates, report.false_deaths), (0, 0, 0), "{report:?}");
 }
 
+/// Faults row 41: loss of 5 %, 200 ms one way, 1 Mbit/s, ten minutes.
+#[test]
+fn ten_minutes_of_bad_lines_lose_no_message_and_part_no_neighbours() {
+    let ms = Duration::from_millis;
+    let config = SimConfig {
+        seed: 12,
+        latency: (ms(200), ms(200)),
+        loss: 0.05,
+        node_rate: 125_000,
+        ..SimConfig::default()
+    };
+    let mut sim = Sim::new(config);
+    let first = sim.add(None);
+    // All are neighbours of all, so nobody leaves one for a better one.
+    let nodes: Vec<usize> = std::iter::once(first).chain((1..8).map(|_| sim.add(Some(first)))).collect();
+    sim.run_for(Duration::from_secs(60));
+    let links = |sim: &Sim| nodes.iter().map(|node| sim.neighbours(*node).count()).sum::<usize>();
+    assert_eq!(links(&sim), 8 * 7);
+    let messages: Vec<usize> = (0..600)
+        .map(|second| {
+            let message = sim.publish(nodes[second * 5 % 8], 4096);
+            sim.run_for(Duration::from_secs(1));
+            assert_eq!(links(&sim), 8 * 7, "after {second} s");
+            message
+        })
+        .collect();
+    sim.run_for(IN_TIME);
+    for message in messages {
+        let outcome = sim.outcome(message, IN_TIME);
+        assert_eq!((outcome.expected, outcome.missed), (7, 0), "{outcome:?}");
+    }
+    let totals = sim.totals();
+    assert_eq!((totals.duplicates, totals.false_deaths, totals.misbehaved), (0, 0, 0), "{totals:?}");
+}
+
 #[test]
 fn checks_may_be_real_and_cost_time() {
     let mut options = small(Scenario::OneSender, 4);
