@@ -9,8 +9,8 @@ use crate::message::{Announced, EnvelopeId, Key, Message};
 use crate::state::{Gossip, Timer};
 
 /// What may be announced at once, in seconds of the rate: large envelopes that follow each other need not wait for company.
-/// Half of what a neighbour takes.
-const BURST_SECS: u32 = 5;
+/// A neighbour takes ten seconds' worth at once, and what gathers on a link that stands still for as long as it may comes on top.
+const BURST_SECS: u32 = 2;
 
 impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     /// Announces what the caller could not push to a neighbour, because its link is full, although

@@ -64,7 +64,7 @@ pub struct Config {
     /// instead of one each way: who is told meanwhile need not tell. It delays repair by as much. 300 ms: with 10
     /// links of 10 to 50 ms, 1.2 announcements per lazy link; with 200 ms and half to one and a half, 1.5.
     pub ihave_delay: Duration,
-    /// Announcements (frames) sent to one neighbour per second, and five times as many at once; what is above waits.
+    /// Announcements (frames) sent to one neighbour per second, and twice as many at once; what is above waits.
     /// 8, below the next one.
     pub ihaves_sent_per_sec: u32,
     /// Announcements (frames) taken from one neighbour per second, and ten times as many at once; those above are
@@ -77,7 +77,7 @@ pub struct Config {
     /// Longest such wait. 3 s.
     pub graft_max: Duration,
     /// GRAFTs of one neighbour per minute that change the tree; further ones only get their envelope. We send fewer
-    /// than that. 10 (faults row 20).
+    /// than that, and half as many to replace links that went, to all neighbours together. 10 (faults row 20).
     pub grafts_per_min: u32,
     /// Messages after which one may flood to make the tree anew, if the tree serves another author than the one that
     /// sends nearly all, or half of the links are new. 300: with 10 links it costs 3 % more copies at the most.

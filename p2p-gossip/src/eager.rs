@@ -4,12 +4,15 @@
 //! ways from its author, which is the flood's own time for that author and at most twice its depth for others. What
 //! fails is mended by GRAFT, which does not look at speed; so now and then a message floods again ([`Tree::renew`]).
 
+use std::cmp::Ordering;
 use std::time::{Duration, Instant};
 
+use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
 use crate::bucket::Bucket;
 use crate::message::{EnvelopeId, Fault, Key, Message};
+use crate::neighbor::Standing;
 use crate::state::{Gossip, Timer};
 #[cfg(doc)]
 use crate::tree::Tree;
@@ -22,12 +25,13 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     pub(crate) fn on_neighbor_down(&mut self, now: Instant, peer: P) {
         let Some(neighbor) = self.tree.down(peer) else { return };
         self.recent.forget(neighbor.slot);
-        if neighbor.is_above() {
+        let waiting = self.missing.waiting();
+        if neighbor.is_above() && waiting.is_empty() {
             self.graft_another(now);
         }
         if neighbor.eager {
             // Perhaps it was to bring what is announced: nobody waits for it any more.
-            for id in self.missing.waiting() {
+            for id in waiting {
                 self.timers.set(Timer::Graft(id), Some(now));
             }
         }
@@ -36,18 +40,22 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     }
 
     /// The tree has lost a branch through us: another link takes its place before the next message is missed here and at
-    /// those below. One to a neighbour that is not itself below, as far as is known. As many a minute as one neighbour takes:
-    /// who comes, pushes something and goes again and again uses up a part of what repairs may graft.
+    /// those below. One to a neighbour that is nearer to the author, as far as is known; which is a guess, so a message that is
+    /// missed all the same is repaired as if there had been none. Half as many a minute as one neighbour takes: who comes,
+    /// pushes something and goes again and again leaves the rest to repairs.
     fn graft_another(&mut self, now: Instant) {
-        let lazy = || self.tree.iter().filter(|(_, neighbor)| !neighbor.eager && !neighbor.is_shunned(now));
-        let ahead = lazy().any(|(_, neighbor)| neighbor.is_ahead);
-        let could: Vec<P> =
-            lazy().filter(|(_, neighbor)| neighbor.is_ahead == ahead).map(|(peer, _)| peer).collect();
-        let per_min = self.config.grafts_per_min;
-        let bucket = self.replacing.get_or_insert_with(|| Bucket::per_minute(now, per_min, per_min));
-        if !could.is_empty() && bucket.take(now) {
-            let peer = could[self.rng.random_range(0..could.len())];
-            self.graft(now, peer, None);
+        let per_min = self.config.grafts_per_min / 2;
+        if !self.replacing.get_or_insert_with(|| Bucket::per_minute(now, per_min, per_min)).has(now) {
+            return;
+        }
+        let lazy = self.tree.iter().filter(|(_, neighbor)| !neighbor.eager && !neighbor.is_shunned(now));
+        let mut could: Vec<_> = lazy.map(|(peer, neighbor)| (neighbor.standing, peer)).collect();
+        could.shuffle(&mut self.rng);
+        could.sort_by_key(|&(standing, _)| standing);
+        if could.into_iter().any(|(_, peer)| self.graft(now, peer, None))
+            && let Some(bucket) = &mut self.replacing
+        {
+            bucket.spend(now);
         }
     }
 
@@ -55,7 +63,6 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     pub(crate) fn graft(&mut self, now: Instant, peer: P, id: Option<EnvelopeId<A>>) -> bool {
         let grafts = self.tree.get_mut(peer).is_some_and(|neighbor| neighbor.graft(now));
         if grafts {
-            self.grafted_at = Some(now);
             self.stats.grafts_sent += 1;
             self.send(peer, Message::Graft { id });
         }
@@ -78,7 +85,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             self.stats.refused_grafts += 1;
             return;
         }
-        neighbor.eager = true;
+        neighbor.make_eager();
         self.announce_to(from);
     }
 
@@ -130,6 +137,10 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         arrival.announced.insert(neighbor.slot);
         neighbor.on_evidence(now);
         // What it announces is the hops of its push, one more than those with which the envelope came to it.
-        neighbor.is_ahead = hops <= arrival.hops.saturating_add(1);
+        neighbor.standing = match hops.cmp(&arrival.hops.saturating_add(1)) {
+            Ordering::Less => Standing::Ahead,
+            Ordering::Equal => Standing::Beside,
+            Ordering::Greater => Standing::Below,
+        };
     }
 }

@@ -20,16 +20,27 @@ const PRUNE_AGAIN: Duration = Duration::from_secs(1);
 /// How long the announcements of one that broke its promises count for nothing (faults row 18).
 const SHUN: Duration = Duration::from_secs(60);
 
+/// How near to the author of a message a neighbour is, by the hops that it announces (a hint) or by its having been first;
+/// the best first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// Nearer than we are.
+    Ahead,
+    /// As near: perhaps it has its messages from the same neighbour.
+    Beside,
+    /// Farther, perhaps through us; or nothing is known.
+    Below,
+}
+
 /// One neighbour.
 #[derive(Debug)]
 pub(crate) struct Neighbor<A> {
     /// Whether small envelopes are pushed to it; otherwise they are announced.
     pub(crate) eager: bool,
-    /// What it announced last it had before us, or as many links from the author as we or fewer: it is not below us in the
-    /// tree, and could be what is above.
-    pub(crate) is_ahead: bool,
-    /// It was made eager by a GRAFT of ours, and nobody pruned the link since.
-    is_grafted: bool,
+    /// Where it stood in the tree when it last announced something genuine.
+    pub(crate) standing: Standing,
+    /// Part of the tree came through it since the link became eager, or is to: it pushed something new, or we grafted it.
+    is_above: bool,
     /// Its bit in [`Recent`](crate::recent::Recent); `None` if there are more neighbours than bits.
     pub(crate) slot: Option<Slot>,
     /// New authors that it may introduce.
@@ -60,8 +71,8 @@ impl<A: Key> Neighbor<A> {
         let ihave_burst = config.ihaves_per_sec.saturating_mul(IHAVE_BURST_SECS);
         Self {
             eager: true,
-            is_ahead: false,
-            is_grafted: false,
+            standing: Standing::Below,
+            is_above: false,
             slot,
             introductions: Bucket::new(now, config.new_authors_per_sec, config.new_authors_burst),
             grafts: Bucket::per_minute(now, per_min, per_min),
@@ -153,14 +164,19 @@ impl<A: Key> Neighbor<A> {
     }
 
     pub(crate) const fn make_lazy(&mut self) {
-        (self.eager, self.is_grafted) = (false, false);
+        (self.eager, self.is_above) = (false, false);
+    }
+
+    /// It wants to be pushed to: by a GRAFT of its own, or since the tree is made anew.
+    pub(crate) const fn make_eager(&mut self) {
+        (self.eager, self.is_above) = (true, false);
     }
 
     /// Makes the link eager by a GRAFT of ours, if it takes one more.
     pub(crate) fn graft(&mut self, now: Instant) -> bool {
         let takes = self.own_grafts.take(now);
         if takes {
-            (self.eager, self.is_grafted) = (true, true);
+            (self.eager, self.is_above) = (true, true);
         }
         takes
     }
@@ -168,11 +184,12 @@ impl<A: Key> Neighbor<A> {
     /// It pushed something new.
     pub(crate) fn brings(&mut self, now: Instant) {
         self.brought_at = Some(now);
+        self.is_above = true;
     }
 
-    /// Whether the tree above us begins with it, for some author: it pushed something new, or is to.
+    /// Whether the tree above us begins with it, for some author.
     pub(crate) const fn is_above(&self) -> bool {
-        self.eager && (self.is_grafted || self.brought_at.is_some())
+        self.eager && self.is_above
     }
 
     /// Whether it pushed something new less than this long ago.

@@ -130,7 +130,6 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     pub(crate) fn announce(&mut self, now: Instant, from: P, id: EnvelopeId<A>, wait: bool) {
         if let Some(neighbor) = self.tree.get_mut(from) {
             neighbor.on_evidence(now);
-            neighbor.is_ahead = true;
         }
         let noted = self.missing.announce(now, id, from);
         self.stats.refused_announced += u64::from(noted != Noted::Yes);
@@ -162,7 +161,9 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         let grafts = self.grafted_at.is_none_or(|at| now.saturating_duration_since(at) >= pause);
         if let Some(peer) = self.ask(now, id) {
             let grafts = grafts && !self.checks.contains(&id) && self.graft(now, peer, Some(id));
-            if !grafts {
+            if grafts {
+                self.grafted_at = Some(now);
+            } else {
                 self.send(peer, Message::IWant { ids: vec![id] });
             }
         }

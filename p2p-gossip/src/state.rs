@@ -325,6 +325,9 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         let mut arrival = Arrival::new(Some(from), hint.hops, hint.renew, age);
         arrival.history = first.caught_up || (first.asked && age > self.config.history_age);
         let is_news = !arrival.history;
+        if is_news {
+            self.tree.are_ahead(&announcers);
+        }
         arrival.have = self.slots(senders().map(|sender| sender.peer).chain(announcers));
         if !is_news {
             arrival.have.add(self.slots(self.claims.claimants(&id)));

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::config::Config;
 use crate::message::{EnvelopeId, Key};
-use crate::neighbor::Neighbor;
+use crate::neighbor::{Neighbor, Standing};
 use crate::recent::{Slot, Slots};
 
 /// Messages in a row after which an author's are most of what comes; more do not make it surer.
@@ -71,6 +71,15 @@ impl<P: Key, A: Key> Tree<P, A> {
         self.neighbors.iter_mut().map(|(&peer, neighbor)| (peer, neighbor))
     }
 
+    /// These had something genuine before us.
+    pub(crate) fn are_ahead(&mut self, peers: &[P]) {
+        for peer in peers {
+            if let Some(neighbor) = self.neighbors.get_mut(peer) {
+                neighbor.standing = Standing::Ahead;
+            }
+        }
+    }
+
     pub(crate) fn contains(&self, peer: P) -> bool {
         self.neighbors.contains_key(&peer)
     }
@@ -120,7 +129,7 @@ impl<P: Key, A: Key> Tree<P, A> {
         self.messages = 0;
         self.new_links = 0;
         for neighbor in self.neighbors.values_mut() {
-            neighbor.eager = true;
+            neighbor.make_eager();
         }
     }
 
