@@ -156,6 +156,7 @@ pub(crate) async fn open(
                     Err(attempt) => failures.push((addr, attempt)),
                 }
             }
+            () = shared.stop.cancelled(), if more || !attempts.is_empty() => return Err(stopped()),
             else => break,
         }
     }

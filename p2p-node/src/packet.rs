@@ -1,6 +1,6 @@
 //! Everything a frame between nodes can hold. `docs/wire.md` specifies each byte.
 
-use std::mem::{size_of, size_of_val};
+use std::mem::size_of;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -176,10 +176,10 @@ impl Packet {
     pub(crate) fn heap(&self) -> usize {
         match self {
             Self::Push { envelope, .. } => envelope.len(),
-            Self::IHave(lines) => size_of_val(lines.as_slice()),
-            Self::IWant(ids) => size_of_val(ids.as_slice()),
-            Self::Ranges(held) => size_of_val(held.as_slice()),
-            Self::Pull { spans, .. } => size_of_val(spans.as_slice()),
+            Self::IHave(lines) => lines.capacity() * size_of::<Announced>(),
+            Self::IWant(ids) => ids.capacity() * size_of::<EnvelopeId>(),
+            Self::Ranges(held) => held.capacity() * size_of::<Held<NodeId>>(),
+            Self::Pull { spans, .. } => spans.capacity() * size_of::<Span<NodeId>>(),
             _ => 0,
         }
     }

@@ -72,7 +72,7 @@ pub(crate) async fn go_on(shared: Arc<Shared>) {
         if shared.stop.is_cancelled() {
             break;
         }
-        running.spawn(shared.tasks.track_future(fetch_rest(Arc::clone(&shared), one)));
+        running.spawn(fetch_rest(Arc::clone(&shared), one));
     }
     while running.join_next().await.is_some() {}
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use p2p_node::{ConnectError, Event, FetchOptions, Node, PeerState, StartError};
 
-use crate::util::{key, local, message, peer, peer_down, peer_up, start, target, until};
+use crate::util::{Server, key, local, message, peer, peer_down, peer_up, start, target, until};
 
 async fn in_dir(dir: &Path) -> Result<Node, StartError> {
     local().data_dir(dir).start().await
@@ -169,4 +169,18 @@ async fn a_node_that_left_takes_no_link_until_it_joins_again() {
     a.connect(target(&b)).await.unwrap();
     b.send("welcome back").await.unwrap();
     assert_eq!(message(&mut at_a).await.text(), Some("welcome back"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dial_under_way_ends_with_the_node() {
+    let (node, silent) = (start().await, Server::new(key(1)).await);
+    let ticket = silent.ticket(key(1).id(), None);
+    let dialling = tokio::spawn({
+        let node = node.clone();
+        async move { node.connect(ticket).await }
+    });
+    // It has a connection, on which nothing ever comes.
+    let _connection = silent.accept_tcp().await;
+    node.shutdown().await;
+    assert!(matches!(dialling.await.unwrap(), Err(ConnectError::Stopped)));
 }
