@@ -37,9 +37,12 @@ impl Ring {
         if let Event::Message(message) = &event {
             self.next_pos = message.pos + 1;
         }
+        if self.readers == 0 {
+            self.base += 1;
+            return;
+        }
         self.bytes += event.payload_len();
         self.events.push_back((self.readers, event));
-        self.drop_read();
         while self.events.len() > MAX_EVENTS || (self.bytes > MAX_EVENT_BYTES && self.events.len() > 1) {
             self.pop();
         }
@@ -50,13 +53,6 @@ impl Ring {
         self.bytes -= event.payload_len();
         self.base += 1;
         Some(event)
-    }
-
-    /// What everybody has read is not kept.
-    fn drop_read(&mut self) {
-        while self.events.front().is_some_and(|(unread, _)| *unread == 0) {
-            self.pop();
-        }
     }
 
     /// The event of this number, which a reader that has not had it takes; the last one to read it has read all before it.
@@ -73,10 +69,12 @@ impl Ring {
         self.unread_from(number).for_each(|unread| *unread += 1);
     }
 
-    fn leave(&mut self, number: u64) {
+    /// A reader goes. Returns what only it had not read.
+    fn leave(&mut self, number: u64) -> Vec<Event> {
         self.readers -= 1;
         self.unread_from(number).for_each(|unread| *unread -= 1);
-        self.drop_read();
+        let read = self.events.iter().take_while(|(unread, _)| *unread == 0).count();
+        (0..read).filter_map(|_| self.pop()).collect()
     }
 
     fn unread_from(&mut self, number: u64) -> impl Iterator<Item = &mut usize> {
@@ -203,7 +201,9 @@ impl Clone for Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        lock(&self.ring).leave(self.at);
+        let read = lock(&self.ring).leave(self.at);
+        // They may be many, and nobody should wait for that.
+        drop(read);
     }
 }
 
