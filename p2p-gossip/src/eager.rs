@@ -25,11 +25,11 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     pub(crate) fn on_neighbor_down(&mut self, now: Instant, peer: P) {
         let Some(neighbor) = self.tree.down(peer) else { return };
         self.recent.forget(neighbor.slot);
-        let waiting = self.missing.waiting();
-        if neighbor.is_above() && waiting.is_empty() {
-            self.graft_another(now);
-        }
         if neighbor.eager {
+            let waiting = self.missing.waiting();
+            if neighbor.is_above && waiting.is_empty() {
+                self.graft_another(now);
+            }
             // Perhaps it was to bring what is announced: nobody waits for it any more.
             for id in waiting {
                 self.timers.set(Timer::Graft(id), Some(now));

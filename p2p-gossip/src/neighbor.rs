@@ -40,7 +40,7 @@ pub(crate) struct Neighbor<A> {
     /// Where it stood in the tree when it last announced something genuine.
     pub(crate) standing: Standing,
     /// Part of the tree came through it since the link became eager, or is to: it pushed something new, or we grafted it.
-    is_above: bool,
+    pub(crate) is_above: bool,
     /// Its bit in [`Recent`](crate::recent::Recent); `None` if there are more neighbours than bits.
     pub(crate) slot: Option<Slot>,
     /// New authors that it may introduce.
@@ -185,11 +185,6 @@ impl<A: Key> Neighbor<A> {
     pub(crate) fn brings(&mut self, now: Instant) {
         self.brought_at = Some(now);
         self.is_above = true;
-    }
-
-    /// Whether the tree above us begins with it, for some author.
-    pub(crate) const fn is_above(&self) -> bool {
-        self.eager && self.is_above
     }
 
     /// Whether it pushed something new less than this long ago.
