@@ -153,13 +153,15 @@ def vectors():
     yield vector("view answer, yes", "view_answer", 9, mapped({"y": True, "r": [RECORD, LOCAL]}), accepted=True, **both)
     yield vector("shuffle", "shuffle", 10, mapped({"i": BIG, "t": 4, "r": [RECORD, LOCAL]}), id=BIG, ttl=4, **both)
     yield vector("reply", "reply", 11, mapped({"i": 300, "r": []}), id=300, records=[])
-    for name, hops, renew, age, envelope in [("from its author", 1, False, 0, ONE),
-                                             ("private, far away, a day old", 258, False, 86_400_000, PRIVATE),
-                                             ("makes the tree anew", 3, True, 7, ONE)]:
-        parts = [("hops, top bit: makes the tree anew", u(hops | (renew << 15), 2)),
+    for name, hops, course, age, envelope in [("from its author", 1, "tree", 0, ONE),
+                                              ("private, far away, a day old", 258, "tree", 86_400_000, PRIVATE),
+                                              ("makes the tree anew", 3, "anew", 7, ONE),
+                                              ("from an author with two", 1, "doubled", 0, ONE)]:
+        bits = {"tree": 0, "anew": 2, "doubled": 1}[course] << 14
+        parts = [("course (two bits) and hops", u(hops | bits, 2)),
                  ("age in milliseconds", u(age, 4)), ("envelope, as in envelopes.json", envelope)]
         yield vector(f"push, {name}", "push", 16, parts,
-                     hops=hops, age_ms=age, renew=renew, id=envelope_id(envelope).hex(), envelope=envelope.hex())
+                     hops=hops, age_ms=age, course=course, id=envelope_id(envelope).hex(), envelope=envelope.hex())
     far = envelope_id(ONE)[:32] + u(1000, 8) + u(301000, 8) + u(64, 1)
     for name, ids in [("two", [(envelope_id(ONE), 1, True), (envelope_id(PRIVATE), 255, False)]),
                       ("two of one author", [(envelope_id(ONE), 1, False), (far, 2, True)])]:

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use p2p_gossip::{Announced, Config, EnvelopeId, Gossip, Held, Input, Message, Output, Span, Sum, Ticket};
+use p2p_gossip::{
+    Announced, Config, Course, EnvelopeId, Gossip, Held, Input, Message, Output, Span, Sum, Ticket,
+};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
@@ -44,9 +46,13 @@ impl Bytewise<'_> {
         match self.u8() % 9 {
             0 => {
                 let (id, hops) = (self.id(), self.u8().into());
-                let (renew, age) =
-                    (self.u8().is_multiple_of(2), Duration::from_secs(u64::from(self.u8()) * 600));
-                Message::Push { id, hops, renew, age, envelope: self.envelope() }
+                let course = match self.u8() % 4 {
+                    0 => Course::Doubled,
+                    2 => Course::Anew,
+                    _ => Course::Tree,
+                };
+                let age = Duration::from_secs(u64::from(self.u8()) * 600);
+                Message::Push { id, hops, course, age, envelope: self.envelope() }
             }
             1 => {
                 let count = self.u8() % 8;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::config::Config;
-use crate::message::{EnvelopeId, Key, Span, Ticket, ids_of};
+use crate::message::{Course, EnvelopeId, Key, Span, Ticket, ids_of};
 
 /// One version of an envelope and who sent exactly these bytes.
 #[derive(Debug)]
@@ -22,15 +22,14 @@ pub(crate) struct Candidate<P> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hint {
     pub(crate) hops: u16,
-    /// It is to make the tree anew.
-    pub(crate) renew: bool,
+    pub(crate) course: Course,
     age: Duration,
     at: Instant,
 }
 
 impl Hint {
-    pub(crate) const fn new(now: Instant, hops: u16, renew: bool, age: Duration) -> Self {
-        Self { hops, renew, age, at: now }
+    pub(crate) const fn new(now: Instant, hops: u16, course: Course, age: Duration) -> Self {
+        Self { hops, course, age, at: now }
     }
 
     /// The age that came with it, and the time since.

@@ -11,7 +11,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 
 use crate::bucket::Bucket;
-use crate::message::{EnvelopeId, Fault, Key, Message};
+use crate::message::{Course, EnvelopeId, Fault, Key, Message};
 use crate::neighbor::Standing;
 use crate::state::{Gossip, Timer};
 #[cfg(doc)]
@@ -23,7 +23,7 @@ const CUT_WITHIN: Duration = Duration::from_secs(2);
 
 impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     pub(crate) fn on_neighbor_down(&mut self, now: Instant, peer: P) {
-        let Some(neighbor) = self.tree.down(peer) else { return };
+        let Some(neighbor) = self.tree.down(now, peer) else { return };
         self.recent.forget(neighbor.slot);
         if neighbor.eager {
             let waiting = self.missing.waiting();
@@ -98,8 +98,12 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     }
 
     /// A push that nobody asked for brought something new: its sender is a parent.
-    pub(crate) fn on_first(&mut self, now: Instant, from: P) {
+    pub(crate) fn on_first(&mut self, now: Instant, from: P, course: Course) {
         let Some(neighbor) = self.tree.get_mut(from) else { return };
+        if course == Course::Doubled && !neighbor.eager {
+            // Its author pushed it here once.
+            return;
+        }
         neighbor.brings(now);
         if !neighbor.was_pruned_lately(now) {
             neighbor.eager = true;
@@ -111,8 +115,11 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     /// The message that makes the tree cuts all such links at once, and leaves it whole. Any other message shows one
     /// circle, which is cut at a time that each of those who notice it draws, so mostly by one: if each of several
     /// messages under way had it cut at another place at once, the tree would be in pieces.
-    pub(crate) fn on_redundant(&mut self, now: Instant, from: P, id: &EnvelopeId<A>) {
+    pub(crate) fn on_redundant(&mut self, now: Instant, from: P, id: &EnvelopeId<A>, course: Course) {
         self.stats.redundant += 1;
+        if course == Course::Doubled {
+            return;
+        }
         let made = self.tree.is_root(id);
         let Some(neighbor) = self.tree.get_mut(from) else { return };
         let after = CUT_WITHIN.mul_f64(self.rng.random_range(0.0..1.0));

@@ -9,7 +9,7 @@ use rand::Rng;
 use crate::claims::MAX_SPANS;
 use crate::config::LogStore;
 use crate::log::Answer;
-use crate::message::{EnvelopeId, Fault, Key, Message, Output, Read, Span, Ticket};
+use crate::message::{Course, EnvelopeId, Fault, Key, Message, Output, Read, Span, Ticket};
 use crate::state::Gossip;
 
 /// Envelopes being read for one neighbour; what it asks for beyond is not answered, and counted. As many as four full
@@ -179,6 +179,6 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         if let Some(arrival) = self.recent.get_mut(&id) {
             arrival.have.insert(slot);
         }
-        self.push(to, id, (hops, false, age), envelope);
+        self.push(to, id, (hops, Course::Tree, age), envelope);
     }
 }

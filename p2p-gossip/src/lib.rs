@@ -71,8 +71,8 @@ pub use claims::MAX_SPANS;
 pub use config::{Config, LogStore};
 pub use digest::digest;
 pub use message::{
-    Announced, EnvelopeId, Fault, Held, Input, Key, Logged, Message, Output, PublishError, Queued, Read,
-    Span, Sum, Ticket,
+    Announced, Course, EnvelopeId, Fault, Held, Input, Key, Logged, Message, Output, PublishError, Queued,
+    Read, Span, Sum, Ticket,
 };
 pub use ranges::Ranges;
 pub use restore::{AuthorState, Restored};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::message::{EnvelopeId, Key};
+use crate::message::{Course, EnvelopeId, Key};
 
 /// A neighbour's bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +50,7 @@ pub(crate) struct Arrival<P> {
     pub(crate) from: Option<P>,
     /// With which hops; those of our push are one more.
     pub(crate) hops: u16,
-    /// It makes the tree anew.
-    pub(crate) renew: bool,
+    pub(crate) course: Course,
     /// It was missed, and goes on by announcements alone.
     pub(crate) history: bool,
     /// How old it was when it came.
@@ -67,9 +66,9 @@ pub(crate) struct Arrival<P> {
 }
 
 impl<P> Arrival<P> {
-    pub(crate) fn new(from: Option<P>, hops: u16, renew: bool, age: Duration) -> Self {
+    pub(crate) fn new(from: Option<P>, hops: u16, course: Course, age: Duration) -> Self {
         let (have, announced, ask) = (Slots::default(), Slots::default(), Slots::default());
-        Self { from, hops, renew, history: false, age, have, announced, ask, queued: false }
+        Self { from, hops, course, history: false, age, have, announced, ask, queued: false }
     }
 }
 
@@ -162,13 +161,16 @@ mod tests {
     fn it_stays_bounded_and_says_what_it_loses() {
         let mut recent = Recent::<u32, u32>::new(2);
         for seq in 0..2 {
-            assert!(!recent.insert(id(seq), Arrival::new(None, 0, false, Duration::ZERO)));
+            assert!(!recent.insert(id(seq), Arrival::new(None, 0, Course::Tree, Duration::ZERO)));
         }
         recent.queue(id(0));
         recent.queue(id(0));
         assert_eq!(recent.queued(), 1);
-        assert!(recent.insert(id(2), Arrival::new(None, 0, false, Duration::ZERO)), "0 was to be announced");
-        assert!(!recent.insert(id(3), Arrival::new(None, 0, false, Duration::ZERO)));
+        assert!(
+            recent.insert(id(2), Arrival::new(None, 0, Course::Tree, Duration::ZERO)),
+            "0 was to be announced"
+        );
+        assert!(!recent.insert(id(3), Arrival::new(None, 0, Course::Tree, Duration::ZERO)));
         assert_eq!(recent.take_queue(9), []);
         recent.queue(id(3));
         assert_eq!(recent.take_queue(9), [id(3)]);

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 use tracing::debug;
 
 use crate::checks::Candidate;
-use crate::message::{EnvelopeId, Fault, Key, Logged, Message, Output, Sum};
+use crate::message::{Course, EnvelopeId, Fault, Key, Logged, Message, Output, Sum};
 use crate::missing::Noted;
 use crate::order::{Item, Ready};
 use crate::recent::{Arrival, Slots};
@@ -37,13 +38,13 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         if !arrival.history {
             self.tree.count(id);
         }
-        arrival.renew &= pushed_on;
-        if arrival.renew && self.tree.allows_renewal(&self.config) {
+        if !pushed_on {
+            arrival.course = Course::Tree;
+        }
+        if arrival.course == Course::Anew && self.tree.allows_renewal(&self.config) {
             self.stats.renewals += 1;
             self.tree.renew(id);
         }
-        let renew = arrival.renew;
-        let hint = (arrival.hops, renew, arrival.age);
         let start = self.rng.random_range(0..self.tree.len().max(1));
         let (mut pushed, mut announced) = (Vec::new(), 0);
         for (peer, neighbor) in self.tree.iter() {
@@ -60,8 +61,13 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                 }
             }
         }
-        self.stats.announcements_lost += u64::from(self.recent.insert(id, arrival));
         let links = pushed.len() + announced;
+        if arrival.from.is_none() && pushed_on && links > 1 && pushed.len() < 2 && self.tree.is_unsettled(now)
+        {
+            announced -= self.double(&mut arrival, &mut pushed);
+        }
+        let hint = (arrival.hops, arrival.course, arrival.age);
+        self.stats.announcements_lost += u64::from(self.recent.insert(id, arrival));
         // From a random one on, so that nobody is always the last one served.
         let start = start % pushed.len().max(1);
         pushed.rotate_left(start);
@@ -73,6 +79,19 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             self.announce_to_others(now, id, !small);
         }
         links
+    }
+
+    /// Has an envelope of our own go to two neighbours although the tree has us at its edge. Returns how many of them will not
+    /// need an announcement.
+    fn double(&mut self, arrival: &mut Arrival<P>, pushed: &mut Vec<P>) -> usize {
+        let mut others: Vec<P> =
+            self.tree.iter().map(|(peer, _)| peer).filter(|peer| !pushed.contains(peer)).collect();
+        let (more, _) = others.partial_shuffle(&mut self.rng, 2 - pushed.len());
+        arrival.have.add(self.slots(more.iter().copied()));
+        arrival.course = Course::Doubled;
+        self.stats.doubled += 1;
+        pushed.extend_from_slice(more);
+        more.len()
     }
 
     /// The bits of these neighbours.
@@ -100,12 +119,12 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         &mut self,
         to: P,
         id: EnvelopeId<A>,
-        (hops, renew, age): (u16, bool, Duration),
+        (hops, course, age): (u16, Course, Duration),
         envelope: Bytes,
     ) {
         self.stats.pushes_sent += 1;
         let hops = hops.saturating_add(1);
-        self.send(to, Message::Push { id, hops, renew, age, envelope });
+        self.send(to, Message::Push { id, hops, course, age, envelope });
     }
 
     pub(crate) fn send(&mut self, to: P, message: Message<A>) {

@@ -17,7 +17,7 @@ use crate::fetch::Fetches;
 use crate::gaps::Gaps;
 use crate::log::Log;
 use crate::message::{
-    Announced, EnvelopeId, Fault, Input, Key, Message, Output, PublishError, Queued, Sum, Ticket,
+    Announced, Course, EnvelopeId, Fault, Input, Key, Message, Output, PublishError, Queued, Sum, Ticket,
 };
 use crate::missing::Missing;
 use crate::order::{Item, Order};
@@ -175,12 +175,9 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.mark_seen(&id);
         self.stats.published += 1;
         self.keep(now, id, (0, Duration::ZERO), &envelope, digest(&envelope));
-        let links = self.forward(
-            now,
-            id,
-            Arrival::new(None, 0, self.tree.wants_renewal(self.me, &self.config), Duration::ZERO),
-            &envelope,
-        );
+        let anew = self.tree.wants_renewal(self.me, &self.config);
+        let course = if anew { Course::Anew } else { Course::Tree };
+        let links = self.forward(now, id, Arrival::new(None, 0, course, Duration::ZERO), &envelope);
         Ok(Queued { links })
     }
 
@@ -209,8 +206,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             return;
         }
         match message {
-            Message::Push { id, hops, renew, age, envelope } => {
-                self.on_push(now, from, id, Hint::new(now, hops, renew, age), envelope)
+            Message::Push { id, hops, course, age, envelope } => {
+                self.on_push(now, from, id, Hint::new(now, hops, course, age), envelope)
             }
             Message::IHave { ids } => self.on_ihave(now, from, &ids),
             Message::Graft { id } => self.on_graft(now, from, id),
@@ -319,10 +316,10 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             self.keep(now, id, (hint.hops, age), &candidate.envelope, digest);
         }
         if !first.asked {
-            self.on_first(now, from);
+            self.on_first(now, from, hint.course);
         }
         let senders = || candidate.senders.iter().chain(others.iter().flat_map(|other| &other.senders));
-        let mut arrival = Arrival::new(Some(from), hint.hops, hint.renew, age);
+        let mut arrival = Arrival::new(Some(from), hint.hops, hint.course, age);
         arrival.history = first.caught_up || (first.asked && age > self.config.history_age);
         let is_news = !arrival.history;
         if is_news {
@@ -334,7 +331,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
         self.forward(now, id, arrival, &candidate.envelope);
         for sender in senders().skip(1).filter(|sender| !sender.asked) {
-            self.on_redundant(now, sender.peer, &id);
+            self.on_redundant(now, sender.peer, &id, hint.course);
         }
         if is_news {
             self.look_for_withholders(now, &id);
@@ -415,16 +412,16 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     fn on_duplicate(&mut self, now: Instant, from: P, id: EnvelopeId<A>, asked: bool) {
         self.stats.duplicates += 1;
         let slot = self.tree.get(from).and_then(|neighbor| neighbor.slot);
-        let is_circle = match self.recent.get_mut(&id) {
+        let (second, course) = match self.recent.get_mut(&id) {
             Some(arrival) => {
                 arrival.have.insert(slot);
                 // What came twice over one link shows no second way: an answer came after the push, or was given up.
-                arrival.from != Some(from)
+                (arrival.from != Some(from), arrival.course)
             }
-            None => self.tree.is_root(&id),
+            None => (self.tree.is_root(&id), Course::Tree),
         };
-        if !asked && is_circle {
-            self.on_redundant(now, from, &id);
+        if !asked && second {
+            self.on_redundant(now, from, &id, course);
         }
         let limit = self.config.max_duplicates;
         let count = self.tree.get_mut(from).and_then(|neighbor| neighbor.on_duplicate(id, limit));

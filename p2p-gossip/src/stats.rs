@@ -31,6 +31,8 @@ pub struct Stats {
     pub prunes_sent: u64,
     /// Messages that made the tree anew.
     pub renewals: u64,
+    /// Envelopes of our own that went to a second neighbour, since neighbours come and go.
+    pub doubled: u64,
     /// Pushes of the tree that brought nothing new.
     pub redundant: u64,
     /// GRAFTs that changed nothing, because the neighbour sends too many.

@@ -1,7 +1,7 @@
 //! The neighbours, eager and lazy (Plumtree, SRDS 2007, section 3), and when the tree is to be made anew.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::message::{EnvelopeId, Key};
@@ -10,6 +10,10 @@ use crate::recent::{Slot, Slots};
 
 /// Messages in a row after which an author's are most of what comes; more do not make it surer.
 const MAJORITY: u32 = 16;
+
+/// How long neighbours are taken to come and go after one went, or after the first one came. 60 s: where nodes live as long as
+/// that on average and have ten neighbours, one goes every 6 s.
+const UNSETTLED: Duration = Duration::from_secs(60);
 
 /// The neighbour sets. Bounded by the caller's links.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub(crate) struct Tree<P, A> {
     messages: u32,
     /// Links that came since then, not in the tree but by chance.
     new_links: usize,
+    /// When a link went last, or the first one came.
+    changed_at: Option<Instant>,
 }
 
 impl<P: Key, A: Key> Tree<P, A> {
@@ -35,6 +41,7 @@ impl<P: Key, A: Key> Tree<P, A> {
             root: None,
             messages: 0,
             new_links: 0,
+            changed_at: None,
         }
     }
 
@@ -45,14 +52,23 @@ impl<P: Key, A: Key> Tree<P, A> {
         let slot = Slot::free(self.taken);
         self.taken.insert(slot);
         self.new_links += 1;
+        if self.neighbors.is_empty() {
+            self.changed_at = Some(now);
+        }
         self.neighbors.insert(peer, Neighbor::new(now, slot, config));
     }
 
     /// The neighbour that was up.
-    pub(crate) fn down(&mut self, peer: P) -> Option<Neighbor<A>> {
+    pub(crate) fn down(&mut self, now: Instant, peer: P) -> Option<Neighbor<A>> {
         let neighbor = self.neighbors.remove(&peer)?;
+        self.changed_at = Some(now);
         self.taken.remove(neighbor.slot);
         Some(neighbor)
+    }
+
+    /// Whether neighbours come and go.
+    pub(crate) fn is_unsettled(&self, now: Instant) -> bool {
+        self.changed_at.is_some_and(|at| now.saturating_duration_since(at) < UNSETTLED)
     }
 
     pub(crate) fn get(&self, peer: P) -> Option<&Neighbor<A>> {

@@ -3,7 +3,7 @@
 mod net;
 
 use net::{Core, Id, answer, core_with, deliveries, drain, genuine, id, ms, receive, start};
-use p2p_gossip::{Config, Gossip, Input, LogStore, Logged, Message, Output, Read, Restored};
+use p2p_gossip::{Config, Course, Gossip, Input, LogStore, Logged, Message, Output, Read, Restored};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ fn outside() -> Config {
 }
 
 fn push(id: Id, age: Duration) -> Message<u32> {
-    Message::Push { id, hops: 1, renew: false, age, envelope: genuine(&id, 50) }
+    Message::Push { id, hops: 1, course: Course::Tree, age, envelope: genuine(&id, 50) }
 }
 
 /// Hands a push in and has it checked. Returns all that comes of it.

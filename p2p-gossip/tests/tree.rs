@@ -6,7 +6,7 @@ use net::{
     Core, Net, Out, announce, answer, core_with, deliveries, drain, genuine, id, ihave, ms, push, receive,
     start,
 };
-use p2p_gossip::{Announced, Config, Input, Message, Output};
+use p2p_gossip::{Announced, Config, Course, Input, Message, Output};
 
 fn sent(outputs: &[Out], to: u32) -> Vec<Message<u32>> {
     let to_it = |output: &Out| match output {
@@ -21,8 +21,12 @@ fn is_pushed(outputs: &[Out], to: u32) -> bool {
 }
 
 /// Hands a genuine push in and answers its check.
-fn take(core: &mut Core, now: std::time::Instant, from: u32, id: net::Id, renew: bool) -> Vec<Out> {
-    let message = Message::Push { id, hops: 1, renew, age: ms(0), envelope: genuine(&id, 50) };
+fn take(core: &mut Core, now: std::time::Instant, from: u32, id: net::Id, anew: bool) -> Vec<Out> {
+    take_as(core, now, from, id, if anew { Course::Anew } else { Course::Tree })
+}
+
+fn take_as(core: &mut Core, now: std::time::Instant, from: u32, id: net::Id, course: Course) -> Vec<Out> {
+    let message = Message::Push { id, hops: 1, course, age: ms(0), envelope: genuine(&id, 50) };
     let outputs = receive(core, now, from, message);
     answer(core, now, outputs)
 }
@@ -280,6 +284,71 @@ fn who_comes_and_goes_does_not_use_up_the_grafts_that_repairs_need() {
 }
 
 #[test]
+fn where_neighbours_come_and_go_an_authors_own_message_has_two_ways() {
+    let now = start();
+    let publish = |core: &mut Core, now, seq| {
+        core.publish(now, id(0, 0, seq, 1), genuine(&id(0, 0, seq, 1), 50)).unwrap();
+        let pushes = drain(core).into_iter().filter_map(|output| match output {
+            Output::Send { to, message: Message::Push { course, .. } } => Some((to, course)),
+            _ => None,
+        });
+        let mut pushes: Vec<_> = pushes.collect();
+        pushes.sort_by_key(|(to, _)| *to);
+        pushes
+    };
+    let mut core = core_with(0, &[1, 2, 3, 4], Config::default(), now - ms(60_000));
+    for peer in 2..=4 {
+        receive(&mut core, now, peer, Message::Prune);
+    }
+    assert_eq!(publish(&mut core, now, 0), [(1, Course::Tree)], "all have been there for a minute");
+    core.handle(now, Input::NeighborDown(4));
+    let pushes = publish(&mut core, now, 1);
+    assert!(matches!(pushes[..], [(1, Course::Doubled), (2 | 3, Course::Doubled)]), "{pushes:?}");
+    let eager = core.stats().eager;
+    assert_eq!((eager, core.stats().doubled), (1, 1), "the tree is as it was");
+    assert_eq!(publish(&mut core, now + ms(60_000), 2), [(1, Course::Tree)], "a quiet minute");
+    // Who is inside the tree has two ways at any rate.
+    receive(&mut core, now, 2, Message::Graft { id: None });
+    assert_eq!(publish(&mut core, now, 3).iter().map(|push| push.1).collect::<Vec<_>>(), [Course::Tree; 2]);
+    // Nobody else is there.
+    let mut core = core_with(0, &[1, 2], Config::default(), now);
+    core.handle(now, Input::NeighborDown(2));
+    assert_eq!(publish(&mut core, now, 0), [(1, Course::Tree)]);
+}
+
+#[test]
+fn the_copies_of_a_doubled_message_leave_the_tree_alone() {
+    let now = start();
+    let mut core = core_with(0, &[1, 2, 3, 4], Config::default(), now);
+    receive(&mut core, now, 1, Message::Prune);
+    // Its author is at the edge of the tree; this one passes it on and goes on announcing to it.
+    let outputs = take_as(&mut core, now, 1, id(9, 0, 0, 1), Course::Doubled);
+    let pushed: Vec<_> = (1..=4).filter(|peer| is_pushed(&outputs, *peer)).collect();
+    assert_eq!((pushed, core.stats().eager), (vec![2, 3, 4], 3));
+    for output in outputs {
+        if let Output::Send { message: Message::Push { course, .. }, .. } = output {
+            assert_eq!(course, Course::Doubled);
+        }
+    }
+    // The other copy comes from inside, and again and again; also during a check.
+    for seq in 0..50 {
+        let (now, doubled) = (now + ms(100) * seq, id(9, 0, u64::from(seq) + 1, 1));
+        let copy = Message::Push {
+            id: doubled,
+            hops: 3,
+            course: Course::Doubled,
+            age: ms(0),
+            envelope: genuine(&doubled, 50),
+        };
+        let check = receive(&mut core, now, 1, copy.clone());
+        receive(&mut core, now, 2, copy.clone());
+        assert_eq!(sent(&answer(&mut core, now, check), 2), []);
+        assert_eq!(receive(&mut core, now, 3, copy), []);
+    }
+    assert_eq!((core.stats().eager, core.stats().prunes_sent), (3, 0));
+}
+
+#[test]
 fn the_tree_is_made_anew_only_after_enough_messages() {
     let now = start();
     let config = Config { renew_after: 100, ..Config::default() };
@@ -390,7 +459,8 @@ fn a_random_overlay_becomes_a_tree_and_stays_one() {
             }
         }
         net.publish(0, 1, 100);
-        net.run_for(ms(2_000));
+        // Until then neighbours may come and go.
+        net.run_for(ms(60_000));
         let copies =
             |net: &Net| (0..NODES).map(|n| net.stats(n).duplicates + net.stats(n).delivered).sum::<u64>();
         let before = copies(&net);

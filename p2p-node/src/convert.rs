@@ -44,8 +44,8 @@ pub(crate) const fn table_scope(scope: p2p_wire::Scope) -> p2p_peers::Scope {
 /// What the gossip core says, as a frame.
 pub(crate) fn packet(message: Message<NodeId>) -> Packet {
     match message {
-        Message::Push { id, hops, renew, age, envelope } => {
-            Packet::Push { id: wire_id(id), hops, renew, age, envelope }
+        Message::Push { id, hops, course, age, envelope } => {
+            Packet::Push { id: wire_id(id), hops, course, age, envelope }
         }
         Message::IHave { ids } => {
             let line = |Line { id, hops, wait }| Announced { id: wire_id(id), hops, wait };

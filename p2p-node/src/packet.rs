@@ -4,7 +4,7 @@ use std::mem::size_of;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use p2p_gossip::{Held, Span, Sum};
+use p2p_gossip::{Course, Held, Span, Sum};
 use p2p_wire::{
     DecodeError, EncodeError, Envelope, EnvelopeId, FrameBody, Hello, MAX_FRAME_CONTROL, MAX_FRAME_PAYLOAD,
     NodeId, msgpack,
@@ -20,8 +20,9 @@ use crate::view::{self, View};
 pub(crate) const MAX_IWANT: usize = 64;
 /// Envelopes up to this size are copied out of the read buffer, whose parts are of 16 KiB at least.
 const COPIED: usize = 16 * 1024;
-/// Of the hops of a push, the bit that says that it makes the tree anew.
-const RENEW: u16 = 1 << 15;
+/// Of the hops of a push, the bits that say which way it goes.
+const ANEW: u16 = 1 << 15;
+const DOUBLED: u16 = 1 << 14;
 
 /// Why a side closes the link, sent as its last frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,10 +100,10 @@ pub enum Packet {
     Push {
         /// The envelope's own id.
         id: EnvelopeId,
-        /// Links travelled from the author; at most 32,767, more count as that.
+        /// Links travelled from the author; at most 16,383, more count as that.
         hops: u16,
-        /// It makes the tree anew: whoever agrees passes it to all its neighbours.
-        renew: bool,
+        /// Which way it goes.
+        course: Course,
         /// How long ago it was published, as far as is known; in milliseconds on the wire, at most 2^32 - 1.
         age: Duration,
         /// The signed bytes, verbatim.
@@ -217,8 +218,13 @@ impl FrameBody for Packet {
             Self::Bye(reason) => out.put_slice(&msgpack::to_vec(&Bye { r: reason.code() })?),
             Self::Ping(n) | Self::Pong(n) => out.put_slice(&msgpack::to_vec(&Nonce { n: *n })?),
             Self::View(view) => view.encode(out)?,
-            Self::Push { hops, renew, age, envelope, .. } => {
-                out.put_u16((*hops).min(RENEW - 1) | if *renew { RENEW } else { 0 });
+            Self::Push { hops, course, age, envelope, .. } => {
+                let course = match course {
+                    Course::Tree => 0,
+                    Course::Anew => ANEW,
+                    Course::Doubled => DOUBLED,
+                };
+                out.put_u16((*hops).min(DOUBLED - 1) | course);
                 out.put_u32(u32::try_from(age.as_millis()).unwrap_or(u32::MAX));
                 out.put_slice(envelope);
             }
@@ -254,7 +260,12 @@ impl FrameBody for Packet {
                     return Err(DecodeError::Layout("push is shorter than its header"));
                 }
                 let hops = body.get_u16();
-                let (hops, renew) = (hops & !RENEW, hops & RENEW != 0);
+                let course = match hops {
+                    _ if hops & ANEW != 0 => Course::Anew,
+                    _ if hops & DOUBLED != 0 => Course::Doubled,
+                    _ => Course::Tree,
+                };
+                let hops = hops & !(ANEW | DOUBLED);
                 let age = Duration::from_millis(u64::from(body.get_u32()));
                 let envelope = Envelope::decode(body).map_err(|_| DecodeError::Layout("not an envelope"))?;
                 // Kept for hours, so a small one must not keep the whole read buffer with it.
@@ -262,7 +273,7 @@ impl FrameBody for Packet {
                     bytes if bytes.len() <= COPIED => Bytes::copy_from_slice(bytes),
                     bytes => bytes.clone(),
                 };
-                Self::Push { id: envelope.id(), hops, renew, age, envelope: bytes }
+                Self::Push { id: envelope.id(), hops, course, age, envelope: bytes }
             }
             kind::IHAVE => Self::IHave(ihave::decode(body)?),
             kind::IWANT => {

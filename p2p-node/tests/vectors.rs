@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use std::{fs, path::Path};
 
 use bytes::{Bytes, BytesMut};
-use p2p_gossip::{Config, Gossip, Held, Input, Message, Output, Span, Sum};
+use p2p_gossip::{Config, Course, Gossip, Held, Input, Message, Output, Span, Sum};
 use p2p_node::{Announced, Answer, ByeReason, FileHash, NodeId, Packet, Query, SecretKey, View};
 use p2p_wire::{BadSignature, EnvelopeId, Frame, FrameCodec, FrameError, Hello, domain, encode_frame};
 use rand::{SeedableRng, rngs::StdRng};
@@ -123,7 +123,12 @@ fn packet(vector: &Value) -> Packet {
         "push" => Packet::Push {
             id: id(&values["id"]),
             hops: number(values, "hops"),
-            renew: values["renew"].as_bool().unwrap(),
+            course: match values["course"].as_str().unwrap() {
+                "tree" => Course::Tree,
+                "anew" => Course::Anew,
+                "doubled" => Course::Doubled,
+                other => panic!("{other}"),
+            },
             age: Duration::from_millis(number(values, "age_ms")),
             envelope: hex(values, "envelope"),
         },
@@ -232,7 +237,7 @@ fn digests(pushes: &[&Value]) -> Vec<Vec<Sum>> {
     for push in pushes {
         let (id, envelope) = (id(&push["id"]), hex(push, "envelope"));
         let id = p2p_gossip::EnvelopeId { author: id.author, run: id.run, first: id.first, count: id.count };
-        let message = Message::Push { id, hops: 1, renew: false, age: Duration::ZERO, envelope };
+        let message = Message::Push { id, hops: 1, course: Course::Tree, age: Duration::ZERO, envelope };
         gossip.handle(now, Input::Received { from: 1, message });
         while let Some(output) = gossip.poll_output() {
             if let Output::Verify { ticket, envelope, .. } = output {

@@ -279,6 +279,7 @@ impl<P: Debug, A: Debug> Debug for Output<P, A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::Course;
 
     #[test]
     fn debug_prints_no_payload() {
@@ -288,7 +289,7 @@ mod tests {
             "{:?}",
             Output::Send {
                 to: 2_u32,
-                message: Message::Push { id, hops: 1, renew: false, age: Duration::ZERO, envelope }
+                message: Message::Push { id, hops: 1, course: Course::Tree, age: Duration::ZERO, envelope }
             }
         );
         assert!(text.contains("6 bytes") && !text.contains("secret"));

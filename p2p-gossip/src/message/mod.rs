@@ -12,6 +12,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+/// Which way a pushed envelope goes from its author.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Course {
+    /// In the tree as it is.
+    Tree,
+    /// It makes the tree anew: whoever agrees passes it to all its neighbours
+    /// ([`Config::renew_after`](crate::Config::renew_after)).
+    Anew,
+    /// In the tree, from two neighbours of its author, of which one is in the tree by chance only: where neighbours come and
+    /// go one alone may go with it. The two copies meet somewhere, which shows no circle.
+    Doubled,
+}
+
 /// One message between two neighbours. The caller frames it; cloning shares the envelope's bytes.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Message<A> {
@@ -21,9 +34,8 @@ pub enum Message<A> {
         id: EnvelopeId<A>,
         /// Links travelled from the author, this one included; an unsigned hint.
         hops: u16,
-        /// It makes the tree anew: whoever agrees passes it to all its neighbours. An unsigned hint; see
-        /// [`Config::renew_after`](crate::Config::renew_after).
-        renew: bool,
+        /// Which way it goes; an unsigned hint.
+        course: Course,
         /// How long ago its author published it, as far as is known: the times for which each node on the way held
         /// it, by its own monotonic clock, added up. An unsigned hint; the log ages by it.
         age: Duration,
@@ -111,11 +123,11 @@ impl Debug for Len<'_> {
 impl<A: Debug> Debug for Message<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Push { id, hops, renew, age, envelope } => f
+            Self::Push { id, hops, course, age, envelope } => f
                 .debug_struct("Push")
                 .field("id", id)
                 .field("hops", hops)
-                .field("renew", renew)
+                .field("course", course)
                 .field("age", age)
                 .field("envelope", &Len(envelope))
                 .finish(),

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2p_gossip::{Announced, Config, EnvelopeId, Fault, Gossip, Input, Message, Output, Stats, Sum, Ticket};
+use p2p_gossip::{
+    Announced, Config, Course, EnvelopeId, Fault, Gossip, Input, Message, Output, Stats, Sum, Ticket,
+};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -80,7 +82,7 @@ pub(crate) fn receive(core: &mut Core, now: Instant, from: u32, message: Message
 }
 
 pub(crate) fn push(id: Id, envelope: &Bytes) -> Message<u32> {
-    Message::Push { id, hops: 1, renew: false, age: Duration::ZERO, envelope: envelope.clone() }
+    Message::Push { id, hops: 1, course: Course::Tree, age: Duration::ZERO, envelope: envelope.clone() }
 }
 
 /// Of envelopes that nobody pushes.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2p_gossip::{Config, Input, LogStore, Logged, Message, Output, Read, Restored, Sum, Ticket};
+use p2p_gossip::{Config, Course, Input, LogStore, Logged, Message, Output, Read, Restored, Sum, Ticket};
 
 use crate::actions::{Action, Outcome, PEERS};
 use crate::net::{Core, Id, Out, announce, check, core, drain, forged, genuine, id, ms, start};
@@ -63,7 +63,7 @@ impl World {
                 }
                 self.receive(
                     from,
-                    Message::Push { id, hops: u16::MAX, renew: true, age: Duration::MAX, envelope },
+                    Message::Push { id, hops: u16::MAX, course: Course::Anew, age: Duration::MAX, envelope },
                 );
             }
             Action::IHave { from, ids, wait } => self.receive(from, announce(&ids, wait)),

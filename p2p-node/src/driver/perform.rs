@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use p2p_files::FileHash;
-use p2p_gossip::{Span, Ticket};
+use p2p_gossip::{Course, Span, Ticket};
 use p2p_peers::{DialFailure, PeerStore, Target};
 use p2p_wire::{Envelope, EnvelopeId, MAX_FILE_NAME, NodeId, PeerRecord, encode_frame};
 use tokio::sync::{mpsc, oneshot};
@@ -27,23 +27,22 @@ pub(super) struct PushCache {
     last: Option<(EnvelopeId, Hint, Bytes, Bytes)>,
 }
 
-/// Hops, whether the tree is made anew, and age.
-type Hint = (u16, bool, Duration);
+type Hint = (u16, Course, Duration);
 
 impl PushCache {
     fn frame(&mut self, packet: &Packet) -> Option<Bytes> {
-        let Packet::Push { id, hops, renew, age, envelope } = packet else {
+        let Packet::Push { id, hops, course, age, envelope } = packet else {
             return encode(packet);
         };
         match &self.last {
             Some((i, hint, e, frame))
-                if i == id && *hint == (*hops, *renew, *age) && e.as_ptr() == envelope.as_ptr() =>
+                if i == id && *hint == (*hops, *course, *age) && e.as_ptr() == envelope.as_ptr() =>
             {
                 Some(frame.clone())
             }
             _ => {
                 let frame = encode(packet)?;
-                self.last = Some((*id, (*hops, *renew, *age), envelope.clone(), frame.clone()));
+                self.last = Some((*id, (*hops, *course, *age), envelope.clone(), frame.clone()));
                 Some(frame)
             }
         }

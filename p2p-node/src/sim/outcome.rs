@@ -211,6 +211,7 @@ impl Sim {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use p2p_gossip::Course;
     use p2p_wire::{Envelope, NewEntry, SecretKey, encode_frame};
 
     #[test]
@@ -221,7 +222,7 @@ mod tests {
         let push = Packet::Push {
             id: envelope.id(),
             hops: 3,
-            renew: true,
+            course: Course::Anew,
             age: Duration::ZERO,
             envelope: envelope.bytes().clone(),
         };

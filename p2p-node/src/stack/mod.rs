@@ -271,8 +271,8 @@ impl<R: Rng> Stack<R> {
                 return self.queries.on_query(now, from, query, near(&self.links));
             }
             Packet::Answer(answer) => return self.queries.on_answer(now, answer),
-            Packet::Push { id, hops, renew, age, envelope } => {
-                GossipMessage::Push { id: convert::gossip_id(id), hops, renew, age, envelope }
+            Packet::Push { id, hops, course, age, envelope } => {
+                GossipMessage::Push { id: convert::gossip_id(id), hops, course, age, envelope }
             }
             Packet::IHave(ids) => GossipMessage::IHave { ids: ids.into_iter().map(convert::line).collect() },
             Packet::IWant(ids) => {

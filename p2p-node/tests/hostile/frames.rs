@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use p2p_gossip::Course;
 use p2p_node::{Announced, ByeReason, Event, Packet, View};
 use p2p_wire::{MAX_FRAME_CONTROL, MAX_FRAME_PAYLOAD, MAX_PAYLOAD, NewEntry};
 use rand::rngs::StdRng;
@@ -194,7 +195,7 @@ fn session(author: u64) -> Vec<u8> {
         Packet::Push {
             id: sent.id(),
             hops: 1,
-            renew: false,
+            course: Course::Tree,
             age: Duration::ZERO,
             envelope: sent.bytes().clone(),
         },
