@@ -192,11 +192,13 @@ fn print_table(out: &Value) {
         number("form_s")
     );
     println!(
-        "  one message of 100 bytes      last node after {:.1} ms (p50), {:.1} (p99), {:.1} (max); {:.4} delivered",
+        "  one message of 100 bytes      last node after {:.1} ms (p50), {:.1} (p99), {:.1} (max); {:.4} delivered, {:.2} copies a node (the first: {:.1})",
         number("lat_p50_ms"),
         number("lat_p99_ms"),
         number("lat_max_ms"),
-        number("lat_ratio")
+        number("lat_ratio"),
+        number("lat_copies"),
+        number("lat_first_copies")
     );
     println!(
         "    the least that it can take  {:.2} ms (p50), {:.2} (p99): plain connections and one check a node; {:.2}, {:.2} with TLS",
