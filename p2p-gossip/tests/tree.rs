@@ -93,14 +93,18 @@ fn what_comes_twice_over_one_link_cuts_nothing() {
     assert_eq!((core.stats().duplicates, core.stats().eager), (99, 1));
 }
 
-/// Five pulls in a row that time out: who brings nothing meanwhile is pruned, who pushes what is new is late and stays.
+/// Five pulls in a row that time out: who brings nothing meanwhile is pruned; who pushes what is new is late and stays, and so
+/// does the only one there is: pruned, it would not be pushed to either.
 #[test]
-fn who_does_not_answer_is_pruned_unless_it_brings_what_is_new() {
-    for brings in [false, true] {
+fn who_does_not_answer_is_pruned_unless_it_brings_what_is_new_or_is_the_only_one() {
+    for (brings, others) in [(false, true), (true, true), (false, false)] {
         let (mut now, config) = (start(), Config::default());
         let (wait, promises) = (config.pull_timeout, u64::from(config.broken_promises));
-        let mut core = core_with(0, &[1], config, now);
+        let mut core = core_with(0, &[1, 2], config, now);
         take(&mut core, now, 1, id(9, 0, 0, 1), false);
+        if !others {
+            receive(&mut core, now, 2, Message::Prune);
+        }
         let promised: Vec<_> = (0..promises).map(|n| id(9, 0, 100 + n, 1)).collect();
         receive(&mut core, now, 1, announce(&promised, false));
         let mut prunes = 0;
@@ -113,7 +117,9 @@ fn who_does_not_answer_is_pruned_unless_it_brings_what_is_new() {
             prunes += sent(&drain(&mut core), 1).iter().filter(|m| **m == Message::Prune).count();
         }
         assert_eq!(core.stats().promises_broken, 1, "brings: {brings}");
-        assert_eq!((prunes, core.stats().eager), if brings { (0, 1) } else { (1, 0) });
+        let pruned = !brings && others;
+        let eager = 1 + usize::from(others) - usize::from(pruned);
+        assert_eq!((prunes, core.stats().eager), (usize::from(pruned), eager), "{brings}, {others}");
     }
 }
 
