@@ -35,6 +35,9 @@ pub(crate) struct Backlog {
     bytes: usize,
     /// Frames that follow what was queued before them.
     behind: VecDeque<Behind>,
+    /// Who was served last, and whether that was somebody else before.
+    served: Option<NodeId>,
+    changed: bool,
 }
 
 /// A frame, and how many messages of each author are still before it.
@@ -122,11 +125,17 @@ impl Backlog {
         }
         let author = self.turns.pop_front()?;
         let item = self.change(author, |queue| queue.take(VecDeque::pop_front));
+        self.changed |= self.served.replace(author).is_some_and(|before| before != author);
         self.settle_behind(author, true);
         if self.authors.contains_key(&author) {
             self.turns.push_back(author);
         }
         item.map(|item| item.frame)
+    }
+
+    /// Whether messages of several authors were taken since the last question.
+    pub(crate) const fn several_taken(&mut self) -> bool {
+        std::mem::replace(&mut self.changed, false)
     }
 
     fn take_newest(&mut self, author: NodeId) -> Option<Item> {
@@ -190,6 +199,11 @@ mod tests {
         let order: Vec<u8> = std::iter::from_fn(|| backlog.pop()).map(|frame| frame[0]).collect();
         assert_eq!(order, [1, 2, 3, 1, 1, 1, 1]);
         assert!(backlog.is_empty());
+        assert!(backlog.several_taken() && !backlog.several_taken());
+        push(&mut backlog, item(1, 5, 10), 1000);
+        assert!(backlog.pop().is_some() && !backlog.several_taken(), "the same one as before");
+        push(&mut backlog, item(2, 1, 10), 1000);
+        assert!(backlog.pop().is_some() && backlog.several_taken());
     }
 
     #[test]

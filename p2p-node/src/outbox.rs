@@ -287,7 +287,8 @@ impl Outbox {
             }
         }
         if messages > 0 {
-            let mark = state.window.took(Instant::now(), messages).map(Packet::Ping);
+            let several = state.messages.several_taken();
+            let mark = state.window.took(Instant::now(), messages, several).map(Packet::Ping);
             batch.extend(mark.and_then(|mark| encode_frame(&mark).ok()));
         }
         true
