@@ -246,15 +246,13 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.stats.pulls_timed_out += 1;
         self.missing.end_pull(&id, peer);
         let (limit, lately) = (self.config.broken_promises, self.config.pull_timeout);
-        // The only one is kept: without it nothing comes or goes but by announcements.
-        let is_only = self.tree.iter().all(|(other, neighbor)| other == peer || !neighbor.eager);
         if let Some(neighbor) = self.tree.get_mut(peer)
             && neighbor.on_promise_broken(now, limit)
         {
             self.stats.promises_broken += 1;
             // One that pushes what is new is late and no liar: without its pushes all would have to be pulled, at the pace
-            // at which it does not answer.
-            if !is_only && !neighbor.brought_within(now, lately) {
+            // at which it does not answer. And without the only eager one nothing comes or goes but by announcements.
+            if !neighbor.brought_within(now, lately) && self.tree.has_eager_besides(peer) {
                 self.prune(now, peer);
             }
         }

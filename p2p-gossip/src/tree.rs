@@ -108,6 +108,10 @@ impl<P: Key, A: Key> Tree<P, A> {
         self.neighbors.values().filter(|neighbor| neighbor.eager).count()
     }
 
+    pub(crate) fn has_eager_besides(&self, peer: P) -> bool {
+        self.neighbors.iter().any(|(other, neighbor)| *other != peer && neighbor.eager)
+    }
+
     /// A message goes round in the tree as it is.
     pub(crate) fn count(&mut self, id: EnvelopeId<A>) {
         let author = id.author;

@@ -168,12 +168,13 @@ mod tests {
         Duration::from_millis(n)
     }
 
-    /// A link that handles so many bytes a millisecond, and whose answers are then under way for `way`. Gives it messages for so
-    /// many rounds, always enough of them; returns the row's length in each.
+    /// A link that handles so many bytes a millisecond, and whose answers are then under way for `way`. Gives it messages of one
+    /// author or of several for so many rounds, always enough of them; returns the row's length in each.
     fn rows(
         window: &mut Window,
         bytes_per_ms: u64,
         mut way: impl FnMut() -> Duration,
+        several: bool,
         rounds: usize,
     ) -> Vec<Duration> {
         // Later than all that came before.
@@ -183,7 +184,7 @@ mod tests {
         while rows.len() < rounds {
             while window.room() > 0 {
                 let bytes = window.room().min(8 << 10);
-                let mark = window.took(now, bytes, true);
+                let mark = window.took(now, bytes, several);
                 free = free.max(now) + Duration::from_micros(1000 * bytes as u64 / bytes_per_ms);
                 if let Some(mark) = mark {
                     back = back.max(free + way());
@@ -203,13 +204,16 @@ mod tests {
 
     #[test]
     fn a_fast_link_is_filled_and_a_slow_one_has_a_short_row() {
-        let mut fast = Window::new();
-        rows(&mut fast, 20_000, || ms(50), 200);
-        assert_eq!(fast.limit, MOST, "{fast:?}");
-        for (bytes_per_ms, way, longest) in [(4_000, 1, 30), (800, 1, 50), (20, 20, 2_500)] {
-            let rows = rows(&mut Window::new(), bytes_per_ms, || ms(way), 200);
-            let row = rows[100..].iter().max().unwrap();
-            assert!(*row < ms(longest), "{row:?} at {bytes_per_ms} kB/s");
+        for several in [false, true] {
+            let mut fast = Window::new();
+            rows(&mut fast, 20_000, || ms(50), several, 200);
+            assert_eq!(fast.limit, MOST, "{fast:?}");
+            let waits = if several { [30, 50, 2_500] } else { [120, 120, 2_500] };
+            for ((bytes_per_ms, way), longest) in [(4_000, 1), (800, 1), (20, 20)].into_iter().zip(waits) {
+                let rows = rows(&mut Window::new(), bytes_per_ms, || ms(way), several, 200);
+                let row = rows[100..].iter().max().unwrap();
+                assert!(*row < ms(longest), "{row:?} at {bytes_per_ms} kB/s, several: {several}");
+            }
         }
     }
 
@@ -222,10 +226,10 @@ mod tests {
             (seed >> 33) as f64 / (1_u64 << 31) as f64
         };
         let mut far = Window::new();
-        rows(&mut far, 20_000, || ms(40).mul_f64(1.0 + random()), 400);
+        rows(&mut far, 20_000, || ms(40).mul_f64(1.0 + random()), true, 400);
         assert!(far.limit > MOST / 2, "{}", far.limit);
         let mut radio = Window::new();
-        rows(&mut radio, 20_000, || ms(2) + ms(30).mul_f64(random().powi(4)), 400);
+        rows(&mut radio, 20_000, || ms(2) + ms(30).mul_f64(random().powi(4)), true, 400);
         // More than what is handled in such a time.
         assert!(radio.limit > 20_000 * 10, "{}", radio.limit);
     }
@@ -233,23 +237,23 @@ mod tests {
     #[test]
     fn a_way_that_becomes_longer_is_learnt() {
         let mut window = Window::new();
-        rows(&mut window, 20_000, || ms(5), 100);
-        rows(&mut window, 20_000, || ms(200), 400);
+        rows(&mut window, 20_000, || ms(5), true, 100);
+        rows(&mut window, 20_000, || ms(200), true, 400);
         assert_eq!(window.limit, MOST);
     }
 
     #[test]
     fn a_link_that_becomes_slow_gets_a_shorter_row() {
         let mut window = Window::new();
-        rows(&mut window, 20_000, || ms(5), 100);
+        rows(&mut window, 20_000, || ms(5), true, 100);
         assert!(window.limit > 20_000 * 10, "{}", window.limit);
-        let rows = rows(&mut window, 100, || ms(5), 200);
+        let rows = rows(&mut window, 100, || ms(5), true, 200);
         assert!(rows[..10].iter().max() > Some(&ms(2_000)), "{rows:?}");
         assert!(rows[50..].iter().max() < Some(&ms(500)), "{rows:?}");
         assert!(window.limit < 3 * LEAST, "{}", window.limit);
     }
 
-    /// 4 MB/s: one author has 100 ms of it under way, and the moment another one comes 10.
+    /// 4 MB/s: one author has 50 ms of it under way, and the moment another one comes about 10.
     #[test]
     fn a_second_author_shortens_the_row_at_once() {
         let (mut window, mut now) = (Window::new(), Instant::now());
@@ -319,16 +323,16 @@ mod tests {
         /// Whatever is taken and answered when: a closed window waits for an answer, and no more is on its way than the
         /// largest window and one frame beyond it.
         #[test]
-        fn it_never_closes_for_good(steps in prop::collection::vec((1usize..2_000_000, any::<bool>(), 0u64..3_000), 1..200)) {
+        fn it_never_closes_for_good(steps in prop::collection::vec((1usize..2_000_000, any::<[bool; 2]>(), 0u64..3_000), 1..200)) {
             let (mut window, mut now) = (Window::new(), Instant::now());
             let mut on_its_way = VecDeque::new();
-            for (bytes, answer, wait) in steps {
+            for (bytes, [answer, several], wait) in steps {
                 now += ms(wait);
                 if answer && let Some(mark) = on_its_way.pop_front() {
                     prop_assert!(window.answered(now, mark));
                 }
                 if window.room() > 0 {
-                    on_its_way.extend(window.took(now, bytes, true));
+                    on_its_way.extend(window.took(now, bytes, several));
                 }
                 prop_assert!(window.room() > 0 || !on_its_way.is_empty());
                 prop_assert!((LEAST..=MOST).contains(&window.limit));

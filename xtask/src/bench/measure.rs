@@ -258,6 +258,9 @@ mod tests {
         assert_eq!(out["lat_complete"], SINGLE);
         assert_eq!(out["thr_gave_up"], 0);
         assert!(out["thr_copies"].is_number());
+        // Each question to `copies` is answered by one more.
+        assert_eq!(out["lat_first_copies"], 1.0 / 3.0);
+        assert_eq!(out["lat_copies"], 1.0 / ((SINGLE - 1) * 3) as f64);
     }
 
     #[test]
