@@ -61,7 +61,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         (paid && whole && whole_to >= span.to).then(|| (Held { span, sum: sums::of_all(digests) }, envelopes))
     }
 
-    fn sum_of(&self, span: Span<A>) -> Sum {
+    fn sum_of(&mut self, span: Span<A>) -> Sum {
         let begins = self.log.within(span).filter(|(id, _, _)| id.first >= span.from);
         sums::of_all(begins.map(|(_, _, digest)| digest))
     }
@@ -78,7 +78,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     }
 
     /// Whether this envelope was asked for because it may prove a fork, and may.
-    pub(crate) fn is_rival(&self, from: P, id: &EnvelopeId<A>, envelope: &Bytes) -> bool {
+    pub(crate) fn is_rival(&mut self, from: P, id: &EnvelopeId<A>, envelope: &Bytes) -> bool {
         self.asks.expects_rival(from, id) && !self.log.rivals(id, digest(envelope)).is_empty()
     }
 

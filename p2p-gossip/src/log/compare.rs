@@ -1,0 +1,103 @@
+//! What neighbours compare of the log, and ask for: sums and ranges.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::message::{EnvelopeId, Held, Key, MAX_ENTRIES, Span, Sum};
+use crate::sums;
+
+use super::{Entry, Log, Place};
+
+impl<P: Key, A: Key> Log<P, A> {
+    /// Into which of 256 buckets an author belongs. Only while the log is empty.
+    pub(crate) fn set_buckets(&mut self, bucket_of: fn(&A) -> u8) {
+        self.sums.set_buckets(bucket_of);
+    }
+
+    /// The sum of all envelopes.
+    pub(crate) fn sum(&mut self) -> Sum {
+        self.index_fresh();
+        let Self { entries, sums, .. } = self;
+        sums.whole(digests(entries))
+    }
+
+    /// The sums of the buckets.
+    pub(crate) fn bucket_sums(&mut self) -> Vec<Sum> {
+        self.index_fresh();
+        let Self { entries, sums, .. } = self;
+        sums.buckets(digests(entries))
+    }
+
+    /// The authors of these buckets, those with the newest envelopes first.
+    pub(crate) fn authors_of(&mut self, buckets: impl IntoIterator<Item = usize>) -> Vec<A> {
+        self.index_fresh();
+        let authors = buckets.into_iter().flat_map(|bucket| self.sums.authors(bucket));
+        let newest = |author: A| Some((self.authors.get(&author)?.due.last().copied()?, author));
+        let mut authors: Vec<_> = authors.filter_map(newest).collect();
+        authors.sort_unstable_by(|a, b| b.cmp(a));
+        authors.into_iter().map(|(_, author)| author).collect()
+    }
+
+    /// What is here of an author: at most `max` ranges without a hole, the highest if there are more.
+    pub(crate) fn held(&mut self, author: A, max: usize) -> Vec<Held<A>> {
+        self.index_fresh();
+        let mut runs: VecDeque<(Span<A>, Vec<Sum>)> = VecDeque::new();
+        for (&(_, first, count, _), entry) in self.entries.range(places(author, 0, u64::MAX)) {
+            let end = first.saturating_add(u64::from(count));
+            match runs.back_mut() {
+                Some((span, sums)) if first <= span.to => {
+                    span.to = span.to.max(end);
+                    sums.push(entry.digest);
+                }
+                _ => {
+                    if runs.len() >= max {
+                        runs.pop_front();
+                    }
+                    runs.push_back((Span { author, from: first, to: end }, vec![entry.digest]));
+                }
+            }
+        }
+        let held = |(span, digests)| Held { span, sum: sums::of_all(digests) };
+        runs.into_iter().take(max).map(held).collect()
+    }
+
+    /// The envelopes with a seq in this range, rising.
+    pub(crate) fn within(&mut self, span: Span<A>) -> impl Iterator<Item = (EnvelopeId<A>, usize, Sum)> + '_ {
+        self.index_fresh();
+        // One that begins before may reach into it.
+        let first = span.from.saturating_sub(u64::from(MAX_ENTRIES) - 1);
+        let entries = self.entries.range(places(span.author, first, span.to.saturating_sub(1)));
+        let id = |&(author, first, count, run): &Place<A>| EnvelopeId { author, run, first, count };
+        let found = entries.map(move |(place, entry)| (id(place), entry.len, entry.digest));
+        found.filter(move |(id, _, _)| span.meets(&id.seqs()))
+    }
+
+    /// Other envelopes that have a seq of this one.
+    pub(crate) fn rivals(&mut self, id: &EnvelopeId<A>, digest: Sum) -> Vec<(EnvelopeId<A>, Sum)> {
+        let seqs = id.seqs();
+        let span = Span { author: id.author, from: seqs.start, to: seqs.end };
+        let others = self.within(span).filter(|(there, _, sum)| there != id || *sum != digest);
+        others.map(|(there, _, sum)| (there, sum)).collect()
+    }
+}
+
+/// Those of one author with a first seq from `first` to `last`.
+fn places<A: Copy>(author: A, first: u64, last: u64) -> std::ops::RangeInclusive<Place<A>> {
+    (author, first, 0, 0)..=(author, last, u8::MAX, u64::MAX)
+}
+
+fn digests<'a, P, A: Key>(
+    entries: &'a BTreeMap<Place<A>, Box<Entry<P>>>,
+) -> impl Fn(A, u64, u64) -> Digests<'a, P, A> {
+    |author, first, last| Digests(entries.range(places(author, first, last)))
+}
+
+/// Of some entries in a row.
+struct Digests<'a, P, A>(std::collections::btree_map::Range<'a, Place<A>, Box<Entry<P>>>);
+
+impl<P, A> Iterator for Digests<'_, P, A> {
+    type Item = Sum;
+
+    fn next(&mut self) -> Option<Sum> {
+        self.0.next().map(|(_, entry)| entry.digest)
+    }
+}
