@@ -118,8 +118,8 @@ impl<P: Key, A: Key> Log<P, A> {
         }
     }
 
-    /// Adds an envelope; it is in the indexes before anything is looked up. Of two with one id the one with the lower digest stays. [`evict`](Self::evict) until there is
-    /// room again.
+    /// Adds an envelope; whatever is looked up afterwards finds it. Of two with one id the one with the lower digest stays.
+    /// [`evict`](Self::evict) until there is room again.
     pub(crate) fn insert(&mut self, now: Instant, logged: Logged<A>, envelope: Option<&Bytes>) {
         let left = self.max_age.saturating_sub(logged.age).min(FAR);
         let due = (now.checked_add(left).unwrap_or(now), self.next_pos);
@@ -137,7 +137,7 @@ impl<P: Key, A: Key> Log<P, A> {
         }
     }
 
-    /// Puts what came last into the indexes; before anything is looked up there.
+    /// Puts what came last into the indexes. Whoever looks anything up there calls it first.
     fn index_fresh(&mut self) {
         (self.fresh_bytes, self.fresh_due) = (0, None);
         for fresh in std::mem::take(&mut self.fresh) {
