@@ -23,12 +23,11 @@ const FAR: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 ///
 /// The indexes are eight trees, each somewhere else in memory, and nobody looks into them while messages merely pass. So what
 /// comes is only noted at first, and put into them up to 32 at a time: bursts go 6 to 13 % faster than when each went there at
-/// once (10 and 100 nodes, 2026-11-30).
+/// once (`cargo xtask bench gossip --burst 1000`, 10 and 100 nodes, 2026-11-30).
 #[derive(Debug)]
 pub(crate) struct Log<P, A> {
     /// What came last, in order; not in the indexes yet.
-    fresh: Vec<Fresh<A>>,
-    fresh_bytes: usize,
+    fresh: Vec<(EnvelopeId<A>, Box<Entry<P>>)>,
     /// When the first of them is too old.
     fresh_due: Option<Instant>,
     /// Boxed, since a tree takes room for eleven at a time and thousands of simulated nodes keep one or two.
@@ -37,6 +36,7 @@ pub(crate) struct Log<P, A> {
     authors: BTreeMap<A, Author>,
     by_bytes: BTreeSet<(usize, A)>,
     sums: Sums<A>,
+    /// Of all, those that are not in the indexes included.
     bytes: usize,
     next_pos: u64,
     store: LogStore,
@@ -49,15 +49,6 @@ pub(crate) struct Log<P, A> {
 type Place<A> = (A, u64, u8, u64);
 /// When an envelope is too old; then the order of receipt.
 type Due = (Instant, u64);
-
-/// An envelope before it is in the indexes.
-#[derive(Debug)]
-struct Fresh<A> {
-    logged: Logged<A>,
-    due: Due,
-    received: Instant,
-    envelope: Option<Bytes>,
-}
 
 #[derive(Debug)]
 struct Entry<P> {
@@ -102,7 +93,6 @@ impl<P: Key, A: Key> Log<P, A> {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             fresh: Vec::new(),
-            fresh_bytes: 0,
             fresh_due: None,
             entries: BTreeMap::new(),
             by_age: BTreeMap::new(),
@@ -121,7 +111,8 @@ impl<P: Key, A: Key> Log<P, A> {
     /// Adds an envelope; whatever is looked up afterwards finds it. Of two with one id the one with the lower digest stays.
     /// [`evict`](Self::evict) until there is room again.
     pub(crate) fn insert(&mut self, now: Instant, logged: Logged<A>, envelope: Option<&Bytes>) {
-        let left = self.max_age.saturating_sub(logged.age).min(FAR);
+        let Logged { id, len, age, hops, digest } = logged;
+        let left = self.max_age.saturating_sub(age).min(FAR);
         let due = (now.checked_add(left).unwrap_or(now), self.next_pos);
         self.next_pos += 1;
         let envelope = match self.store {
@@ -129,9 +120,11 @@ impl<P: Key, A: Key> Log<P, A> {
             LogStore::Shared => envelope.cloned(),
             LogStore::Outside => None,
         };
-        self.fresh_bytes += logged.len;
+        let answers = VecDeque::new();
+        let entry = Entry { due, received: now, age, hops, len, digest, envelope, answers };
+        self.bytes += len;
         self.fresh_due = self.fresh_due.into_iter().chain([due.0]).min();
-        self.fresh.push(Fresh { logged, due, received: now, envelope });
+        self.fresh.push((id, Box::new(entry)));
         if self.fresh.len() >= MAX_FRESH {
             self.index_fresh();
         }
@@ -139,38 +132,34 @@ impl<P: Key, A: Key> Log<P, A> {
 
     /// Puts what came last into the indexes. Whoever looks anything up there calls it first.
     fn index_fresh(&mut self) {
-        (self.fresh_bytes, self.fresh_due) = (0, None);
-        for fresh in std::mem::take(&mut self.fresh) {
-            self.index(fresh);
+        self.fresh_due = None;
+        for (id, entry) in std::mem::take(&mut self.fresh) {
+            self.index(id, entry);
         }
     }
 
-    fn index(&mut self, fresh: Fresh<A>) {
-        let Fresh { logged: Logged { id, len, age, hops, digest }, due, received, envelope } = fresh;
+    fn index(&mut self, id: EnvelopeId<A>, entry: Box<Entry<P>>) {
         if let Some(there) = self.entries.get(&place(&id)) {
-            if there.digest <= digest {
+            if there.digest <= entry.digest {
+                self.bytes -= entry.len;
                 return;
             }
             self.remove_indexed(id);
         }
         self.sums.added(id.author, id.first);
         self.weigh(id.author, |author| {
-            author.bytes += len;
-            author.due.insert(due);
+            author.bytes += entry.len;
+            author.due.insert(entry.due);
         });
-        self.bytes += len;
-        self.by_age.insert(due, id);
-        let answers = VecDeque::new();
-        let entry = Entry { due, received, age, hops, len, digest, envelope, answers };
-        self.entries.insert(place(&id), Box::new(entry));
+        self.by_age.insert(entry.due, id);
+        self.entries.insert(place(&id), entry);
     }
 
     /// Lets one envelope go if there are too many.
     pub(crate) fn evict(&mut self) -> Option<EnvelopeId<A>> {
-        if !self.is_over() {
-            return None;
+        if self.is_over() {
+            self.index_fresh();
         }
-        self.index_fresh();
         if !self.is_over() {
             return None;
         }
@@ -182,7 +171,7 @@ impl<P: Key, A: Key> Log<P, A> {
     }
 
     fn is_over(&self) -> bool {
-        self.bytes() > self.max_bytes || self.len() > self.max_messages
+        self.bytes > self.max_bytes || self.len() > self.max_messages
     }
 
     /// Lets one envelope go if it is too old.
@@ -234,7 +223,7 @@ impl<P: Key, A: Key> Log<P, A> {
     }
 
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes + self.fresh_bytes
+        self.bytes
     }
 
     /// Takes an envelope out.
