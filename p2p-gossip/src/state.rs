@@ -407,6 +407,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                 Timer::LogAge => self.expire_log(now),
             }
         }
+        self.log.index_fresh();
     }
 
     fn on_duplicate(&mut self, now: Instant, from: P, id: EnvelopeId<A>, asked: bool) {

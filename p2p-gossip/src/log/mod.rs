@@ -130,8 +130,9 @@ impl<P: Key, A: Key> Log<P, A> {
         }
     }
 
-    /// Puts what came last into the indexes. Whoever looks anything up there calls it first.
-    fn index_fresh(&mut self) {
+    /// Puts what came last into the indexes. Whoever looks anything up there calls it first, and the core with each
+    /// deadline, so that messages that come one by one, to all nodes at once, do not pay for it all at once.
+    pub(crate) fn index_fresh(&mut self) {
         self.fresh_due = None;
         for (id, entry) in std::mem::take(&mut self.fresh) {
             self.index(id, entry);
