@@ -19,25 +19,25 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         let Some(neighbor) = self.tree.get(to) else { return };
         self.stats.announced_instead += 1;
         let slot = neighbor.slot;
-        match self.recent.get_mut(&id) {
-            Some(arrival) if slot.is_some() => {
-                arrival.have.remove(slot);
-                arrival.ask.insert(slot);
-                self.recent.queue(id);
-                self.announce_soon(now);
-            }
+        if slot.is_some()
+            && let Some(number) = self.recent.number(&id)
+            && let Some((_, arrival)) = self.recent.numbered(number)
+        {
+            arrival.have.remove(slot);
+            arrival.ask.insert(slot);
+            self.recent.queue(number);
+            self.announce_soon(now);
+        } else {
             // It was pushed long after it came (an answer), or the neighbour has no bit.
-            _ => {
-                self.stats.ihaves_sent += 1;
-                let ids = vec![Announced { id, hops, wait: false }];
-                self.send(to, Message::IHave { ids });
-            }
+            self.stats.ihaves_sent += 1;
+            let ids = vec![Announced { id, hops, wait: false }];
+            self.send(to, Message::IHave { ids });
         }
     }
 
-    /// Queues an envelope for those that it was not pushed to; `prompt` if nobody pushes it to them.
-    pub(crate) fn announce_to_others(&mut self, now: Instant, id: EnvelopeId<A>, prompt: bool) {
-        self.recent.queue(id);
+    /// Queues the arrival of this number for those that it was not pushed to; `prompt` if nobody pushes it to them.
+    pub(crate) fn announce_to_others(&mut self, now: Instant, number: u64, prompt: bool) {
+        self.recent.queue(number);
         if prompt || self.recent.queued() >= self.config.max_ids.max(1) {
             self.announce_soon(now);
         } else if self.timers.get(Timer::Announce).is_none() {
@@ -65,8 +65,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     pub(crate) fn announce_to(&mut self, peer: P) {
         let Some(slot) = self.tree.get(peer).map(|neighbor| neighbor.slot) else { return };
         let mut ids = Vec::new();
-        for id in self.recent.queue_of(self.config.max_ids.max(1)) {
-            if let Some(arrival) = self.recent.get_mut(&id)
+        for number in self.recent.queue_of(self.config.max_ids.max(1)) {
+            if let Some((id, arrival)) = self.recent.numbered(number)
                 && !arrival.have.contains(slot)
             {
                 arrival.have.insert(slot);
@@ -87,8 +87,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
 
     fn announce_all(&mut self, now: Instant) {
         let mut lists: Vec<Vec<Announced<A>>> = vec![Vec::new(); self.tree.len()];
-        for id in self.recent.take_queue(self.config.max_ids.max(1)) {
-            let Some(arrival) = self.recent.get_mut(&id) else { continue };
+        for number in self.recent.take_queue(self.config.max_ids.max(1)) {
+            let Some((id, arrival)) = self.recent.numbered(number) else { continue };
             let hops = arrival.hops.saturating_add(1);
             for ((_, neighbor), list) in self.tree.iter_mut().zip(&mut lists) {
                 let slot = neighbor.slot;

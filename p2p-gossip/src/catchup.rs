@@ -83,11 +83,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             [theirs] if *theirs == self.log.sum() => {}
             [_] => {
                 // One that is not answered makes nobody wait for what follows.
-                if self.send_bucket_sums(now, from)
-                    && greets
-                    && let Some(peer) = self.claims.get_mut(from)
-                {
-                    peer.begin_exchange(now);
+                if self.send_bucket_sums(now, from) && greets {
+                    self.claims.begin_exchange(now, from);
                 }
             }
             theirs if theirs.len() == BUCKETS => {

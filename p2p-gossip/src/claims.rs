@@ -80,6 +80,8 @@ pub(crate) struct Claims<P, A> {
     lacking: BTreeSet<A>,
     /// When something was claimed or came last.
     moved: Option<Instant>,
+    /// When the last exchange began, over or not.
+    exchanged_at: Option<Instant>,
     next_number: u32,
     max: usize,
 }
@@ -112,6 +114,7 @@ impl<P: Key, A: Key> Claims<P, A> {
             busy: BTreeMap::new(),
             lacking: BTreeSet::new(),
             moved: None,
+            exchanged_at: None,
             next_number: 0,
             max: config.max_claims,
         }
@@ -149,6 +152,14 @@ impl<P: Key, A: Key> Claims<P, A> {
 
     pub(crate) fn get_mut(&mut self, peer: P) -> Option<&mut Peer<A>> {
         self.peers.get_mut(&peer)
+    }
+
+    /// What a neighbour holds is about to be known.
+    pub(crate) fn begin_exchange(&mut self, now: Instant, peer: P) {
+        if let Some(of) = self.peers.get_mut(&peer) {
+            of.exchange = Some(now);
+            self.exchanged_at = Some(now);
+        }
     }
 
     pub(crate) fn peers(&self) -> impl Iterator<Item = (P, &Peer<A>)> {
@@ -343,11 +354,15 @@ impl<P: Key, A: Key> Claims<P, A> {
     /// The lowest seq of this author that a neighbour holds and is likely to hand over; 0 if that is about to be
     /// known.
     pub(crate) fn coming(&mut self, now: Instant, author: A, seen: &Seen<A>) -> Option<u64> {
-        let within = |at: Instant, time: Duration| now.saturating_duration_since(at) < time;
-        if self.peers.values().any(|of| of.exchange.is_some_and(|since| within(since, EXCHANGE))) {
+        let within =
+            |at: Option<Instant>, time| at.is_some_and(|at| now.saturating_duration_since(at) < time);
+        // Asked for each envelope: mostly nothing has to be looked through.
+        if within(self.exchanged_at, EXCHANGE)
+            && self.peers.values().any(|of| within(of.exchange, EXCHANGE))
+        {
             return Some(0);
         }
-        if !self.lacking.contains(&author) || !self.moved.is_some_and(|at| within(at, ALIVE)) {
+        if !within(self.moved, ALIVE) || !self.lacking.contains(&author) {
             return None;
         }
         let claims = self.peers.values().filter_map(|of| of.claims.get(&author)).flatten();
@@ -391,11 +406,6 @@ impl<A: Key> Peer<A> {
     /// Whether this is its first digest.
     pub(crate) fn greets(&mut self) -> bool {
         !std::mem::replace(&mut self.greeted, true)
-    }
-
-    /// What it holds is about to be known.
-    pub(crate) fn begin_exchange(&mut self, now: Instant) {
-        self.exchange = Some(now);
     }
 
     /// It has said what it holds. Whether that was waited for.

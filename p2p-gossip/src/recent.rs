@@ -73,65 +73,98 @@ impl<P> Arrival<P> {
 }
 
 /// The latest arrivals. When full, the oldest is forgotten.
+///
+/// They are numbered as they come. Most are never asked for by id, so the index of ids is brought up to date when somebody asks
+/// for one, or all ask for the latest.
 #[derive(Debug)]
 pub(crate) struct Recent<P, A> {
-    arrivals: BTreeMap<EnvelopeId<A>, Arrival<P>>,
-    order: VecDeque<EnvelopeId<A>>,
-    /// To be announced, in the order in which they came.
-    queue: VecDeque<EnvelopeId<A>>,
+    /// Those of the numbers from `first` on.
+    arrivals: VecDeque<(EnvelopeId<A>, Arrival<P>)>,
+    first: u64,
+    numbers: BTreeMap<EnvelopeId<A>, u64>,
+    /// Arrivals from this number on are not in `numbers` yet.
+    indexed: u64,
+    /// Numbers of those to be announced, in the order in which they were queued.
+    queue: VecDeque<u64>,
     max: usize,
 }
 
 impl<P: Key, A: Key> Recent<P, A> {
     pub(crate) fn new(max: usize) -> Self {
-        Self { arrivals: BTreeMap::new(), order: VecDeque::new(), queue: VecDeque::new(), max: max.max(1) }
+        let (arrivals, numbers, queue) = (VecDeque::new(), BTreeMap::new(), VecDeque::new());
+        Self { arrivals, first: 0, numbers, indexed: 0, queue, max: max.max(1) }
     }
 
-    /// Adds an arrival. Returns whether another one that was not announced yet had to go for it.
-    pub(crate) fn insert(&mut self, id: EnvelopeId<A>, arrival: Arrival<P>) -> bool {
-        let mut lost = false;
-        if self.arrivals.insert(id, arrival).is_none() {
-            self.order.push_back(id);
-            if self.order.len() > self.max
-                && let Some(oldest) = self.order.pop_front()
-            {
-                lost = self.arrivals.remove(&oldest).is_some_and(|arrival| arrival.queued);
-            }
+    /// Adds an arrival, of whose id there is none. Returns its number, and whether another one that was not announced yet
+    /// had to go for it.
+    pub(crate) fn insert(&mut self, id: EnvelopeId<A>, arrival: Arrival<P>) -> (u64, bool) {
+        let number = self.first + self.arrivals.len() as u64;
+        self.arrivals.push_back((id, arrival));
+        if self.arrivals.len() <= self.max {
+            return (number, false);
         }
-        lost
+        let lost = self.arrivals.pop_front().is_some_and(|(id, oldest)| {
+            self.numbers.remove(&id);
+            oldest.queued
+        });
+        self.first += 1;
+        self.indexed = self.indexed.max(self.first);
+        (number, lost)
+    }
+
+    /// Brings the index of ids up to date.
+    pub(crate) fn index(&mut self) {
+        let fresh = usize::try_from(self.indexed - self.first).unwrap_or(usize::MAX);
+        for ((id, _), number) in self.arrivals.iter().skip(fresh).zip(self.indexed..) {
+            self.numbers.insert(*id, number);
+        }
+        self.indexed = self.first + self.arrivals.len() as u64;
+    }
+
+    /// The number of an id.
+    pub(crate) fn number(&mut self, id: &EnvelopeId<A>) -> Option<u64> {
+        self.index();
+        self.numbers.get(id).copied()
     }
 
     pub(crate) fn get_mut(&mut self, id: &EnvelopeId<A>) -> Option<&mut Arrival<P>> {
-        self.arrivals.get_mut(id)
+        let number = self.number(id)?;
+        self.numbered(number).map(|(_, arrival)| arrival)
+    }
+
+    /// The arrival of a number, if it was not forgotten.
+    pub(crate) fn numbered(&mut self, number: u64) -> Option<(EnvelopeId<A>, &mut Arrival<P>)> {
+        let at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        self.arrivals.get_mut(at).map(|(id, arrival)| (*id, arrival))
     }
 
     /// Queues an arrival to be announced to those that have not got it.
-    pub(crate) fn queue(&mut self, id: EnvelopeId<A>) {
-        if let Some(arrival) = self.arrivals.get_mut(&id)
+    pub(crate) fn queue(&mut self, number: u64) {
+        if let Some((_, arrival)) = self.numbered(number)
             && !arrival.queued
         {
             arrival.queued = true;
-            self.queue.push_back(id);
+            self.queue.push_back(number);
         }
     }
 
-    /// Takes up to `max` ids of the queue.
-    pub(crate) fn take_queue(&mut self, max: usize) -> Vec<EnvelopeId<A>> {
+    /// Takes up to `max` numbers of the queue.
+    pub(crate) fn take_queue(&mut self, max: usize) -> Vec<u64> {
         let mut taken = Vec::with_capacity(self.queue.len().min(max));
         while taken.len() < max
-            && let Some(id) = self.queue.pop_front()
+            && let Some(number) = self.queue.pop_front()
         {
             // One that was forgotten meanwhile was counted then.
-            if let Some(arrival) = self.arrivals.get_mut(&id) {
+            if let Some((_, arrival)) = self.numbered(number) {
                 arrival.queued = false;
-                taken.push(id);
+                taken.push(number);
             }
         }
         taken
     }
 
-    /// The first `max` ids of the queue.
-    pub(crate) fn queue_of(&self, max: usize) -> Vec<EnvelopeId<A>> {
+    /// The first `max` numbers of the queue.
+    pub(crate) fn queue_of(&self, max: usize) -> Vec<u64> {
         self.queue.iter().take(max).copied().collect()
     }
 
@@ -141,7 +174,7 @@ impl<P: Key, A: Key> Recent<P, A> {
 
     /// The bit is another neighbour's from now on.
     pub(crate) fn forget(&mut self, slot: Option<Slot>) {
-        for arrival in self.arrivals.values_mut() {
+        for (_, arrival) in &mut self.arrivals {
             arrival.have.remove(slot);
             arrival.announced.remove(slot);
             arrival.ask.remove(slot);
@@ -159,22 +192,38 @@ mod tests {
 
     #[test]
     fn it_stays_bounded_and_says_what_it_loses() {
+        let fresh = || Arrival::new(None, 0, Course::Tree, Duration::ZERO);
         let mut recent = Recent::<u32, u32>::new(2);
-        for seq in 0..2 {
-            assert!(!recent.insert(id(seq), Arrival::new(None, 0, Course::Tree, Duration::ZERO)));
-        }
-        recent.queue(id(0));
-        recent.queue(id(0));
+        assert_eq!([0, 1].map(|seq| recent.insert(id(seq), fresh())), [(0, false), (1, false)]);
+        recent.queue(0);
+        recent.queue(0);
         assert_eq!(recent.queued(), 1);
-        assert!(
-            recent.insert(id(2), Arrival::new(None, 0, Course::Tree, Duration::ZERO)),
-            "0 was to be announced"
-        );
-        assert!(!recent.insert(id(3), Arrival::new(None, 0, Course::Tree, Duration::ZERO)));
+        assert_eq!(recent.number(&id(0)), Some(0));
+        assert_eq!(recent.insert(id(2), fresh()), (2, true), "0 was to be announced");
+        assert_eq!(recent.insert(id(3), fresh()), (3, false));
         assert_eq!(recent.take_queue(9), []);
-        recent.queue(id(3));
-        assert_eq!(recent.take_queue(9), [id(3)]);
-        assert_eq!(recent.arrivals.len(), 2);
+        recent.queue(3);
+        assert_eq!(recent.take_queue(9), [3]);
+        assert_eq!([0, 1, 2, 3].map(|seq| recent.number(&id(seq))), [None, None, Some(2), Some(3)]);
+        assert_eq!((recent.arrivals.len(), recent.numbers.len()), (2, 2));
+    }
+
+    #[test]
+    fn an_id_finds_its_own_arrival_however_late_it_is_asked_for() {
+        for asked_every in 1..9 {
+            let mut recent = Recent::<u32, u32>::new(5);
+            for seq in 0..40 {
+                let hops = u16::try_from(seq).unwrap();
+                recent.insert(id(seq), Arrival::new(None, hops, Course::Tree, Duration::ZERO));
+                if seq % asked_every == 0 {
+                    for (seq, hops) in (0..=seq).zip(0..) {
+                        let found = recent.get_mut(&id(seq)).map(|arrival| arrival.hops);
+                        assert_eq!(found, (recent.first <= seq).then_some(hops));
+                    }
+                }
+            }
+            assert!(recent.numbers.len() <= 5);
+        }
     }
 
     #[test]

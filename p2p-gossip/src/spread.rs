@@ -46,19 +46,24 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             self.tree.renew(id);
         }
         let start = self.rng.random_range(0..self.tree.len().max(1));
+        let goes_round = arrival.from.is_some() && !arrival.history;
         let (mut pushed, mut announced) = (Vec::new(), 0);
-        for (peer, neighbor) in self.tree.iter() {
+        for (peer, neighbor) in self.tree.iter_mut() {
             if arrival.have.contains(neighbor.slot) || arrival.from == Some(peer) {
                 continue;
             }
             if neighbor.eager && pushed_on {
                 arrival.have.insert(neighbor.slot);
                 pushed.push(peer);
-            } else {
-                announced += 1;
-                if !pushed_on {
-                    arrival.ask.insert(neighbor.slot);
-                }
+                continue;
+            }
+            announced += 1;
+            if !pushed_on {
+                arrival.ask.insert(neighbor.slot);
+            }
+            if goes_round && !neighbor.eager && neighbor.on_other(now, &self.config) {
+                debug!(?peer, "brings nothing");
+                self.outputs.push_back(Output::Withholds { peer });
             }
         }
         let links = pushed.len() + announced;
@@ -67,7 +72,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             announced -= self.double(&mut arrival, &mut pushed);
         }
         let hint = (arrival.hops, arrival.course, arrival.age);
-        self.stats.announcements_lost += u64::from(self.recent.insert(id, arrival));
+        let (number, lost) = self.recent.insert(id, arrival);
+        self.stats.announcements_lost += u64::from(lost);
         // From a random one on, so that nobody is always the last one served.
         let start = start % pushed.len().max(1);
         pushed.rotate_left(start);
@@ -76,7 +82,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
         if announced > 0 {
             // What was missed comes in numbers: its announcements gather.
-            self.announce_to_others(now, id, !small);
+            self.announce_to_others(now, number, !small);
         }
         links
     }
@@ -101,17 +107,6 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             slots.insert(self.tree.get(peer).and_then(|neighbor| neighbor.slot));
         }
         slots
-    }
-
-    /// An envelope went round: lazy neighbours that bring nothing are told of.
-    pub(crate) fn look_for_withholders(&mut self, now: Instant, id: &EnvelopeId<A>) {
-        let Some(have) = self.recent.get_mut(id).map(|arrival| arrival.have) else { return };
-        for (peer, neighbor) in self.tree.iter_mut() {
-            if !neighbor.eager && !have.contains(neighbor.slot) && neighbor.on_other(now, &self.config) {
-                debug!(?peer, "brings nothing");
-                self.outputs.push_back(Output::Withholds { peer });
-            }
-        }
     }
 
     /// Sends an envelope that came with `hops` and is now of this age.

@@ -333,9 +333,6 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         for sender in senders().skip(1).filter(|sender| !sender.asked) {
             self.on_redundant(now, sender.peer, &id, hint.course);
         }
-        if is_news {
-            self.look_for_withholders(now, &id);
-        }
         if first.caught_up {
             self.stats.caught_up += 1;
             self.claims.progress(now);
@@ -408,6 +405,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             }
         }
         self.log.index_fresh();
+        self.recent.index();
     }
 
     fn on_duplicate(&mut self, now: Instant, from: P, id: EnvelopeId<A>, asked: bool) {

@@ -33,6 +33,8 @@ pub(crate) struct Log<P, A> {
     /// Boxed, since a tree takes room for eleven at a time and thousands of simulated nodes keep one or two.
     entries: BTreeMap<Place<A>, Box<Entry<P>>>,
     by_age: BTreeMap<Due, EnvelopeId<A>>,
+    /// When the first of those is too old: asked for with each envelope.
+    next_due: Option<Instant>,
     authors: BTreeMap<A, Author>,
     by_bytes: BTreeSet<(usize, A)>,
     sums: Sums<A>,
@@ -96,6 +98,7 @@ impl<P: Key, A: Key> Log<P, A> {
             fresh_due: None,
             entries: BTreeMap::new(),
             by_age: BTreeMap::new(),
+            next_due: None,
             authors: BTreeMap::new(),
             by_bytes: BTreeSet::new(),
             sums: Sums::new(),
@@ -153,6 +156,7 @@ impl<P: Key, A: Key> Log<P, A> {
             author.due.insert(entry.due);
         });
         self.by_age.insert(entry.due, id);
+        self.next_due = self.next_due.into_iter().chain([entry.due.0]).min();
         self.entries.insert(place(&id), entry);
     }
 
@@ -177,18 +181,21 @@ impl<P: Key, A: Key> Log<P, A> {
 
     /// Lets one envelope go if it is too old.
     pub(crate) fn expire(&mut self, now: Instant) -> Option<EnvelopeId<A>> {
-        if self.fresh_due.is_some_and(|at| at <= now) {
+        let is_over = |due: Option<Instant>| due.is_some_and(|at| at <= now);
+        if is_over(self.fresh_due) {
             self.index_fresh();
         }
-        let (_, &id) = self.by_age.first_key_value().filter(|((at, _), _)| *at <= now)?;
+        if !is_over(self.next_due) {
+            return None;
+        }
+        let (_, &id) = self.by_age.first_key_value()?;
         self.remove_indexed(id);
         Some(id)
     }
 
     /// When the oldest envelope has to go.
     pub(crate) fn expires_at(&self) -> Option<Instant> {
-        let indexed = self.by_age.first_key_value().map(|((at, _), _)| *at);
-        indexed.into_iter().chain(self.fresh_due).min()
+        self.next_due.into_iter().chain(self.fresh_due).min()
     }
 
     /// Answers a neighbour's pull, at most `limit` times.
@@ -240,6 +247,7 @@ impl<P: Key, A: Key> Log<P, A> {
         };
         self.sums.removed(id.author, id.first);
         self.by_age.remove(&entry.due);
+        self.next_due = self.by_age.first_key_value().map(|((at, _), _)| *at);
         self.bytes -= entry.len;
         self.weigh(id.author, |author| {
             author.bytes -= entry.len;
