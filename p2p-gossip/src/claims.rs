@@ -357,8 +357,7 @@ impl<P: Key, A: Key> Claims<P, A> {
         let within =
             |at: Option<Instant>, time| at.is_some_and(|at| now.saturating_duration_since(at) < time);
         // Asked for each envelope: mostly nothing has to be looked through.
-        if within(self.exchanged_at, EXCHANGE)
-            && self.peers.values().any(|of| within(of.exchange, EXCHANGE))
+        if within(self.exchanged_at, EXCHANGE) && self.peers.values().any(|of| within(of.exchange, EXCHANGE))
         {
             return Some(0);
         }

@@ -1,8 +1,11 @@
 //! One link after its handshake: reads frames into batches for the driver, writes what the outbox holds.
 
+use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -12,6 +15,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::codec::Decoder;
 
@@ -241,11 +245,20 @@ where
         }
         joined.clear();
         joined.shrink_to(KEPT_BYTES);
-        match timeout(stalled, writer.flush()).await {
+        match within(stalled, writer.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => return Closed::Io(e.to_string()),
             Err(_) => return Closed::Stalled(stalled.as_secs()),
         }
+    }
+}
+
+/// [`timeout`] without a timer for what can be done at once, as most writes can.
+async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let mut future = pin!(future);
+    match poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
+        Poll::Ready(done) => Ok(done),
+        Poll::Pending => timeout(limit, future).await,
     }
 }
 
@@ -255,7 +268,7 @@ where
     W: AsyncWrite + Unpin,
 {
     for chunk in bytes.chunks(READ_STEP) {
-        match timeout(stalled, writer.write_all(chunk)).await {
+        match within(stalled, writer.write_all(chunk)).await {
             Ok(Ok(())) => {}
             Ok(Err(e)) => return Err(Closed::Io(e.to_string())),
             Err(_) => return Err(Closed::Stalled(stalled.as_secs())),

@@ -50,6 +50,9 @@ const MAX_WAITERS: usize = 1024;
 /// Questions of this node that are open at once; the oldest is forgotten when there are more.
 const MAX_FINDERS: usize = 1024;
 
+/// Turns in a row in which links had something to say, before commands are looked at first for once.
+const MOST_HEARD: u32 = 8;
+
 /// How long the driver sleeps when nothing is due.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -194,8 +197,13 @@ impl Driver {
         self.publish_own_addrs();
         let undelivered = std::mem::take(&mut self.undelivered);
         self.deliver_left_over(undelivered);
+        let shared = Arc::clone(&self.shared);
+        // These wait for as long as the node runs: what is made anew in each turn costs each message its locks.
+        let mut stopped = pin!(shared.stop.cancelled());
+        let mut submitted = pin!(shared.submissions.ready.notified());
         // Armed anew only when something is due earlier: most deadlines move back before they come.
         let mut alarm = pin!(tokio::time::sleep(IDLE));
+        let mut heard_in_a_row = 0;
         loop {
             self.do_what_waits();
             if self.depart(Instant::now()) {
@@ -205,25 +213,32 @@ impl Driver {
             if due < alarm.deadline().into_std() || alarm.is_elapsed() {
                 alarm.as_mut().reset(due.into());
             }
-            let shared = Arc::clone(&self.shared);
             let room = self.log_has_room();
             self.counters.log_behind += u64::from(!room);
-            let busy = (room && !self.turns.is_empty()) || self.may_publish();
-            tokio::select! {
-                () = self.shared.stop.cancelled() => break,
-                () = poll_fn(|context| self.tasks.poll_arrived(context, &shared.arrivals, room)) => {}
+            let links_first = heard_in_a_row < MOST_HEARD;
+            let busy = !links_first || (room && !self.turns.is_empty()) || self.may_publish();
+            let heard = tokio::select! {
+                biased;
+                // Mostly it is a link that has something to say: then nothing else has to be asked.
+                () = poll_fn(|context| self.tasks.poll_arrived(context, &shared.arrivals, room)), if links_first => true,
+                () = &mut stopped => break,
                 Some(command) = self.commands.recv() => {
                     // What was accepted before a command goes before it.
                     self.flush_messages(Duration::MAX);
                     self.on_command(command);
+                    false
                 }
-                () = shared.submissions.ready.notified() => {}
-                () = shared.drained.notified(), if self.publisher.is_blocked() || !self.pulling.is_empty() => {}
-                () = deliver::log_room(self.log.as_ref()), if !room => {}
+                () = &mut submitted => {
+                    submitted.set(shared.submissions.ready.notified());
+                    false
+                }
+                () = shared.drained.notified(), if self.publisher.is_blocked() || !self.pulling.is_empty() => false,
+                () = deliver::log_room(self.log.as_ref()), if !room => false,
                 // Others on this thread, the links' writers among them, have their turn.
-                () = tokio::task::yield_now(), if busy => {}
-                () = &mut alarm => {}
-            }
+                () = tokio::task::yield_now(), if busy => false,
+                () = &mut alarm => false,
+            };
+            heard_in_a_row = if heard { heard_in_a_row + 1 } else { 0 };
             self.tasks.awake();
             if self.log_has_room() {
                 self.hear_links();
