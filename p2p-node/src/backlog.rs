@@ -26,6 +26,8 @@ struct Author {
 /// The queues of one link, in bytes no more than their limit together; but one message always fits into empty ones.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
+    /// The only message that waits, with nothing behind it: most come one by one and go at once, and need no queues.
+    lone: Option<Item>,
     /// Authors of whom something waits.
     authors: BTreeMap<NodeId, Author>,
     /// The same ones, the next to be served first.
@@ -65,6 +67,7 @@ impl Backlog {
         if self.behind.len() >= MAX_BEHIND {
             return Err(frame);
         }
+        self.queue_lone();
         let before = self.authors.iter().map(|(author, queue)| (*author, queue.items.len())).collect();
         self.behind.push_back(Behind { before, frame });
         Ok(())
@@ -100,6 +103,7 @@ impl Backlog {
     pub(crate) fn push(&mut self, item: Item, limit: usize, displaced: &mut Vec<Item>) {
         let (author, len) = (item.id.author, item.frame.len());
         while self.bytes > 0 && self.bytes + len > limit {
+            self.queue_lone();
             let own = self.authors.get(&author).map_or(0, |a| a.bytes) + len;
             let largest =
                 self.by_bytes.last().copied().filter(|(bytes, other)| *other != author && *bytes > own);
@@ -109,6 +113,25 @@ impl Backlog {
             };
             displaced.push(victim);
         }
+        if !self.has_frames() {
+            self.bytes = len;
+            self.lone = Some(item);
+            return;
+        }
+        self.queue_lone();
+        self.queue(item);
+    }
+
+    /// It is not alone any more.
+    fn queue_lone(&mut self) {
+        if let Some(item) = self.lone.take() {
+            self.bytes = 0;
+            self.queue(item);
+        }
+    }
+
+    fn queue(&mut self, item: Item) {
+        let (author, len) = (item.id.author, item.frame.len());
         if !self.authors.contains_key(&author) {
             self.turns.push_back(author);
         }
@@ -123,14 +146,23 @@ impl Backlog {
         if let Some(first) = self.behind.pop_front_if(|first| first.before.is_empty()) {
             return Some(first.frame);
         }
+        if let Some(item) = self.lone.take() {
+            self.bytes = 0;
+            self.serves(item.id.author);
+            return Some(item.frame);
+        }
         let author = self.turns.pop_front()?;
         let item = self.change(author, |queue| queue.take(VecDeque::pop_front));
-        self.changed |= self.served.replace(author).is_some_and(|before| before != author);
+        self.serves(author);
         self.settle_behind(author, true);
         if self.authors.contains_key(&author) {
             self.turns.push_back(author);
         }
         item.map(|item| item.frame)
+    }
+
+    fn serves(&mut self, author: NodeId) {
+        self.changed |= self.served.replace(author).is_some_and(|before| before != author);
     }
 
     /// Whether messages of several authors were taken since the last question.
@@ -264,7 +296,9 @@ mod tests {
                 let mut displaced = Vec::new();
                 backlog.push(Item { id, hops: 1, frame: frame.into() }, limit, &mut displaced);
                 gone.extend(displaced.iter().map(|i| (i.id.author.as_bytes()[0], i.id.first)));
-                prop_assert!(backlog.bytes() <= limit || backlog.authors.len() == 1);
+                let authors = backlog.authors.len() + usize::from(backlog.lone.is_some());
+                prop_assert!(backlog.bytes() <= limit || authors == 1);
+                prop_assert!(backlog.lone.is_none() || backlog.authors.is_empty());
                 prop_assert_eq!(backlog.turns.len(), backlog.authors.len());
                 prop_assert_eq!(backlog.by_bytes.len(), backlog.authors.len());
                 if pop {
