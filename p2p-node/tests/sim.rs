@@ -117,6 +117,25 @@ fn loss_delays_and_loses_nothing() {
     assert_eq!((report.missed, report.duplicates, report.false_deaths), (0, 0, 0), "{report:?}");
 }
 
+/// Who is refused still sends for a while, and what it was told may have to be repeated: it learns it all the same, as a
+/// program does whose other end reads on after its goodbye.
+#[test]
+fn whoever_is_refused_learns_it_although_lines_lose() {
+    let config = SimConfig { seed: 13, loss: 0.2, ..SimConfig::default() };
+    let mut sim = Sim::new(config);
+    let first = sim.add(None);
+    for _ in 0..80 {
+        sim.add(Some(first));
+        sim.run_for(Duration::from_millis(20));
+    }
+    sim.run_for(Duration::from_secs(30));
+    let totals = sim.totals();
+    assert_eq!((totals.resets, totals.false_deaths), (0, 0), "{totals:?}");
+    sim.kill(first, Kill::Process);
+    sim.run_for(Duration::from_secs(1));
+    assert!(sim.totals().resets > 0, "a killed program's links are reset");
+}
+
 /// Faults row 41: loss of 5 %, 200 ms one way, 1 Mbit/s, ten minutes.
 #[test]
 fn ten_minutes_of_bad_lines_lose_no_message_and_part_no_neighbours() {

@@ -161,6 +161,7 @@ impl Turn<'_> {
                 self.release(&dial);
             }
             Err(bye) => {
+                self.node.hangs_up(link, self.now);
                 self.cause(from, self.now + self.latency(from), Event::Closed { link, bye: Some(bye) });
                 self.on_dial_failed(number, cause(bye));
             }

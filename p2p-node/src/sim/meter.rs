@@ -53,6 +53,7 @@ pub(super) struct Meter {
     pub(super) duplicates: u64,
     pub(super) late: u64,
     pub(super) false_deaths: u64,
+    pub(super) resets: u64,
     pub(super) misbehaved: u64,
     pub(super) announced_instead: u64,
     pub(super) gaps: u64,
@@ -69,6 +70,7 @@ impl Default for Meter {
             duplicates: 0,
             late: 0,
             false_deaths: 0,
+            resets: 0,
             misbehaved: 0,
             announced_instead: 0,
             gaps: 0,
@@ -89,6 +91,7 @@ impl Meter {
         self.duplicates += other.duplicates;
         self.late += other.late;
         self.false_deaths += other.false_deaths;
+        self.resets += other.resets;
         self.misbehaved += other.misbehaved;
         self.announced_instead += other.announced_instead;
         self.gaps += other.gaps;

@@ -23,6 +23,9 @@ use crate::stack::Stack;
 /// Numbers between two runs of one node: what it had reserved on disk when it was killed.
 const RESERVED: u64 = 10_000;
 
+/// What comes on a link that was hung up is read for this long: a reset would overtake the last frames. As in `link.rs`.
+const DRAIN: Time = 2_000_000_000;
+
 /// How a node ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kill {
@@ -66,6 +69,8 @@ pub(super) struct Node {
     pub(super) dials: Vec<Dial>,
     pub(super) last_dial: u32,
     pub(super) links: Vec<Half>,
+    /// Links that it hung up in this life, and when.
+    hung_up: Vec<(LinkId, Time)>,
     /// Events that it caused.
     pub(super) caused: u32,
     /// Moves on with each random number that is drawn here.
@@ -120,6 +125,7 @@ impl Node {
             dials: Vec::new(),
             last_dial: 0,
             links: Vec::new(),
+            hung_up: Vec::new(),
             caused: 0,
             luck: mix(config.seed ^ mix(u64::from(number) ^ (4 << 20))),
             checks_until: 0,
@@ -164,6 +170,7 @@ impl Node {
         self.stack = None;
         self.deadline = Time::MAX;
         self.dials.clear();
+        self.hung_up.clear();
         let links = std::mem::take(&mut self.links);
         links.iter().for_each(|half| self.note(half));
         links
@@ -175,6 +182,17 @@ impl Node {
         let half = self.links.remove(at);
         self.note(&half);
         Some(half)
+    }
+
+    /// It closes a link of its own accord.
+    pub(super) fn hangs_up(&mut self, link: LinkId, now: Time) {
+        self.hung_up.retain(|(_, at)| now - at < DRAIN);
+        self.hung_up.push((link, now));
+    }
+
+    /// Whether it still reads what comes on a link that it hung up.
+    pub(super) fn drains(&self, link: LinkId, now: Time) -> bool {
+        self.hung_up.iter().any(|(of, at)| *of == link && now - at < DRAIN)
     }
 
     fn note(&mut self, half: &Half) {

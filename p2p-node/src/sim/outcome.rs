@@ -72,6 +72,8 @@ pub struct Totals {
     pub late: u64,
     /// Links closed for silence although the other end ran and could be reached.
     pub false_deaths: u64,
+    /// Ends of links that were reset: the program at the other end was killed, or knows nothing of them.
+    pub resets: u64,
     /// Neighbours called misbehaving.
     pub misbehaved: u64,
     /// Pushes that did not fit into a link's queue.
@@ -190,6 +192,7 @@ impl Sim {
             deliveries: meter.deliveries,
             late: meter.late,
             false_deaths: meter.false_deaths,
+            resets: meter.resets,
             misbehaved: meter.misbehaved,
             announced_instead: meter.announced_instead,
             gaps: meter.gaps,

@@ -120,7 +120,7 @@ impl Turn<'_> {
     fn on_frame(&mut self, link: LinkId, from: u32, packet: Packet) {
         let Some(half) = self.node.link(link) else {
             // A machine that came back knows nothing of the connection: it resets it.
-            if self.runs() && from != self.node.number {
+            if self.runs() && from != self.node.number && !self.node.drains(link, self.now) {
                 self.cause(from, self.now + self.latency(from), Event::Closed { link, bye: None });
             }
             return;
@@ -141,7 +141,10 @@ impl Turn<'_> {
             Some(ByeReason::Full) => DownCause::NoRoom,
             Some(ByeReason::Duplicate) => DownCause::Replaced,
             Some(_) => DownCause::Closed,
-            None => DownCause::Failed,
+            None => {
+                self.meter.resets += 1;
+                DownCause::Failed
+            }
         };
         self.link_down(link, cause);
     }
@@ -150,6 +153,7 @@ impl Turn<'_> {
     pub(super) fn close(&mut self, other: u32, bye: ByeReason, cause: DownCause) {
         let Some(half) = self.node.link_to(other) else { return };
         let (link, at) = (half.link, half.close(self.now));
+        self.node.hangs_up(link, self.now);
         self.cause(other, at, Event::Closed { link, bye: Some(bye) });
         self.link_down(link, cause);
     }
