@@ -32,8 +32,8 @@ use crate::shared::Shared;
 pub(crate) const READ_BYTES: usize = 16 * 1024;
 /// What a writer keeps of the memory in which it joins frames.
 const KEPT_BYTES: usize = 512;
-/// How long a closing link may take to write what it still holds.
-const FLUSH: Duration = Duration::from_secs(2);
+/// How long a closing link may take to write what it still holds, and then reads on.
+pub(crate) const FLUSH: Duration = Duration::from_secs(2);
 
 /// Counts links of one node; tells an old link of a peer from its new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -12,19 +12,17 @@ use rand::rngs::StdRng;
 
 use super::SimConfig;
 use super::dial::Dial;
-use super::link::{Half, mix};
+use super::link::{Half, mix, nanos};
 use super::meter::Got;
 use super::queue::{Entry, LinkId, Time};
 use super::world::Face;
 use crate::claims::Claims;
 use crate::config::{DEFAULT_FILE_PORT, DEFAULT_PORT};
+use crate::link::FLUSH;
 use crate::stack::Stack;
 
 /// Numbers between two runs of one node: what it had reserved on disk when it was killed.
 const RESERVED: u64 = 10_000;
-
-/// What comes on a link that was hung up is read for this long: a reset would overtake the last frames. As in `link.rs`.
-const DRAIN: Time = 2_000_000_000;
 
 /// How a node ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +67,7 @@ pub(super) struct Node {
     pub(super) dials: Vec<Dial>,
     pub(super) last_dial: u32,
     pub(super) links: Vec<Half>,
-    /// Links that it hung up in this life, and when.
+    /// Links that it hung up in this life, and until when it reads on.
     hung_up: Vec<(LinkId, Time)>,
     /// Events that it caused.
     pub(super) caused: u32,
@@ -184,15 +182,15 @@ impl Node {
         Some(half)
     }
 
-    /// It closes a link of its own accord.
+    /// It closes a link of its own accord, and as the program reads on for [`FLUSH`]: a reset would overtake the last frames.
     pub(super) fn hangs_up(&mut self, link: LinkId, now: Time) {
-        self.hung_up.retain(|(_, at)| now - at < DRAIN);
-        self.hung_up.push((link, now));
+        self.hung_up.retain(|(_, until)| now < *until);
+        self.hung_up.push((link, now + nanos(FLUSH)));
     }
 
     /// Whether it still reads what comes on a link that it hung up.
     pub(super) fn drains(&self, link: LinkId, now: Time) -> bool {
-        self.hung_up.iter().any(|(of, at)| *of == link && now - at < DRAIN)
+        self.hung_up.iter().any(|(of, until)| *of == link && now < *until)
     }
 
     fn note(&mut self, half: &Half) {
