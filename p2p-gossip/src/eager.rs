@@ -37,6 +37,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
         self.drop_offers(now, peer);
         self.drop_claims(now, peer);
+        self.former.gone(now, peer, neighbor.introductions);
     }
 
     /// The tree has lost a branch through us: another link takes its place before the next message is missed here and at

@@ -47,6 +47,7 @@ mod digest;
 mod eager;
 mod fetch;
 mod forks;
+mod former;
 mod gaps;
 mod log;
 mod message;

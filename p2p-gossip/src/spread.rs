@@ -8,6 +8,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, RngExt};
 use tracing::debug;
 
+use crate::bucket::Bucket;
 use crate::checks::Candidate;
 use crate::message::{Course, EnvelopeId, Fault, Key, Logged, Message, Output, Sum};
 use crate::missing::Noted;
@@ -319,11 +320,19 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             self.stats.refused_authors_full += 1;
             return false;
         }
-        let admits = self.tree.get_mut(from).is_some_and(|neighbor| neighbor.introductions.has(now));
+        let admits = self.introductions(from).is_some_and(|introductions| introductions.has(now));
         if !admits {
             self.stats.refused_new_authors += 1;
         }
         admits
+    }
+
+    /// New authors that this one may introduce, a neighbour or one that was.
+    pub(crate) fn introductions(&mut self, from: P) -> Option<&mut Bucket> {
+        match self.tree.get_mut(from) {
+            Some(neighbor) => Some(&mut neighbor.introductions),
+            None => self.former.introductions(from),
+        }
     }
 
     pub(crate) fn mark_seen(&mut self, id: &EnvelopeId<A>) {

@@ -14,6 +14,7 @@ use crate::claims::Claims;
 use crate::config::Config;
 use crate::digest::digest;
 use crate::fetch::Fetches;
+use crate::former::Former;
 use crate::gaps::Gaps;
 use crate::log::Log;
 use crate::message::{
@@ -62,6 +63,7 @@ pub struct Gossip<P, A, R> {
     pub(crate) config: Config,
     pub(crate) rng: R,
     pub(crate) tree: Tree<P, A>,
+    pub(crate) former: Former<P>,
     pub(crate) recent: Recent<P, A>,
     /// From an announcement to what the tree brings.
     pub(crate) wait: Wait,
@@ -100,6 +102,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             own_next: 0,
             rng,
             tree: Tree::new(),
+            former: Former::new(),
             recent: Recent::new(config.max_recent),
             wait: Wait::new(config.graft_min, config.graft_max),
             grafted_at: None,
@@ -201,7 +204,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     }
 
     fn on_received(&mut self, now: Instant, from: P, message: Message<A>) {
-        if !self.tree.contains(from) {
+        let late = matches!(message, Message::Push { .. }) && self.former.is_heard(now, from);
+        if !self.tree.contains(from) && !late {
             self.stats.not_neighbor += 1;
             return;
         }
@@ -254,7 +258,11 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
         if !self.takes(from, caught_up) {
             self.stats.refused_busy += 1;
-            return self.announce(now, from, id, false);
+            // Who is a neighbour no more cannot be asked for it.
+            if self.tree.contains(from) {
+                self.announce(now, from, id, false);
+            }
+            return;
         }
         if !asked && let Some(since) = self.missing.since(&id) {
             self.wait.measured(now.saturating_duration_since(since));
@@ -304,8 +312,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                 self.stats.refused_authors_full += 1;
                 return;
             }
-            if let Some(neighbor) = self.tree.get_mut(from) {
-                neighbor.introductions.spend(now);
+            if let Some(introductions) = self.introductions(from) {
+                introductions.spend(now);
             }
         }
         // Some of its seqs were seen in another envelope, or lie under the floor.

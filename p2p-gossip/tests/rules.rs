@@ -371,6 +371,46 @@ fn strangers_and_stale_answers_are_ignored() {
 }
 
 #[test]
+fn what_one_pushed_before_it_knew_that_it_is_a_neighbour_no_more_is_taken_and_nothing_else() {
+    let now = start();
+    let mut core = core_with(0, &[1, 2], Config::default(), now);
+    core.handle(now, Input::NeighborDown(1));
+    drain(&mut core);
+    let (first, second, late) = (id(9, 0, 0, 1), id(9, 0, 1, 1), id(9, 0, 2, 1));
+    // Its author, which is new, is introduced by it.
+    let outputs = receive(&mut core, now + ms(1_999), 1, push(first, &genuine(&first, 50)));
+    let outputs = answer(&mut core, now + ms(1_999), outputs);
+    assert_eq!(deliveries(&outputs), [(9, 0, false)]);
+    let sends = |output: &net::Out, peer: u32| matches!(output, Output::Send { to, .. } if *to == peer);
+    assert!(outputs.iter().any(|output| sends(output, 2)), "it is passed on");
+    assert_eq!(receive(&mut core, now, 1, announce(&[second], false)), [], "it cannot be asked");
+    assert_eq!(core.stats().not_neighbor, 1);
+    assert_eq!(receive(&mut core, now + ms(2_000), 1, push(late, &genuine(&late, 50))), []);
+    assert_eq!(core.stats().not_neighbor, 2);
+    // A copy from it, and one that is forged, send nothing to it.
+    core.handle(now, Input::NeighborDown(2));
+    let copy = receive(&mut core, now, 2, push(first, &genuine(&first, 50)));
+    let lie = receive(&mut core, now, 2, push(second, &forged(&second, 50)));
+    let lie = answer(&mut core, now, lie);
+    assert!(!copy.iter().chain(&lie).any(|output| sends(output, 1) || sends(output, 2)), "{copy:?} {lie:?}");
+    assert_eq!(faults(&lie), [(2, Fault::Forged)]);
+}
+
+#[test]
+fn of_those_that_went_the_last_32_are_heard() {
+    let now = start();
+    let neighbors: Vec<u32> = (1..=33).collect();
+    let mut core = core_with(0, &neighbors, Config::default(), now);
+    for peer in &neighbors {
+        core.handle(now, Input::NeighborDown(*peer));
+    }
+    drain(&mut core);
+    let ids = [id(9, 0, 0, 1), id(9, 0, 1, 1)];
+    assert_eq!(receive(&mut core, now, 1, push(ids[0], &genuine(&ids[0], 50))), []);
+    assert_eq!(verifies(&receive(&mut core, now, 2, push(ids[1], &genuine(&ids[1], 50)))), [2]);
+}
+
+#[test]
 fn a_pruned_link_gets_announcements_until_it_grafts() {
     let now = start();
     let mut core = core_with(0, &[1], Config::default(), now);

@@ -120,30 +120,46 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
 {
     let (mut reader, mut writer) = tokio::io::split(stream);
-    let mut cause = {
-        let read = read_frames(&mut reader, codec, buffer, &parts);
-        let write = write_frames(&mut writer, &parts);
-        tokio::pin!(read, write);
-        tokio::select! {
+    let (cause, hung_up) = {
+        let mut read = pin!(read_frames(&mut reader, codec, buffer, &parts));
+        let cause = tokio::select! {
             cause = &mut read => cause,
-            cause = &mut write => cause,
-        }
+            cause = write_frames(&mut writer, &parts) => cause,
+        };
+        if cause == Closed::Local { (hang_up(&mut writer, read).await, true) } else { (cause, false) }
     };
-    if matches!(cause, Closed::Protocol(_)) {
-        // Say why before going: the other side may be a different version rather than hostile.
-        if let Ok(bye) = p2p_wire::encode_frame(&Packet::Bye(ByeReason::Misbehaved)) {
-            timeout(FLUSH, write_all(&mut writer, &[bye])).await.ok();
-        }
-    }
-    if timeout(FLUSH, writer.shutdown()).await.is_err() && cause == Closed::Local {
-        cause = Closed::Stalled(FLUSH.as_secs());
-    }
-    if matches!(cause, Closed::Local | Closed::Protocol(_)) {
-        // Closing a socket with unread bytes resets it, and the reset may overtake our last frames.
-        timeout(FLUSH, drain(&mut reader)).await.ok();
+    if !hung_up {
+        answer_the_end(&mut reader, &mut writer, &cause).await;
     }
     let LinkParts { id, peer, shared, .. } = parts;
     shared.arrivals.push(LinkEvent::Closed { link: id, peer, cause });
+}
+
+/// All is written: ends this direction, and hears what the other side sent before it knew. Returns why the link ended.
+async fn hang_up<W: AsyncWrite + Unpin>(writer: &mut W, read: impl Future<Output = Closed>) -> Closed {
+    let flushed = timeout(FLUSH, writer.shutdown()).await.is_ok();
+    // Closing a socket with unread bytes resets it, and the reset may overtake our last frames.
+    timeout(FLUSH, read).await.ok();
+    if flushed { Closed::Local } else { Closed::Stalled(FLUSH.as_secs()) }
+}
+
+/// The link ended by itself or by the other side.
+async fn answer_the_end<R, W>(reader: &mut R, writer: &mut W, cause: &Closed)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let misbehaved = matches!(cause, Closed::Protocol(_));
+    if misbehaved {
+        // Say why before going: the other side may be a different version rather than hostile.
+        if let Ok(bye) = p2p_wire::encode_frame(&Packet::Bye(ByeReason::Misbehaved)) {
+            timeout(FLUSH, write_all(writer, &[bye])).await.ok();
+        }
+    }
+    timeout(FLUSH, writer.shutdown()).await.ok();
+    if misbehaved {
+        timeout(FLUSH, drain(reader)).await.ok();
+    }
 }
 
 async fn read_frames<R>(
@@ -179,7 +195,7 @@ where
             // A batch larger than the whole inbox would wait for ever: it then takes all of it.
             let weight = u32::try_from(held.min(limits.inbox_bytes)).unwrap_or(u32::MAX);
             let Ok(inbox) = Arc::clone(&inbox).acquire_many_owned(weight).await else {
-                return Closed::Local;
+                return Closed::Io("its inbox is closed".into());
             };
             let taken = Taken { _inbox: inbox, _total: parts.shared.budget.charge(held).await };
             let event = LinkEvent::Batch { link: parts.id, peer: parts.peer, batch, taken };

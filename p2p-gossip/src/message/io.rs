@@ -14,7 +14,8 @@ pub struct Ticket(pub(crate) u64);
 /// What the network, the signature check, the log on disk or the clock did.
 #[derive(Clone, Debug)]
 pub enum Input<P, A> {
-    /// A neighbour sent a message. From anyone who is not up it is ignored and counted.
+    /// A neighbour sent a message. From anyone who is not up it is ignored and counted, but for a push of one that was up less
+    /// than 2 s ago, which sent it before it knew.
     Received {
         /// The neighbour.
         from: P,

@@ -24,12 +24,16 @@ impl Driver {
         self.after_down(peer, link.stage, cause, reason);
     }
 
-    /// Closes a link from this side: what is queued is still written, then a goodbye.
+    /// Closes a link from this side: what is queued is still written, then a goodbye. What a neighbour pushed before it knew is
+    /// still heard.
     pub(super) fn close_link(&mut self, peer: NodeId, bye: ByeReason, cause: DownCause, reason: &str) {
         let Some(link) = self.links.remove(&peer) else { return };
         match encode_frame(&Packet::Bye(bye)) {
             Ok(frame) => link.outbox.close_with(frame),
             Err(_) => link.outbox.close(),
+        }
+        if link.stage != Stage::Asked && !matches!(bye, ByeReason::Misbehaved | ByeReason::Banned) {
+            self.leavers.add(link.id, peer, link.waiting);
         }
         self.after_down(peer, link.stage, cause, reason.to_owned());
     }

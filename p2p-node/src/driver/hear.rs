@@ -15,7 +15,7 @@ use super::pulls::Pull;
 
 /// One link is heard for this long before the next one is: about five checks of signatures. So a neighbour has at
 /// most half of the driver's time while another one waits.
-const SLICE: Duration = Duration::from_micros(250);
+pub(super) const SLICE: Duration = Duration::from_micros(250);
 /// Links are heard for this long before commands, deadlines and own messages have their turn.
 pub(super) const TURN: Duration = Duration::from_millis(1);
 
@@ -24,13 +24,21 @@ pub(super) const TURN: Duration = Duration::from_millis(1);
 pub(super) struct Waiting(VecDeque<Heard>);
 
 #[derive(Debug)]
-enum Heard {
+pub(super) enum Heard {
     Batch { rest: std::vec::IntoIter<Inbound>, _taken: Taken },
     Closed(Closed),
 }
 
 impl Waiting {
-    fn next(&mut self) -> Option<Next> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn push(&mut self, heard: Heard) {
+        self.0.push_back(heard);
+    }
+
+    pub(super) fn next(&mut self) -> Option<Next> {
         loop {
             match self.0.front_mut()? {
                 Heard::Closed(_) => {
@@ -51,7 +59,7 @@ impl Waiting {
     }
 }
 
-enum Next {
+pub(super) enum Next {
     Frame(Inbound),
     Closed(Closed),
 }
@@ -72,8 +80,8 @@ impl Turns {
 }
 
 impl Driver {
-    /// Puts what a link says behind what the same link said before. A link that was replaced or closed
-    /// meanwhile has nothing more to say.
+    /// Puts what a link says behind what the same link said before. Of a link that was replaced or hung up meanwhile, pushes
+    /// alone count.
     pub(super) fn take_in(&mut self, event: LinkEvent) {
         let (link, peer, heard) = match event {
             LinkEvent::Batch { link, peer, batch, taken } => {
@@ -81,11 +89,13 @@ impl Driver {
             }
             LinkEvent::Closed { link, peer, cause } => (link, peer, Heard::Closed(cause)),
         };
-        let Some(handle) = self.links.get_mut(&peer).filter(|handle| handle.id == link) else { return };
-        if handle.waiting.0.is_empty() {
+        let Some(handle) = self.links.get_mut(&peer).filter(|handle| handle.id == link) else {
+            return self.leavers.take_in(link, heard);
+        };
+        if handle.waiting.is_empty() {
             self.turns.0.push_back(peer);
         }
-        handle.waiting.0.push_back(heard);
+        handle.waiting.push(heard);
     }
 
     /// Hears the links that have something to say, for a [`TURN`] in all.
@@ -99,12 +109,13 @@ impl Driver {
             && let Some(peer) = self.turns.0.pop_front()
         {
             now = self.hear(now, peer);
-            if self.links.get(&peer).is_some_and(|link| !link.waiting.0.is_empty()) {
+            if self.links.get(&peer).is_some_and(|link| !link.waiting.is_empty()) {
                 self.turns.0.push_back(peer);
             }
             // What is to be passed on goes out while the next link is heard.
             self.ring_links();
         }
+        self.hear_leavers();
     }
 
     /// Hears one link for a [`SLICE`]. Returns the time.

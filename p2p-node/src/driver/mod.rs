@@ -4,6 +4,7 @@ mod admit;
 mod deliver;
 mod down;
 mod hear;
+mod late;
 mod linger;
 mod perform;
 mod publish;
@@ -116,6 +117,7 @@ pub(crate) struct Driver {
     tasks: tasks::LinkTasks,
     links: BTreeMap<NodeId, LinkHandle>,
     turns: hear::Turns,
+    leavers: late::Leavers,
     /// Queues of links that got something of which their writers were not told yet.
     unrung: Vec<Arc<Outbox>>,
     /// Links that wait for answers to pulls.
@@ -168,6 +170,7 @@ impl Driver {
             tasks: tasks::LinkTasks::new(),
             links: BTreeMap::new(),
             turns: hear::Turns::default(),
+            leavers: late::Leavers::default(),
             unrung: Vec::new(),
             pulling: BTreeSet::new(),
             next_link: 0,
@@ -216,7 +219,8 @@ impl Driver {
             let room = self.log_has_room();
             self.counters.log_behind += u64::from(!room);
             let links_first = heard_in_a_row < MOST_HEARD;
-            let busy = !links_first || (room && !self.turns.is_empty()) || self.may_publish();
+            let waits = !self.turns.is_empty() || self.leavers.wait();
+            let busy = !links_first || (room && waits) || self.may_publish();
             let heard = tokio::select! {
                 biased;
                 // Mostly it is a link that has something to say: then nothing else has to be asked.
@@ -403,6 +407,7 @@ impl Driver {
         for peer in linked {
             self.close_link(peer, ByeReason::Leaving, DownCause::HungUp, "this node stops");
         }
+        self.shared.arrivals.close();
         let links = std::mem::replace(&mut self.tasks, tasks::LinkTasks::new());
         self.shared.tasks.spawn(links.finish());
         if self.shared.data.is_kept() {

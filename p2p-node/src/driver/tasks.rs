@@ -8,7 +8,7 @@ use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_util::future::FutureExt;
@@ -40,20 +40,37 @@ impl fmt::Debug for LinkTask {
 
 /// What links brought, from their tasks to the driver. Bounded by the inboxes of the links: a link waits before it puts
 /// more here than its inbox holds.
-#[derive(Debug, Default)]
-pub(crate) struct Arrivals(Mutex<VecDeque<LinkEvent>>);
+#[derive(Debug)]
+pub(crate) struct Arrivals(Mutex<Option<VecDeque<LinkEvent>>>);
+
+impl Default for Arrivals {
+    fn default() -> Self {
+        Self(Mutex::new(Some(VecDeque::new())))
+    }
+}
 
 impl Arrivals {
     pub(crate) fn push(&self, event: LinkEvent) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push_back(event);
+        if let Some(events) = &mut *self.lock() {
+            events.push_back(event);
+        }
     }
 
     pub(super) fn pop(&self) -> Option<LinkEvent> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+        self.lock().as_mut()?.pop_front()
+    }
+
+    /// The node stops: nothing is heard any more, and no link waits for that.
+    pub(super) fn close(&self) {
+        *self.lock() = None;
     }
 
     fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.lock().as_ref().is_none_or(VecDeque::is_empty)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<VecDeque<LinkEvent>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

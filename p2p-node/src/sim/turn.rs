@@ -119,8 +119,12 @@ impl Turn<'_> {
 
     fn on_frame(&mut self, link: LinkId, from: u32, packet: Packet) {
         let Some(half) = self.node.link(link) else {
-            // A machine that came back knows nothing of the connection: it resets it.
-            if self.runs() && from != self.node.number && !self.node.drains(link, self.now) {
+            if self.node.drains(link, self.now) {
+                if matches!(packet, Packet::Push { .. }) {
+                    self.on_packet(link, (from, self.world.face(from).id), packet);
+                }
+            } else if self.runs() && from != self.node.number {
+                // A machine that came back knows nothing of the connection: it resets it.
                 self.cause(from, self.now + self.latency(from), Event::Closed { link, bye: None });
             }
             return;

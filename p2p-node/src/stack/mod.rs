@@ -252,11 +252,10 @@ impl<R: Rng> Stack<R> {
     }
 
     fn on_packet(&mut self, now: Instant, from: NodeId, packet: Packet) {
-        let Some(link) = self.links.get_mut(&from) else { return };
+        let Some(link) = self.links.get_mut(&from) else { return self.on_late(now, from, packet) };
         link.liveness.heard(now);
         if !link.near && !matches!(packet, Packet::Ping(_) | Packet::Pong(_)) {
-            self.strangers += 1;
-            return;
+            return self.on_late(now, from, packet);
         }
         let message = match packet {
             Packet::Ping(nonce) => {
@@ -287,6 +286,16 @@ impl<R: Rng> Stack<R> {
             // The link's task and the driver deal with these.
             Packet::Hello(_) | Packet::Bye(_) | Packet::View(_) => return,
         };
+        self.gossip.handle(now, p2p_gossip::Input::Received { from, message });
+    }
+
+    /// Over a link that is not a neighbour's, or not any more: what it pushed before it knew may still be new.
+    fn on_late(&mut self, now: Instant, from: NodeId, packet: Packet) {
+        let Packet::Push { id, hops, course, age, envelope } = packet else {
+            self.strangers += 1;
+            return;
+        };
+        let message = GossipMessage::Push { id: convert::gossip_id(id), hops, course, age, envelope };
         self.gossip.handle(now, p2p_gossip::Input::Received { from, message });
     }
 

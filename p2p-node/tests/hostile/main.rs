@@ -12,6 +12,7 @@ mod files;
 mod flood;
 mod forgery;
 mod frames;
+mod goodbye;
 mod greeting;
 mod joiners;
 mod lifecycle;
