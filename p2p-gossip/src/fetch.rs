@@ -69,7 +69,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     /// Sends what a neighbour asked for, as far as it is in the log.
     pub(crate) fn answer_pulls(&mut self, now: Instant, from: P, ids: &[EnvelopeId<A>]) {
         self.expire_log(now);
-        let mut read = Vec::new();
+        let (mut read, mut bytes) = (Vec::new(), 0);
         for &id in ids {
             if self.config.log_store == LogStore::Outside && !self.fetches.has_room(from, read.len()) {
                 self.stats.pulls_refused += 1;
@@ -77,19 +77,22 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             }
             match self.log.answer(&id, from, self.config.max_answers) {
                 Answer::Envelope(envelope) => self.send_logged(now, from, id, envelope),
-                Answer::Outside => read.push(id),
+                Answer::Outside(len) => {
+                    bytes += len;
+                    read.push(id);
+                }
                 Answer::Unknown => self.stats.pulls_unknown += 1,
                 Answer::Refused => self.stats.pulls_refused += 1,
             }
         }
         if !read.is_empty() {
-            self.fetch(from, read, None);
+            self.fetch(from, (read, bytes), None);
         }
     }
 
-    fn fetch(&mut self, peer: P, ids: Vec<EnvelopeId<A>>, served: Option<Message<A>>) {
-        let ticket = self.fetches.open(peer, ids.clone(), served);
-        self.outputs.push_back(Output::Fetch { ticket, ids });
+    fn fetch(&mut self, to: P, (ids, bytes): (Vec<EnvelopeId<A>>, usize), served: Option<Message<A>>) {
+        let ticket = self.fetches.open(to, ids.clone(), served);
+        self.outputs.push_back(Output::Fetch { ticket, to, ids, bytes });
     }
 
     /// Sends what is here of what a neighbour missed, within the limits of one pull, and says how far that went.
@@ -105,7 +108,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             return;
         }
         self.expire_log(now);
-        let (mut read, mut bytes, mut looked_at) = (Vec::new(), 0, 0);
+        let (mut read, mut reading, mut bytes, mut looked_at) = (Vec::new(), 0, 0, 0);
         let (mut done, mut upto) = (0, 0);
         'spans: for span in spans {
             let here: Vec<_> = self.log.within(*span).take(MAX_LOOKED_AT + 1 - looked_at).collect();
@@ -123,8 +126,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                         bytes += len;
                         self.send_logged(now, from, id, envelope);
                     }
-                    Answer::Outside => {
-                        bytes += len;
+                    Answer::Outside(len) => {
+                        (bytes, reading) = (bytes + len, reading + len);
                         read.push(id);
                     }
                     Answer::Unknown => self.stats.pulls_unknown += 1,
@@ -137,7 +140,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         if read.is_empty() {
             self.send(from, served);
         } else {
-            self.fetch(from, read, Some(served));
+            self.fetch(from, (read, reading), Some(served));
         }
     }
 

@@ -257,7 +257,7 @@ fn a_log_outside_answers_pulls_of_ranges_too() {
     }
     let spans = vec![Span { author: 9, from: 0, to: 9 }];
     let outputs = receive(&mut core, now, 2, Message::Pull { number: 3, spans });
-    let [Output::Fetch { ticket, ids: read }] = &outputs[..] else { panic!("{outputs:?}") };
+    let [Output::Fetch { ticket, ids: read, .. }] = &outputs[..] else { panic!("{outputs:?}") };
     assert_eq!(*read, ids);
     let read = |id: &Id| if id.first == 1 { Read::Gone } else { Read::Found(genuine(id, 50)) };
     let envelopes = ids.iter().map(read).collect();

@@ -67,8 +67,8 @@ fn a_log_outside_is_asked_and_what_it_lost_is_not_answered() {
         take(&mut core, now, 1, id, ms(0));
     }
     let outputs = receive(&mut core, now, 2, Message::IWant { ids: ids.to_vec() });
-    let [Output::Fetch { ticket, ids: read }] = &outputs[..] else { panic!("{outputs:?}") };
-    assert_eq!(*read, ids);
+    let [Output::Fetch { ticket, to: 2, ids: read, bytes }] = &outputs[..] else { panic!("{outputs:?}") };
+    assert_eq!((&read[..], *bytes), (&ids[..], 2 * genuine(&ids[0], 50).len()));
     let envelopes = vec![Read::Gone, Read::Found(genuine(&ids[1], 50))];
     core.handle(now, Input::Fetched { ticket: *ticket, envelopes: envelopes.clone() });
     let outputs = drain(&mut core);

@@ -89,10 +89,6 @@ impl Backlog {
         }
     }
 
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.bytes == 0
-    }
-
     /// Whether there is anything to [`pop`](Self::pop).
     pub(crate) fn has_frames(&self) -> bool {
         self.bytes > 0 || !self.behind.is_empty()
@@ -230,7 +226,7 @@ mod tests {
         assert_eq!(push(&mut backlog, item(3, 0, 10), 1000), []);
         let order: Vec<u8> = std::iter::from_fn(|| backlog.pop()).map(|frame| frame[0]).collect();
         assert_eq!(order, [1, 2, 3, 1, 1, 1, 1]);
-        assert!(backlog.is_empty());
+        assert_eq!(backlog.bytes(), 0);
         assert!(backlog.several_taken() && !backlog.several_taken());
         push(&mut backlog, item(1, 5, 10), 1000);
         assert!(backlog.pop().is_some() && !backlog.several_taken(), "the same one as before");
@@ -306,7 +302,7 @@ mod tests {
                 }
             }
             out.extend(std::iter::from_fn(|| backlog.pop()));
-            prop_assert!(backlog.is_empty() && backlog.authors.is_empty());
+            prop_assert!(backlog.bytes() == 0 && backlog.authors.is_empty());
             let out: Vec<_> = out.iter().map(|f| (f[0], u64::from_be_bytes(*f[1..].first_chunk().unwrap()))).collect();
             for author in 0..4 {
                 prop_assert!(out.iter().filter(|o| o.0 == author).is_sorted());

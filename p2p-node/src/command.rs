@@ -110,6 +110,8 @@ pub(crate) enum Command {
     },
     /// What the core wanted out of the log.
     Fetched {
+        /// Who asked for it.
+        to: NodeId,
         ticket: Ticket,
         envelopes: Vec<p2p_gossip::Read>,
     },

@@ -183,18 +183,19 @@ impl Outbox {
         !state.closed && state.moved.is_some_and(|at| at.elapsed() < stuck)
     }
 
-    /// Whether any message fits. If not, `drained` is rung once one fits into this queue; who waits for the budget asks
-    /// again when something happens, at the latest when the links that take it all are closed.
-    pub(crate) fn has_room(&self) -> bool {
+    /// Whether any message fits beside `coming` bytes that will be queued soon. If not for what is in this queue, `drained` is
+    /// rung once one fits; who waits for the rest asks again when something happens, at the latest when the links that take it
+    /// all are closed.
+    pub(crate) fn has_room(&self, coming: usize) -> bool {
         let mut state = self.lock();
-        state.wanted = !self.fits(&state);
-        !state.wanted && (state.closed || self.budget.has(MAX_FRAME_PAYLOAD + PREFIX))
+        state.wanted = !self.fits(&state, 0);
+        let more = coming + MAX_FRAME_PAYLOAD + PREFIX;
+        state.closed || (self.fits(&state, coming) && self.budget.has(more))
     }
 
-    fn fits(&self, state: &State) -> bool {
-        state.closed
-            || state.messages.is_empty()
-            || state.messages.bytes() + MAX_FRAME_PAYLOAD + PREFIX <= self.limit
+    fn fits(&self, state: &State, coming: usize) -> bool {
+        let taken = state.messages.bytes() + coming;
+        state.closed || taken == 0 || taken + MAX_FRAME_PAYLOAD + PREFIX <= self.limit
     }
 
     /// Takes no more frames; what is queued is still written.
@@ -272,7 +273,7 @@ impl Outbox {
             taken += frame.len();
             batch.push(frame);
         }
-        if state.wanted && self.fits(state) {
+        if state.wanted && self.fits(state, 0) {
             state.wanted = false;
             self.drained.notify_one();
         }
@@ -378,12 +379,12 @@ mod tests {
         let drained = Arc::new(Notify::new());
         let budget = Arc::new(Budget::new(1 << 30));
         let outbox = Outbox::new(MAX_FRAME_PAYLOAD + 1000, budget, Arc::clone(&drained));
-        assert!(outbox.has_room());
+        assert!(outbox.has_room(0));
         push(&outbox, 1, 1001);
-        assert!(!outbox.has_room());
+        assert!(!outbox.has_room(0));
         outbox.next_batch(&mut Vec::new(), STALL).await;
         drained.notified().await;
-        assert!(outbox.has_room());
+        assert!(outbox.has_room(0));
     }
 
     #[tokio::test]

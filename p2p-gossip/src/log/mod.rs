@@ -79,8 +79,8 @@ struct Author {
 pub(crate) enum Answer {
     /// The envelope.
     Envelope(Bytes),
-    /// It has to be read outside.
-    Outside,
+    /// It has to be read outside; its bytes.
+    Outside(usize),
     /// It is not here.
     Unknown,
     /// The neighbour had it often enough.
@@ -215,7 +215,8 @@ impl<P: Key, A: Key> Log<P, A> {
                 entry.answers.push_back((peer, 1));
             }
         }
-        entry.envelope.clone().map_or(Answer::Outside, Answer::Envelope)
+        let len = entry.len;
+        entry.envelope.clone().map_or(Answer::Outside(len), Answer::Envelope)
     }
 
     /// The hops that an envelope had when it came, and its age now.

@@ -113,8 +113,12 @@ pub enum Output<P, A> {
     Fetch {
         /// Hand it back with the answer.
         ticket: Ticket,
+        /// The neighbour that will be sent what is found.
+        to: P,
         /// What to read.
         ids: Vec<EnvelopeId<A>>,
+        /// Bytes of these envelopes: how much will be sent is known before it was read.
+        bytes: usize,
     },
     /// Hand messages to the application, exactly once each.
     Deliver {
@@ -255,9 +259,13 @@ impl<P: Debug, A: Debug> Debug for Output<P, A> {
                 f.debug_struct("Append").field("entry", entry).field("envelope", &Len(envelope)).finish()
             }
             Self::Drop { id } => f.debug_struct("Drop").field("id", id).finish(),
-            Self::Fetch { ticket, ids } => {
-                f.debug_struct("Fetch").field("ticket", ticket).field("ids", ids).finish()
-            }
+            Self::Fetch { ticket, to, ids, bytes } => f
+                .debug_struct("Fetch")
+                .field("ticket", ticket)
+                .field("to", to)
+                .field("ids", ids)
+                .field("bytes", bytes)
+                .finish(),
             Self::Deliver { id, envelope, entries, late, from } => f
                 .debug_struct("Deliver")
                 .field("id", id)

@@ -190,7 +190,7 @@ impl World {
                 self.outside.insert(entry.id, (entry, envelope));
             }
             Output::Drop { .. } => {}
-            Output::Fetch { ticket, ids } => {
+            Output::Fetch { ticket, ids, .. } => {
                 assert!(self.config.log_store == LogStore::Outside && ids.len() <= 256);
                 self.reads.push((ticket, ids));
             }

@@ -135,6 +135,7 @@ impl Driver {
             stage: Stage::Asked,
             bye: None,
             pulls: std::collections::VecDeque::new(),
+            reads: Vec::new(),
             waiting: super::hear::Waiting::default(),
         };
         self.links.insert(peer, handle);

@@ -24,7 +24,7 @@ impl Driver {
     }
 
     /// The core wants to pass on what is in the log. What waits to be written is written first.
-    pub(super) fn read_log(&self, ticket: Ticket, ids: Vec<EnvelopeId>) {
+    pub(super) fn read_log(&self, ticket: Ticket, to: NodeId, ids: Vec<EnvelopeId>) {
         let (Some(log), Some(reader)) = (&self.log, self.shared.log.clone()) else { return };
         let (passed, barrier) = oneshot::channel();
         log.push(Op::Barrier(passed));
@@ -41,7 +41,7 @@ impl Driver {
             let read = move || ids.iter().map(|id| read(reader.get(id))).collect();
             let envelopes =
                 tokio::task::spawn_blocking(read).await.unwrap_or_else(|_| vec![Read::Failed; count]);
-            shared.commands.send(Command::Fetched { ticket, envelopes }).await.ok();
+            shared.commands.send(Command::Fetched { to, ticket, envelopes }).await.ok();
         });
     }
 

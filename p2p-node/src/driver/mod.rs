@@ -23,6 +23,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use p2p_gossip::Ticket;
 use p2p_peers::{DialFailure, DownCause, Target};
 use p2p_wire::NodeId;
 use rand::rngs::StdRng;
@@ -71,6 +72,8 @@ struct LinkHandle {
     bye: Option<ByeReason>,
     /// What it asks for while its queue is full.
     pulls: VecDeque<Pull>,
+    /// What is being read from the log on disk to be sent to it, in bytes.
+    reads: Vec<(Ticket, usize)>,
     /// What it brought and was not heard yet.
     waiting: hear::Waiting,
 }
@@ -310,9 +313,7 @@ impl Driver {
             }
             Command::Holding { id, to, name } => self.on_holding(now, id, to, name),
             Command::OweReceipt { author, seq, payload } => self.give_receipt(author, seq, &payload),
-            Command::Fetched { ticket, envelopes } => {
-                self.stack.handle(now, Input::Fetched { ticket, envelopes });
-            }
+            Command::Fetched { to, ticket, envelopes } => self.on_fetched(now, to, ticket, envelopes),
             Command::Reserved(result) => self.on_reserved(&result),
             Command::Saved(result) => self.on_saved(result),
             Command::Interfaces(ips) => self.on_interfaces(now, ips),

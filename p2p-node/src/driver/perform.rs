@@ -74,7 +74,7 @@ impl Driver {
             Output::Down(peer) => self.on_down(peer),
             Output::Verify { ticket, id, envelope } => self.verify(ticket, id, envelope),
             Output::Append { entry, envelope } => self.log_envelope(&entry, envelope),
-            Output::Fetch { ticket, ids } => self.read_log(ticket, ids),
+            Output::Fetch { ticket, to, ids, bytes } => self.begin_read(ticket, to, ids, bytes),
             Output::Deliver { envelope, entries, late } => self.deliver(envelope, entries, late),
             Output::Lookup { id, hash, from } => self.look_up(id, hash, from),
             Output::Found { id, provider, records, name } => self.found(id, provider, records, name),

@@ -1,17 +1,18 @@
 //! Envelopes that a neighbour asks for while its link is full: they wait for room.
 //!
 //! A push that does not fit into a queue is announced instead. That would not do for the answer to a pull:
-//! the neighbour has asked already and does not ask again because of another announcement.
+//! the neighbour has asked already and does not ask again because of another announcement. What is read for it from the log
+//! on disk takes room from then on.
 
 use std::time::Instant;
 
-use p2p_gossip::Span;
+use p2p_gossip::{Read, Span, Ticket};
 use p2p_wire::{EnvelopeId, NodeId};
 
 use crate::packet::Packet;
 use crate::stack::Input;
 
-use super::Driver;
+use super::{Driver, LinkHandle};
 
 /// Pulls of one neighbour that wait for room: all that it remembers of our announcements. What it asks for
 /// beyond is not answered, and counted.
@@ -38,13 +39,35 @@ impl Pull {
     }
 }
 
+impl LinkHandle {
+    /// Whether any envelope fits into the queue, when what is being read for it is there too.
+    fn has_room(&self) -> bool {
+        self.outbox.has_room(self.reads.iter().map(|(_, bytes)| bytes).sum())
+    }
+}
+
 impl Driver {
+    /// The core wants to answer out of the log on disk.
+    pub(super) fn begin_read(&mut self, ticket: Ticket, to: NodeId, ids: Vec<EnvelopeId>, bytes: usize) {
+        if let Some(link) = self.links.get_mut(&to) {
+            link.reads.push((ticket, bytes));
+        }
+        self.read_log(ticket, to, ids);
+    }
+
+    pub(super) fn on_fetched(&mut self, now: Instant, to: NodeId, ticket: Ticket, envelopes: Vec<Read>) {
+        if let Some(link) = self.links.get_mut(&to) {
+            link.reads.retain(|(of, _)| *of != ticket);
+        }
+        self.stack.handle(now, Input::Fetched { ticket, envelopes });
+    }
+
     /// A neighbour asks for an envelope.
     pub(super) fn on_pull(&mut self, now: Instant, from: NodeId, pull: Pull) {
         let Some(link) = self.links.get_mut(&from) else { return };
         let ranges = |pull: &&Pull| matches!(pull, Pull::Ranges(..));
         let full = ranges(&&pull) && link.pulls.iter().filter(ranges).count() >= MAX_RANGE_PULLS;
-        if link.pulls.is_empty() && link.outbox.has_room() {
+        if link.pulls.is_empty() && link.has_room() {
             self.stack.handle(now, Input::Packet { from, packet: pull.packet() });
         } else if link.pulls.len() < MAX_PULLS && !full {
             link.pulls.push_back(pull);
@@ -59,7 +82,7 @@ impl Driver {
         let waiting: Vec<NodeId> = self.pulling.iter().copied().collect();
         for from in waiting {
             while let Some(link) = self.links.get_mut(&from)
-                && link.outbox.has_room()
+                && link.has_room()
                 && let Some(pull) = link.pulls.pop_front()
             {
                 self.stack.handle(Instant::now(), Input::Packet { from, packet: pull.packet() });

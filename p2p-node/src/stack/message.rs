@@ -152,8 +152,12 @@ pub enum Output {
     Fetch {
         /// Hand it back with the answer.
         ticket: Ticket,
+        /// The neighbour that will be sent what is found.
+        to: NodeId,
         /// What to read.
         ids: Vec<EnvelopeId>,
+        /// Bytes of these envelopes.
+        bytes: usize,
     },
     /// Hand messages to the application.
     Deliver {

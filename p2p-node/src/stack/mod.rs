@@ -376,8 +376,9 @@ impl<R: Rng> Stack<R> {
             G::Forked { author } => Output::Forked(author),
             G::Misbehaved { peer, fault } => Output::Misbehaved { peer, fault: fault.to_string() },
             G::Append { entry, envelope } => Output::Append { entry, envelope },
-            G::Fetch { ticket, ids } => {
-                Output::Fetch { ticket, ids: ids.into_iter().map(convert::wire_id).collect() }
+            G::Fetch { ticket, to, ids, bytes } => {
+                let ids = ids.into_iter().map(convert::wire_id).collect();
+                Output::Fetch { ticket, to, ids, bytes }
             }
             // A log on disk lets whole segments go, by limits of its own.
             G::Drop { .. } => return,
