@@ -234,7 +234,9 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             return self.blame(from, Fault::TooLarge { len, limit });
         }
         let caught_up = self.is_caught_up(now, from, &id);
-        let asked = self.end_pull(now, &id, from) || caught_up || self.asks.expects(from, &id);
+        // What one who is a neighbour no more sent says nothing of the tree, and may be a part of what we missed.
+        let late = !self.tree.contains(from);
+        let asked = self.end_pull(now, &id, from) || caught_up || self.asks.expects(from, &id) || late;
         if let Some(neighbor) = self.tree.get_mut(from) {
             neighbor.on_evidence(now);
         }
@@ -259,7 +261,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         if !self.takes(from, caught_up) {
             self.stats.refused_busy += 1;
             // Who is a neighbour no more cannot be asked for it.
-            if self.tree.contains(from) {
+            if !late {
                 self.announce(now, from, id, false);
             }
             return;
