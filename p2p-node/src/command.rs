@@ -148,6 +148,10 @@ pub(crate) enum Command {
     },
     /// Take part (again).
     Join,
+    /// When own messages have gone out; how many have not.
+    HandOver {
+        reply: oneshot::Sender<usize>,
+    },
     Leave {
         reply: oneshot::Sender<()>,
     },

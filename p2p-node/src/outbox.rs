@@ -177,6 +177,11 @@ impl Outbox {
         }
     }
 
+    /// Bytes of messages that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.lock().messages.bytes()
+    }
+
     /// More than half of the queue of messages is taken, and the writer has taken something within `stuck`.
     pub(crate) fn is_full_but_moving(&self, stuck: Duration) -> bool {
         let state = self.lock();

@@ -66,3 +66,38 @@ async fn what_is_read_from_the_log_for_a_neighbour_never_overflows_its_queue() {
     let refused = author.status().await.refused;
     assert!(!refused.contains_key("announced_instead"), "{refused:?}");
 }
+
+/// More than a log holds, as fast as it is accepted: the author waits for its neighbours, and nothing is let go before they have it.
+#[tokio::test(flavor = "multi_thread")]
+async fn more_than_the_log_holds_reaches_who_keeps_up() {
+    let dirs = tempfile::tempdir().unwrap();
+    let author = logged(&dirs.path().join("author")).await;
+    let reader = logged(&dirs.path().join("reader")).await;
+    reader.connect(Target::Addr(author.listen_addrs()[0])).await.unwrap();
+    let mut events = reader.events();
+    let (count, len) = (100, 1_000_000);
+    let send = async {
+        for n in 0..count {
+            author.send(payload(n, len)).await.unwrap();
+        }
+        assert_eq!(author.handed_over().await, 0);
+    };
+    tokio::join!(send, comes_in_order(&mut events, count));
+    assert!(author.status().await.refused.contains_key("log_evicted"), "the log holds all of it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_right_away_has_handed_everything_over() {
+    let dirs = tempfile::tempdir().unwrap();
+    let author = logged(&dirs.path().join("author")).await;
+    let reader = logged(&dirs.path().join("reader")).await;
+    reader.connect(Target::Addr(author.listen_addrs()[0])).await.unwrap();
+    let mut events = reader.events();
+    let count = 30;
+    for n in 0..count {
+        author.send(payload(n, 1_000_000)).await.unwrap();
+    }
+    assert_eq!(author.handed_over().await, 0);
+    author.shutdown().await;
+    comes_in_order(&mut events, count).await;
+}

@@ -135,6 +135,7 @@ impl Driver {
             stage: Stage::Asked,
             bye: None,
             pulls: std::collections::VecDeque::new(),
+            owed: super::owed::Owed::default(),
             reads: Vec::new(),
             waiting: super::hear::Waiting::default(),
         };

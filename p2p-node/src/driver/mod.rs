@@ -6,6 +6,7 @@ mod down;
 mod hear;
 mod late;
 mod linger;
+mod owed;
 mod perform;
 mod publish;
 mod pulls;
@@ -72,6 +73,8 @@ struct LinkHandle {
     bye: Option<ByeReason>,
     /// What it asks for while its queue is full.
     pulls: VecDeque<Pull>,
+    /// Own messages that it was told of.
+    owed: owed::Owed,
     /// What is being read from the log on disk to be sent to it, in bytes.
     reads: Vec<(Ticket, usize)>,
     /// What it brought and was not heard yet.
@@ -330,6 +333,7 @@ impl Driver {
                 reply.send(self.addrs_of(peer)).ok();
             }
             Command::Join => self.stack.with_table(now, |table, now| table.resume(now)),
+            Command::HandOver { reply } => self.on_hand_over(reply),
             Command::Leave { reply } => self.on_leave(now, reply),
             Command::Disconnect { peer, reply } => {
                 let ended = self.stack.with_table(now, |table, now| table.disconnect(now, peer));

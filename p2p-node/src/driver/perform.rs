@@ -109,6 +109,11 @@ impl Driver {
             let displaced = link.outbox.push_message(*id, *hops, frame);
             if displaced.iter().all(|item| item.id != *id) {
                 self.linger.sent(id);
+                if id.author == self.shared.id
+                    && let Some(link) = self.links.get_mut(&to)
+                {
+                    link.owed.sent(Instant::now(), id);
+                }
             }
             for Item { id, hops, .. } in displaced {
                 self.counters.announced_instead += 1;

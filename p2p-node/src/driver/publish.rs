@@ -1,4 +1,4 @@
-//! Messages of this node on their way out: sealed, signed, and held back while links are full.
+//! Messages of this node on their way out: sealed, signed, and held back while links are full, or have much to ask for.
 
 use std::collections::VecDeque;
 use std::io;
@@ -10,9 +10,9 @@ use p2p_wire::{Envelope, NewEntry};
 
 use crate::command::{Command, Outgoing};
 use crate::event::Event;
-use crate::submit::Bundle;
+use crate::submit::{Bundle, EAGER_BYTES};
 
-use super::Driver;
+use super::{Driver, Stage};
 
 /// While links are full the publisher looks again this often, so that one that has stopped reading is
 /// not waited for.
@@ -61,13 +61,19 @@ impl Driver {
         let began = Instant::now();
         self.publisher.blocked = false;
         while self.shared.submissions.is_waiting() && began.elapsed() < limit {
-            self.publisher.blocked = self.links.values().any(|l| l.outbox.is_full_but_moving(STUCK));
+            self.publisher.blocked = self.is_held_back();
             if self.publisher.blocked || !self.publish_next() {
                 break;
             }
             self.ring_links();
         }
         self.reserve_numbers();
+    }
+
+    /// Whether some neighbour has enough to read or to ask for.
+    fn is_held_back(&self) -> bool {
+        let now = Instant::now();
+        self.links.values().any(|link| link.outbox.is_full_but_moving(STUCK) || link.owed.is_full(now))
     }
 
     /// Whether something waits that may be sent at once.
@@ -127,9 +133,16 @@ impl Driver {
             bundle.messages.iter().zip(payloads.iter().map(AsRef::as_ref)).map(entry).collect();
         let envelope = Envelope::sign(&shared.key, bundle.run, bundle.first, &entries)
             .expect("topics, sizes and number were checked when they were accepted");
-        self.stack.publish(Instant::now(), &envelope)?;
+        let now = Instant::now();
+        self.stack.publish(now, &envelope)?;
+        let (id, len) = (envelope.id(), envelope.bytes().len());
         if self.neighbours() > 0 {
-            self.linger.published(envelope.id());
+            self.linger.published(id);
+        }
+        // It is not pushed unasked.
+        if len > EAGER_BYTES {
+            let neighbours = self.links.values_mut().filter(|link| link.stage == Stage::Agreed);
+            neighbours.for_each(|link| link.owed.announced(now, id, len));
         }
         Ok(())
     }

@@ -87,6 +87,13 @@ impl Node {
         Ok(AwaitedReceipt { sent, reply: receipt })
     }
 
+    /// Waits until no message of this node waits any more: all are in the hands of the system, or of somebody who asked for
+    /// them (large ones are announced and asked for), or nothing has moved for 5 s, or there is no neighbour. Returns how
+    /// many of the latest 1,024 nobody has asked for; they are in the log. For whoever sends something and is gone.
+    pub async fn handed_over(&self) -> usize {
+        self.ask(|reply| Command::HandOver { reply }).await.unwrap_or_default()
+    }
+
     async fn send_message(&self, mut message: Outgoing) -> Result<Sent, SendError> {
         check(&message)?;
         if message.to.is_some() {

@@ -1,10 +1,11 @@
-//! What comes over a link that the node has hung up: of a neighbour what it pushed before it knew, of others nothing.
+//! What comes over a link that the node has hung up: of a neighbour what it pushed before it knew, of others nothing. And what a
+//! node that goes takes along.
 
 use bytes::Bytes;
-use p2p_node::ByeReason;
+use p2p_node::{ByeReason, Event, Packet};
 use tokio::io::AsyncWriteExt;
 
-use crate::util::{Delivered, Hostile, Stage, envelope, key, message, push};
+use crate::util::{Delivered, Hostile, Stage, addr, envelope, key, message, push, start, until};
 
 /// A neighbour that the victim has said goodbye to, and that has not closed its side.
 async fn hung_up(stage: &Stage, bye: ByeReason) -> Hostile {
@@ -43,4 +44,19 @@ async fn one_that_was_banned_has_nothing_more_to_say() {
     assert_eq!(peer.rest().await, []);
     stage.honest.send("honest").await.unwrap();
     assert_eq!(message(&mut at_victim).await.text(), Some("honest"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_message_that_nobody_asked_for_is_told_of() {
+    let node = start().await;
+    let mut events = node.events();
+    let mut peer = Hostile::join(addr(&node), &key(1)).await;
+    node.send(vec![1; 100_000]).await.unwrap();
+    node.send("small").await.unwrap();
+    // It reads, and asks for nothing.
+    let (rest, ()) = tokio::join!(peer.rest(), node.shutdown());
+    assert!(rest.iter().any(|packet| matches!(packet, Packet::Push { .. })), "{rest:?}");
+    let warning =
+        until(&mut events, |event| if let Event::Warning(text) = event { Some(text) } else { None }).await;
+    assert!(warning.starts_with("nobody asked for 1 of this node's messages"), "{warning}");
 }
