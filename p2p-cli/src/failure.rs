@@ -69,9 +69,14 @@ impl Failure {
 
     /// For people, on standard error.
     pub(crate) fn report(&self) {
-        // Nobody can be told that standard error is closed.
-        let _ = writeln!(std::io::stderr().lock(), "p2p: {}", visible(&self.detail));
+        warn(&self.detail);
     }
+}
+
+/// For people, on standard error: it is not what was asked for, and must not stand among it.
+pub(crate) fn warn(text: &str) {
+    // Nobody can be told that standard error is closed.
+    let _ = writeln!(std::io::stderr().lock(), "p2p: {}", visible(text));
 }
 
 impl From<StartError> for Failure {
@@ -87,7 +92,11 @@ impl From<StartError> for Failure {
             StartError::DataDir { .. } => (Exit::Failed, "data_dir"),
             _ => (Exit::Failed, "start"),
         };
-        Self::new(exit, word, error.to_string())
+        let mut detail = error.to_string();
+        if matches!(error, StartError::DataDir { .. }) {
+            detail.push_str("; choose another directory with --data");
+        }
+        Self::new(exit, word, detail)
     }
 }
 

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::error::StartError;
 
-const KEY_FILE: &str = "identity.key";
+pub(crate) const KEY_FILE: &str = "identity.key";
 const LOCK_FILE: &str = "lock";
 const SEQ_FILE: &str = "seq";
 /// First line of the key file, so that a person sees what it is.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::data::DataDir;
+use crate::data::{DataDir, KEY_FILE};
 use crate::error::{LogError, StartError};
 use crate::event::Message;
 use crate::log::{LogReader, OpenLog, Since};
@@ -15,22 +15,40 @@ pub struct PastMessages {
     reader: LogReader,
     next: u64,
     batch: std::vec::IntoIter<Message>,
+    warnings: Vec<String>,
     _data: DataDir,
 }
 
 /// Reads the log of the node in `data_dir`, which must not run. Blocks, as the iterator does.
 ///
 /// # Errors
-/// [`LogError::InUse`] if it runs, [`LogError::NoLog`] if there is none.
+/// [`LogError::InUse`] if it runs, [`LogError::NoLog`] if there is none; then nothing is made there.
 pub fn read_log(data_dir: &Path, since: Since) -> Result<PastMessages, LogError> {
-    if !data_dir.join("log").is_dir() {
+    // Other programs have folders called `log` too. Opened as the data of a node, such a one would become that of a new
+    // node.
+    if !data_dir.join("log").is_dir() || !data_dir.join(KEY_FILE).is_file() {
         return Err(LogError::NoLog);
     }
     let data = DataDir::open(Some(data_dir)).map_err(refused)?;
     let (key, _) = data.identity().map_err(refused)?;
-    let log = OpenLog::open(&data.log_path(), &key, SystemTime::now())?;
-    let reader = log.reader.clone();
-    Ok(PastMessages { next: reader.start(since), reader, batch: Vec::new().into_iter(), _data: data })
+    let mut log = OpenLog::open(&data.log_path(), &key, SystemTime::now())?;
+    let (reader, warnings) = (log.reader.clone(), std::mem::take(&mut log.found.warnings));
+    Ok(PastMessages {
+        next: reader.start(since),
+        reader,
+        batch: Vec::new().into_iter(),
+        warnings,
+        _data: data,
+    })
+}
+
+impl PastMessages {
+    /// What was found damaged, in words for people. A damaged part is moved aside as it is found, so that the next start
+    /// of the node does not tell of it again.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
 }
 
 fn refused(error: StartError) -> LogError {

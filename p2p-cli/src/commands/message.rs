@@ -8,7 +8,7 @@ use p2p_node::{Event, LogError, Node, Since, read_log};
 
 use super::resolve;
 use crate::config::Settings;
-use crate::failure::{Exit, Failure};
+use crate::failure::{self, Exit, Failure};
 use crate::output::{Line, Screen};
 use crate::session::{Session, Show, is_of};
 use crate::signals::Stop;
@@ -103,13 +103,20 @@ pub(crate) async fn log(
     let topics: BTreeSet<String> = topics.into_iter().collect();
     let mut stop = stop;
     let dir = settings.node.data_dir.unwrap_or_default();
+    let no_log =
+        format!("there is no message log in {}; choose the directory of a node with --data", dir.display());
     let print = async {
         let mut messages = match blocking(move || read_log(&dir, since.unwrap_or(Since::Pos(0)))).await? {
             Ok(messages) => messages,
-            // Nothing was ever logged.
-            Err(LogError::NoLog) => return Ok(()),
+            Err(LogError::NoLog) => return Err(Failure::usage("no_log", no_log)),
             Err(error) => return Err(error.into()),
         };
+        for text in messages.warnings() {
+            failure::warn(text);
+            if screen.is_json() {
+                screen.show(&Line::Warning { text: text.clone() }).await;
+            }
+        }
         loop {
             let (next, rest) = blocking(move || (messages.next(), messages)).await?;
             messages = rest;

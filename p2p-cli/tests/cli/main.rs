@@ -5,6 +5,7 @@
 mod console;
 mod files;
 mod folders;
+mod log;
 mod resume;
 mod start;
 mod talk;
