@@ -255,7 +255,8 @@ fn split(text: &str, escapes: bool) -> Result<Vec<String>, &'static str> {
 fn unknown(name: &str) -> ParseError {
     // What was typed may be anything, a file pasted by mistake too.
     let shown: String = name.chars().take(40).collect();
-    let near = COMMANDS.iter().map(|m| (distance(&shown, m.name), m.name)).min();
+    let lower = shown.to_ascii_lowercase();
+    let near = COMMANDS.iter().map(|m| (distance(&lower, m.name), m.name)).min();
     let hint = match near {
         Some((0..=2, near)) => format!("did you mean `{near}`?"),
         _ => "`help` lists them all".to_owned(),
@@ -330,6 +331,7 @@ mod tests {
     fn what_is_no_command_is_refused_with_a_hint() {
         assert_eq!(word("frobnicate"), "unknown_command");
         assert!(parse(b"conect x").unwrap_err().detail.contains("`connect`"));
+        assert!(parse(b"PM x").unwrap_err().detail.contains("`pm`"));
         for line in [
             "msg",
             "msg ",

@@ -54,8 +54,7 @@ pub(crate) fn render(line: &Line, paint: Paint) -> String {
             paint.dim(&format!("+ {name}{} at {addr}", short(id)))
         }
         Line::PeerDown { id, reason } => paint.dim(&format!("- {}: {}", short(id), visible(reason))),
-        Line::Lagged { missed, .. } => paint
-            .red(&format!("! {missed} events were not shown: they came faster than they could be written")),
+        Line::Lagged { missed, from_pos } => paint.red(&lagged(*missed, *from_pos)),
         Line::Gap { author, from, to } if from == to => {
             paint.red(&format!("! message {from} of {} is missing, and no peer has it", short(author)))
         }
@@ -85,9 +84,19 @@ pub(crate) fn render(line: &Line, paint: Paint) -> String {
     text
 }
 
+fn lagged(missed: u64, from_pos: u64) -> String {
+    let mut text = format!("! {missed} events were not shown: they came faster than they could be written");
+    if from_pos > 0 {
+        let _ = write!(text, "; once this node has ended, `p2p log --since {from_pos}` shows the messages");
+    }
+    text
+}
+
 fn reply(line: &Line, paint: Paint) -> String {
     match line {
-        Line::Sent { queued_links: 0, .. } => paint.dim("sent to nobody: there is no link yet"),
+        Line::Sent { queued_links: 0, .. } => {
+            paint.dim("kept: there is no link yet; it goes out with the first one")
+        }
         Line::Sent { queued_links: 1, .. } => paint.dim("sent on 1 link"),
         Line::Sent { queued_links, .. } => paint.dim(&format!("sent on {queued_links} links")),
         Line::Connected { id, addr, already: true, .. } => {
@@ -387,6 +396,13 @@ mod tests {
         let text = plain(&line);
         harmless(&text);
         assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+    }
+
+    #[test]
+    fn who_missed_messages_is_told_where_they_are() {
+        let told = plain(&Line::Lagged { missed: 40, from_pos: 12 });
+        assert!(told.contains("40 events") && told.contains("`p2p log --since 12`"), "{told}");
+        assert!(!plain(&Line::Lagged { missed: 40, from_pos: 0 }).contains("--since"));
     }
 
     #[test]

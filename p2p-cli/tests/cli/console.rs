@@ -180,8 +180,14 @@ fn people_read_no_json_and_a_pipe_no_prompt() {
         said.iter().all(|line| !line.starts_with('{') && !line.contains('\x1b') && !line.starts_with("> ")),
         "{said:#?}"
     );
-    for part in ["disconnect ID", "no peers", "no files", "links", "sent to nobody", "debug messages are on"]
-    {
+    for part in [
+        "disconnect ID",
+        "no peers",
+        "no files",
+        "links",
+        "kept: there is no link yet",
+        "debug messages are on",
+    ] {
         assert!(said.iter().any(|line| line.contains(part)), "{part} not in {said:#?}");
     }
 }

@@ -234,3 +234,14 @@ fn a_python_p2p_list_is_imported() {
     assert_eq!(code(&output), 1);
     assert_eq!(lines(&output).last().unwrap()["error"], "not_loaded");
 }
+
+#[test]
+fn a_data_directory_that_cannot_be_used_is_told_with_what_to_do() {
+    let scratch = Scratch::new();
+    let data = scratch.path("d");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("log"), "no directory").unwrap();
+    let output = run(p2p(&data).arg("--json"));
+    assert_eq!((code(&output), &lines(&output)[0]["error"]), (1, &"data_dir".into()));
+    assert!(stderr(&output).contains("choose another directory with --data"), "{}", stderr(&output));
+}

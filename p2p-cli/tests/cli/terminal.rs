@@ -148,7 +148,7 @@ fn the_terminal_is_left_as_it_was_found() {
         let mut terminal = Terminal::start(&scratch.path("d"), &[]);
         let raw = terminal.mode();
         terminal.press("msg hello\r");
-        terminal.see("sent to nobody");
+        terminal.see("kept: there is no link yet");
         terminal.see("> ");
         terminal.press("msg not yet se");
         terminal.see("not yet se");
@@ -166,4 +166,15 @@ fn the_terminal_is_left_as_it_was_found() {
         assert!(fs::read_to_string(&history).unwrap().contains("msg hello"));
         assert_eq!(fs::metadata(&history).unwrap().permissions().mode() & 0o777, 0o600);
     }
+}
+
+#[test]
+fn what_failed_was_seen_at_a_terminal_and_is_no_failure_of_the_program() {
+    let scratch = Scratch::new();
+    let mut terminal = Terminal::start(&scratch.path("d"), &[]);
+    terminal.press("conect x\r");
+    terminal.see("did you mean");
+    terminal.see("> ");
+    terminal.press("exit\r");
+    assert_eq!(terminal.exit_code(), Some(0));
 }
