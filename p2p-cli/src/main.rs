@@ -73,7 +73,12 @@ fn with_node(settings: Settings, command: Option<Command>) -> Result<(), Failure
         {
             screen.show(&Line::error(word, failure)).await;
         }
-        screen.close().await;
+        let unwritten = screen.close().await;
+        if unwritten > 0 {
+            failure::warn(&format!(
+                "nobody reads standard output; the last lines, {unwritten} or so, were not written"
+            ));
+        }
         outcome
     });
     terminal::restore();

@@ -2,6 +2,7 @@
 //! is slow, never holds up the node: what waits for it is bounded, and whoever says more waits too.
 
 use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write as _};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -65,6 +66,8 @@ pub(crate) struct Screen {
     closed: watch::Receiver<bool>,
     /// Set once the program leaves: from then on nobody waits any longer than this.
     leave_by: Arc<OnceLock<Instant>>,
+    /// Texts that were to be written and were not yet.
+    unwritten: Arc<AtomicU64>,
     json: bool,
     paint: Paint,
 }
@@ -74,9 +77,11 @@ impl Screen {
     pub(crate) fn open(json: bool, color: Color) -> Self {
         let (jobs, waiting) = mpsc::channel(MAX_WAITING);
         let (tell_closed, closed) = watch::channel(false);
-        std::thread::spawn(move || Writer::new(tell_closed).run(waiting));
+        let unwritten = Arc::new(AtomicU64::new(0));
+        let writer = Writer::new(tell_closed, Arc::clone(&unwritten));
+        std::thread::spawn(move || writer.run(waiting));
         let paint = Paint(!json && painted(color, io::stdout().is_terminal()));
-        Self { jobs, closed, leave_by: Arc::default(), json, paint }
+        Self { jobs, closed, leave_by: Arc::default(), unwritten, json, paint }
     }
 
     pub(crate) const fn is_json(&self) -> bool {
@@ -119,7 +124,9 @@ impl Screen {
 
     /// Says something if there is room, from code that must not wait: the log of a console.
     pub(crate) fn try_text(&self, text: String) -> bool {
-        self.jobs.try_send(Job::Text(text)).is_ok()
+        let room = self.jobs.try_send(Job::Text(text)).is_ok();
+        self.unwritten.fetch_add(u64::from(room), Ordering::Relaxed);
+        room
     }
 
     /// From now on text goes through `printer`.
@@ -139,15 +146,20 @@ impl Screen {
         self.leave_by.get_or_init(|| deadline);
     }
 
-    /// Waits, within the limit of [`Screen::leave_by`], until all was written.
-    pub(crate) async fn close(&self) {
+    /// Waits, within the limit of [`Screen::leave_by`], until all was written. Returns how many texts were not, because
+    /// nobody reads them; one who closed standard output wants no more.
+    pub(crate) async fn close(&self) -> u64 {
         self.leave_by(Instant::now() + CLOSE_TIMEOUT);
         let (done, written) = oneshot::channel();
         self.give(Job::Close(done)).await;
-        let _ = self.in_time(written).await;
+        let written = matches!(self.in_time(written).await, Some(Ok(()))) || *self.closed.borrow();
+        if written { 0 } else { self.unwritten.load(Ordering::Relaxed) }
     }
 
     async fn give(&self, job: Job) {
+        if matches!(job, Job::Text(_)) {
+            self.unwritten.fetch_add(1, Ordering::Relaxed);
+        }
         // The writer outlives its handles; were it gone, there would be nowhere to say so.
         let _ = self.in_time(self.jobs.send(job)).await;
     }
@@ -177,11 +189,15 @@ struct Writer {
     printer: Option<Printer>,
     bar: Option<ProgressBar>,
     closed: watch::Sender<bool>,
+    unwritten: Arc<AtomicU64>,
+    /// Texts written since the last flush: they count once they have left.
+    buffered: u64,
 }
 
 impl Writer {
-    fn new(closed: watch::Sender<bool>) -> Self {
-        Self { stdout: BufWriter::with_capacity(BATCH, io::stdout()), printer: None, bar: None, closed }
+    fn new(closed: watch::Sender<bool>, unwritten: Arc<AtomicU64>) -> Self {
+        let stdout = BufWriter::with_capacity(BATCH, io::stdout());
+        Self { stdout, printer: None, bar: None, closed, unwritten, buffered: 0 }
     }
 
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
@@ -189,8 +205,7 @@ impl Writer {
             self.perform(job);
             // A lone line leaves at once; a flood leaves in large pieces.
             if jobs.is_empty() {
-                let flushed = self.stdout.flush();
-                self.note(flushed);
+                self.flush();
             }
         }
     }
@@ -201,20 +216,25 @@ impl Writer {
             Job::Progress(progress) => self.progress(&progress),
             Job::ProgressEnd => self.end_progress(),
             Job::Attach(printer) => {
-                let flushed = self.stdout.flush();
-                self.note(flushed);
+                self.flush();
                 self.printer = Some(printer);
             }
             Job::Close(done) => {
                 self.end_progress();
-                let flushed = self.stdout.flush();
-                self.note(flushed);
+                self.flush();
                 let _ = done.send(());
             }
         }
     }
 
+    fn flush(&mut self) {
+        let flushed = self.stdout.flush();
+        self.note(flushed);
+        self.unwritten.fetch_sub(std::mem::take(&mut self.buffered), Ordering::Relaxed);
+    }
+
     fn text(&mut self, text: &str) {
+        self.buffered += 1;
         if *self.closed.borrow() {
             return;
         }

@@ -245,3 +245,26 @@ fn a_data_directory_that_cannot_be_used_is_told_with_what_to_do() {
     assert_eq!((code(&output), &lines(&output)[0]["error"]), (1, &"data_dir".into()));
     assert!(stderr(&output).contains("choose another directory with --data"), "{}", stderr(&output));
 }
+
+#[cfg(unix)]
+#[test]
+fn what_nobody_read_is_told_at_the_end() {
+    use std::io::Write as _;
+
+    let scratch = Scratch::new();
+    let mut node = Node::start(&scratch.path("node"));
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    // Full before the program starts.
+    writer.write_all(&[0; 1 << 16]).unwrap();
+    let log = scratch.path("stderr");
+    let mut command = p2p(&scratch.path("d"));
+    command.args(["--connect", &node.addr, "daemon"]).stdout(writer).stderr(fs::File::create(&log).unwrap());
+    let mut child = command.spawn().unwrap();
+    node.event("peer_up", |_| true);
+    let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    nix::sys::signal::kill(id, nix::sys::signal::Signal::SIGINT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    drop(reader);
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(said.contains("were not written"), "{said}");
+}
