@@ -1,14 +1,16 @@
 //! `p2p`: find each other, talk and share files, with no server.
 //!
 //! What is where: `args` is what may be typed, `config` joins it with environment and file, `session` is a
-//! running node with its screen, `console` and `commands` are what one does with it, `output` is how it
-//! reads for people and for programs, `failure` is what can go wrong and the exit code it has.
+//! running node with its screen, `joining` gets it its first links, `console` and `commands` are what one does
+//! with it, `output` is how it reads for people and for programs, `failure` is what can go wrong and the exit
+//! code it has.
 
 mod args;
 mod commands;
 mod config;
 mod console;
 mod failure;
+mod joining;
 mod logging;
 mod output;
 mod session;

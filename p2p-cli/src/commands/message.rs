@@ -4,19 +4,23 @@ use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::time::Duration;
 
-use p2p_node::{Event, LogError, Node, Since, read_log};
+use p2p_node::{Event, LogError, Node, NodeId, SendError, Since, read_log};
+use tokio::time::Instant;
 
 use super::resolve;
 use crate::config::Settings;
 use crate::failure::{self, Exit, Failure};
+use crate::joining::Joining;
 use crate::output::{Line, Screen};
 use crate::session::{Session, Show, is_of};
 use crate::signals::Stop;
 
 /// Read from standard input at most: more than any message, so that the node says what its limit is.
 const MAX_INPUT: u64 = 2 * 1024 * 1024;
-/// How long `send` looks for somebody to hand the message to.
-const LINK_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long `send` waits for its neighbours to tell of the recipient. They do so in the first moments of a link.
+const KNOWN_TIMEOUT: Duration = Duration::from_secs(5);
+/// So often it looks whether they have: what is known of others changes without an event.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// How a message is sent.
 #[derive(Debug)]
@@ -36,18 +40,25 @@ pub(crate) async fn send(
     how: Sending,
 ) -> Result<(), Failure> {
     let Sending { to, topic, wait } = how;
-    let payload = if text == "-" { standard_input()? } else { text.into_bytes() };
+    if let Some(typed) = &to {
+        resolve::check_id(typed)?;
+    }
+    let payload = if text == "-" { read_input(stop.clone()).await? } else { text.into_bytes() };
+    if payload.is_empty() {
+        return Err(Failure::usage("empty_message", "the message is empty; there is nothing to send"));
+    }
     settings.for_one_purpose();
+    let named = settings.node.connect.clone();
     let session = Session::start(settings.node, screen.clone(), stop, Show::Trouble).await?;
     let outcome = session.unless_stopped(async {
+        Joining::through(&session, named).anybody().await?;
         let to = match to {
-            Some(typed) => Some(resolve::peer(&typed, &session.node.peers().await)?),
+            Some(typed) => Some(recipient(&session.node, &typed).await?),
             None => None,
         };
-        linked(&session).await?;
         if let (Some(to), Some(wait)) = (to, wait) {
             let within = Duration::from_secs(wait);
-            let receipt = session.node.send_for_receipt(to, payload, within).await?;
+            let receipt = session.node.send_for_receipt(to, payload, within).await.map_err(not_sent)?;
             let sent = receipt.sent();
             let (seq, queued_links, to) = (sent.seq, sent.queued_links, Some(to.to_string()));
             screen.show(&Line::Sent { command: "send", seq, queued_links, to }).await;
@@ -55,10 +66,11 @@ pub(crate) async fn send(
             return Ok(Line::Receipt { seq, by });
         }
         let sent = match (to, topic) {
-            (Some(to), _) => session.node.send_to(to, payload).await?,
-            (None, Some(topic)) => session.node.send_topic(&topic, payload).await?,
-            (None, None) => session.node.send(payload).await?,
+            (Some(to), _) => session.node.send_to(to, payload).await,
+            (None, Some(topic)) => session.node.send_topic(&topic, payload).await,
+            (None, None) => session.node.send(payload).await,
         };
+        let sent = sent.map_err(not_sent)?;
         let to = to.map(|id| id.to_string());
         Ok(Line::Sent { command: "send", seq: sent.seq, queued_links: sent.queued_links, to })
     });
@@ -140,6 +152,15 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|e| Failure::failed("log", e.to_string()))
 }
 
+/// All of standard input, unless the user ends the program before: reading a terminal or a pipe can't be interrupted, so
+/// it has a thread of its own, which ends with the process.
+async fn read_input(mut stop: Stop) -> Result<Vec<u8>, Failure> {
+    tokio::select! {
+        payload = blocking(standard_input) => payload?,
+        () = stop.wait() => Err(Failure::interrupted()),
+    }
+}
+
 fn standard_input() -> Result<Vec<u8>, Failure> {
     let mut payload = Vec::new();
     std::io::stdin()
@@ -150,17 +171,26 @@ fn standard_input() -> Result<Vec<u8>, Failure> {
     Ok(payload)
 }
 
-/// Returns once there is a link.
-async fn linked(session: &Session) -> Result<(), Failure> {
-    let mut changes = session.link_changes();
-    let first = async { while links(&session.node).await == 0 && changes.changed().await.is_ok() {} };
-    tokio::time::timeout(LINK_TIMEOUT, first).await.map_err(|_| {
-        let waited = LINK_TIMEOUT.as_secs();
-        let detail = format!("no peer was reached within {waited} s; name one with --connect");
-        Failure::new(Exit::Deadline, "no_link", detail)
-    })
+/// The one whose id, or the start of it, was typed: among those known once there is a link.
+async fn recipient(node: &Node, typed: &str) -> Result<NodeId, Failure> {
+    let until = Instant::now() + KNOWN_TIMEOUT;
+    loop {
+        match resolve::peer(typed, &node.peers().await) {
+            Err(failure) if failure.exit == Exit::NotFound && Instant::now() < until => {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            known => return known,
+        }
+    }
 }
 
-async fn links(node: &Node) -> usize {
-    node.status().await.links
+fn not_sent(error: SendError) -> Failure {
+    match error {
+        // The node's words are for those who sit at a console, and the size is what was read of it.
+        SendError::TooLarge { limit, .. } => {
+            let detail = format!("a message has at most {limit} bytes; send it as a file, with `p2p share`");
+            Failure::usage("too_large", detail)
+        }
+        error => error.into(),
+    }
 }

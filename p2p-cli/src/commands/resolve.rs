@@ -10,7 +10,15 @@ pub(crate) fn peer(typed: &str, known: &[PeerInfo]) -> Result<NodeId, Failure> {
         return Ok(id);
     }
     let ids = known.iter().map(|peer| (peer.id, peer.id.to_string()));
-    unique(typed, ids, "peer").map_err(|problem| problem.failure("id", "no_such_peer"))
+    unique(typed, ids, "peer").map_err(|problem| problem.failure("an id", "no_such_peer"))
+}
+
+/// Refuses what is no id and no start of one, whoever is known.
+pub(crate) fn check_id(typed: &str) -> Result<(), Failure> {
+    match peer(typed, &[]) {
+        Err(failure) if failure.exit != Exit::NotFound => Err(failure),
+        _ => Ok(()),
+    }
 }
 
 /// The file meant. A whole hash need not be known.
@@ -19,7 +27,7 @@ pub(crate) fn hash(typed: &str, known: &[FileEntry]) -> Result<FileHash, Failure
         return Ok(hash);
     }
     let hashes = known.iter().map(|file| (file.hash, file.hash.to_string()));
-    unique(typed, hashes, "file").map_err(|problem| problem.failure("hash", "no_such_file"))
+    unique(typed, hashes, "file").map_err(|problem| problem.failure("a hash", "no_such_file"))
 }
 
 /// A hash or a ticket, complete.
@@ -64,12 +72,12 @@ impl Problem {
         match self {
             Self::NotHex { typed } => Failure::usage(
                 "bad_id",
-                format!("`{typed}` is no {thing}: 64 hex digits, or the start of a known one"),
+                format!("`{typed}` is not {thing}: 64 hex digits, or the start of a known one"),
             ),
             Self::Unknown { typed, what } => Failure::new(
                 Exit::NotFound,
                 unknown,
-                format!("no {what} known here has a {thing} that starts with `{typed}`"),
+                format!("no {what} known here has {thing} that starts with `{typed}`"),
             ),
             Self::Ambiguous { typed, what, count, two: [a, b] } => {
                 let detail =

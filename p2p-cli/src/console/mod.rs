@@ -11,11 +11,14 @@ use std::borrow::Cow;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 
+use p2p_node::Target;
+
 use crate::config::Settings;
 use crate::console::complete::Words;
 use crate::console::input::{Input, Typed};
 use crate::console::parse::{Command, ParseError};
 use crate::failure::Failure;
+use crate::joining::Joining;
 use crate::logging::Logging;
 use crate::output::{Line, Screen};
 use crate::session::{Session, Show};
@@ -28,7 +31,10 @@ pub(crate) async fn run(
     logging: Logging,
     stop: Stop,
 ) -> Result<(), Failure> {
-    let on_terminal = !settings.json && std::io::stdin().is_terminal();
+    let by_hand = std::io::stdin().is_terminal();
+    let on_terminal = !settings.json && by_hand;
+    // Who types sees when there is a link; a script has written its first command before there can be one.
+    let awaited = if by_hand { Vec::new() } else { settings.node.connect.clone() };
     let session = Session::start(settings.node, screen.clone(), stop, Show::Console).await?;
     let console = Console { session, logging, words: Arc::default() };
     let input = if on_terminal {
@@ -39,9 +45,15 @@ pub(crate) async fn run(
     } else {
         Input::from_pipe()
     };
-    let left = console.serve(input).await;
+    let mut failed = 0;
+    let left = console.serve(input, awaited, &mut failed).await;
     console.session.end().await?;
     screen.show(&Line::Bye { command: left }).await;
+    // Who types has seen it, and who ends it by a signal asks for nothing more. A script may look at the code alone.
+    if failed > 0 && !by_hand && left.is_some() {
+        let detail = format!("{failed} command{} failed", if failed == 1 { "" } else { "s" });
+        return Err(Failure::failed("commands_failed", detail).told());
+    }
     Ok(())
 }
 
@@ -56,15 +68,23 @@ struct Console {
 /// Whether the console goes on.
 enum Flow {
     Next,
+    /// The command was not done; the next one is.
+    Failed,
     Leave,
 }
 
 impl Console {
-    /// Takes commands until one, or somebody, ends it; `bye` answers to what is returned.
-    async fn serve(&self, mut input: Input) -> Option<&'static str> {
+    /// Takes commands, once the links to those `awaited` are there, until one, or somebody, ends it; `bye` answers to
+    /// what is returned.
+    async fn serve(&self, mut input: Input, awaited: Vec<Target>, failed: &mut u64) -> Option<&'static str> {
         let mut stop = self.session.stop.clone();
         let screen = self.session.screen.clone();
         let mut links = self.session.link_changes();
+        tokio::select! {
+            flow = self.join(awaited) => *failed += u64::from(matches!(flow, Flow::Failed)),
+            () = stop.wait() => return None,
+            () = screen.wait_closed() => return None,
+        }
         loop {
             self.learn_words().await;
             let typed = loop {
@@ -77,9 +97,27 @@ impl Console {
             };
             let Some(typed) = typed else { return Some("exit") };
             tokio::select! {
-                flow = self.obey(typed) => if matches!(flow, Flow::Leave) { return Some("exit") },
+                flow = self.obey(typed) => match flow {
+                    Flow::Next => {}
+                    Flow::Failed => *failed += 1,
+                    Flow::Leave => return Some("exit"),
+                },
                 () = stop.wait() => return None,
                 () = screen.wait_closed() => return None,
+            }
+        }
+    }
+
+    /// Waits for the links to these. Without one the commands run still: not all need it.
+    async fn join(&self, awaited: Vec<Target>) -> Flow {
+        if awaited.is_empty() {
+            return Flow::Next;
+        }
+        match Joining::through(&self.session, awaited).all_named().await {
+            Ok(()) => Flow::Next,
+            Err(failure) => {
+                self.session.screen.show(&Line::error(None, &failure)).await;
+                Flow::Failed
             }
         }
     }
@@ -109,7 +147,10 @@ impl Console {
             }
         };
         self.session.screen.show(&answer).await;
-        Flow::Next
+        match answer {
+            Line::Error { .. } | Line::FileFailed { .. } => Flow::Failed,
+            _ => Flow::Next,
+        }
     }
 
     /// Peers and files as they are now, for completion.

@@ -7,6 +7,7 @@ mod files;
 mod folders;
 mod log;
 mod resume;
+mod send;
 mod start;
 mod talk;
 #[cfg(unix)]

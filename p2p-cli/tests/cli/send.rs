@@ -1,0 +1,142 @@
+//! One message by `p2p send` or through a pipe: it waits for a link, and says why there is none.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Output;
+
+use p2p_node::Ticket;
+use serde_json::json;
+
+use crate::util::{Node, Running, Scratch, code, lines, p2p, run, stderr};
+
+/// An address where nobody listens.
+fn closed() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+fn send(data: &Path, connect: &[&str], args: &[&str]) -> Output {
+    let mut command = p2p(data);
+    for target in connect {
+        command.args(["--connect", target]);
+    }
+    run(command.arg("send").args(args))
+}
+
+/// A console that reads these lines from a pipe.
+fn piped(scratch: &Scratch, connect: &str, script: &str) -> Output {
+    let input = scratch.path("script");
+    fs::write(&input, script).unwrap();
+    let mut command = p2p(&scratch.path("piped"));
+    run(command.args(["--json", "--connect", connect]).stdin(File::open(&input).unwrap()))
+}
+
+#[test]
+fn why_nobody_was_reached_is_told_before_the_deadline() {
+    let scratch = Scratch::new();
+    let (a, b) = (Node::start(&scratch.path("a")), Node::start(&scratch.path("b")));
+    let mut mixed: Ticket = b.ticket.parse().unwrap();
+    mixed.id = a.ticket.parse::<Ticket>().unwrap().id;
+    let (closed, mixed) = (closed(), mixed.to_string());
+    let refused = format!("{closed}: connection refused");
+    for (connect, why) in [
+        (vec![&*closed], vec![&*refused]),
+        (vec!["nohost.invalid"], vec!["nohost.invalid: "]),
+        (vec![&*mixed], vec!["identity mismatch", &a.id[..10], &b.id[..10]]),
+        (vec![&*mixed, &*closed], vec!["identity mismatch", &*refused]),
+    ] {
+        let output = send(&scratch.path("c"), &connect, &["hi"]);
+        let said = stderr(&output);
+        // 4 would be the deadline.
+        assert_eq!(code(&output), 1, "{said}");
+        assert!(
+            said.contains("no peer was reached: ") && why.iter().all(|part| said.contains(part)),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_known_peer_is_reached_though_the_one_named_is_gone() {
+    let scratch = Scratch::new();
+    let mut node = Node::start(&scratch.path("node"));
+    for (connect, text) in [(node.addr.clone(), "first"), (closed(), "second")] {
+        let output = send(&scratch.path("mouth"), &[&connect], &[text]);
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        node.event("message", |m| m["text"] == *text);
+    }
+}
+
+#[test]
+fn the_start_of_an_id_is_enough_though_nobody_was_known_before_the_link() {
+    let scratch = Scratch::new();
+    let mut node = Node::start(&scratch.path("node"));
+    let to = node.id[..8].to_owned();
+    let output = send(&scratch.path("mouth"), &[&node.addr], &["hi", "--to", &to]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(node.event("message", |_| true)["private"], true);
+    // What can't be an id is refused without looking for anybody.
+    let output = send(&scratch.path("mouth"), &[&closed()], &["hi", "--to", "nobody"]);
+    assert_eq!(code(&output), 2, "{}", stderr(&output));
+}
+
+#[test]
+fn nothing_and_too_much_are_refused_with_what_to_do() {
+    let scratch = Scratch::new();
+    let node = Node::start(&scratch.path("node"));
+    let data = scratch.path("mouth");
+    // Standard input is the null device.
+    for text in ["", "-"] {
+        let output = send(&data, &[&node.addr], &[text]);
+        assert_eq!(code(&output), 2);
+        assert!(stderr(&output).contains("empty"), "{}", stderr(&output));
+    }
+    let large = File::open(scratch.file("large", 3 << 20)).unwrap();
+    let output = run(p2p(&data).args(["--connect", &node.addr, "send", "-"]).stdin(large));
+    assert_eq!(code(&output), 2);
+    let said = stderr(&output);
+    assert!(said.contains("`p2p share`") && !said.contains("`add`"), "{said}");
+}
+
+#[cfg(unix)]
+#[test]
+fn one_interrupt_ends_it_while_it_reads() {
+    let scratch = Scratch::new();
+    let mut command = p2p(&scratch.path("d"));
+    command.args(["send", "-"]);
+    let mut process = Running::spawn(command);
+    // More than a pipe holds: once it is written, the program reads.
+    process.type_bytes(&vec![b'x'; 1 << 20]);
+    process.signal(nix::sys::signal::Signal::SIGINT);
+    assert_eq!(process.exit_code(), 130);
+}
+
+#[test]
+fn a_piped_command_waits_for_the_link_that_is_named() {
+    let scratch = Scratch::new();
+    let mut node = Node::start(&scratch.path("node"));
+    let output = piped(&scratch, &node.addr, "msg early\n");
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    let said = lines(&output);
+    assert!(said.iter().any(|line| line["command"] == "msg" && line["queued_links"] == 1), "{said:?}");
+    node.event("message", |m| m["text"] == "early");
+}
+
+#[test]
+fn a_pipe_whose_link_does_not_come_or_whose_command_fails_ends_in_failure() {
+    let scratch = Scratch::new();
+    let output = piped(&scratch, &closed(), "msg kept\n");
+    let said = lines(&output);
+    assert_eq!(code(&output), 1, "{said:?}");
+    let at = |word: &str| said.iter().position(|line| line["error"] == *word || line["command"] == *word);
+    assert!(at("no_link") < at("msg") && at("no_link").is_some(), "{said:?}");
+    assert_eq!(said.last(), Some(&json!({"event": "bye", "command": "exit"})));
+
+    // What was kept goes out with the first link, in a later run too.
+    let mut node = Node::start(&scratch.path("node"));
+    let mut again = Node::start_with(&scratch.path("piped"), &["--connect", &node.addr]);
+    node.event("message", |m| m["text"] == "kept");
+    again.ask("exit");
+    assert_eq!(again.process.exit_code(), 0);
+    let output = piped(&scratch, &node.addr, &format!("connect {}\nexit\n", closed()));
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+}
