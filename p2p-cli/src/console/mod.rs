@@ -47,6 +47,12 @@ pub(crate) async fn run(
     };
     let mut failed = 0;
     let left = console.serve(input, awaited, &mut failed).await;
+    if left.is_some() {
+        // A script ends as soon as it has said everything; the node itself tells what has not left.
+        let untaken =
+            console.session.unless_stopped(async { Ok(console.session.node.handed_over().await) }).await;
+        failed += untaken.map_or(0, |untaken| u64::from(untaken > 0));
+    }
     console.session.end().await?;
     screen.show(&Line::Bye { command: left }).await;
     // Who types has seen it, and who ends it by a signal asks for nothing more. A script may look at the code alone.

@@ -140,3 +140,25 @@ fn a_pipe_whose_link_does_not_come_or_whose_command_fails_ends_in_failure() {
     let output = piped(&scratch, &node.addr, &format!("connect {}\nexit\n", closed()));
     assert_eq!(code(&output), 1, "{}", stderr(&output));
 }
+
+/// Large messages are asked for: whoever is gone at the end of input is not asked.
+#[test]
+fn a_pipe_ends_when_its_large_messages_have_left_and_send_too() {
+    let scratch = Scratch::new();
+    let mut node = Node::start(&scratch.path("node"));
+    let filler = "x".repeat(600_000);
+    let script: String = (0..12).map(|n| format!("msg {n} {filler}\n")).collect();
+    let output = piped(&scratch, &node.addr, &script);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    for n in 0..12 {
+        let text = node.event("message", |_| true)["text"].as_str().unwrap().to_owned();
+        assert!(text.starts_with(&format!("{n} ")), "message {n}: {}", &text[..10]);
+    }
+    let text = scratch.path("text");
+    fs::write(&text, &filler).unwrap();
+    let mut command = p2p(&scratch.path("sender"));
+    command.args(["--connect", &node.addr, "send", "-"]);
+    let output = run(command.stdin(File::open(&text).unwrap()));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    node.event("message", |m| m["text"] == *filler);
+}
