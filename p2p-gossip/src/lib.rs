@@ -76,7 +76,7 @@ pub use message::{
     Read, Span, Sum, Ticket,
 };
 pub use ranges::Ranges;
-pub use restore::{AuthorState, Restored};
+pub use restore::{AuthorState, Restored, Undelivered};
 pub use state::Gossip;
 pub use stats::Stats;
 pub use sums::BUCKETS;

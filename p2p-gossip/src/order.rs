@@ -23,7 +23,8 @@ pub(crate) struct Item<P, A> {
     pub(crate) envelope: Bytes,
     /// The entries to deliver; not 0.
     pub(crate) entries: u64,
-    pub(crate) from: P,
+    /// `None`: it came to an earlier process.
+    pub(crate) from: Option<P>,
 }
 
 /// What goes out now.
@@ -86,20 +87,34 @@ impl<P: Key, A: Key> Order<P, A> {
     /// Takes an envelope in, and returns what can go out with it. `coming`: the lowest seq of this author that is
     /// likely to be brought by a neighbour that hands over what was missed.
     pub(crate) fn admit(&mut self, now: Instant, item: Item<P, A>, coming: Option<u64>) -> Ready<P, A> {
-        let mut ready = Ready::nothing();
-        let key = item.id.author;
-        let others = self.bytes - self.authors.get(&key).map_or(0, |a| a.bytes);
-        let author = self.authors.entry(key).or_insert_with(|| Author {
-            begun: false,
-            run: item.id.run,
-            next: item.lowest(),
-            held: BTreeMap::new(),
-            bytes: 0,
-        });
-        let (held, bytes) = (author.held.len(), author.bytes);
-        author.hold(now, item);
-        author.drain(&mut ready, coming);
         let room = if coming.is_some() { COMING_ROOM } else { 1 };
+        self.take_in(now, item.id.author, [item], coming, room)
+    }
+
+    /// Takes up what an earlier process had not handed over of an author, and returns what can go out. What has a hole
+    /// before it waits on, as does all of an author of whom nothing was delivered: something before it may have been on
+    /// its way.
+    pub(crate) fn resume(&mut self, now: Instant, key: A, items: Vec<Item<P, A>>) -> Ready<P, A> {
+        let coming = if self.delivered(&key).is_some() { None } else { Some(0) };
+        // It may have been on its way for the others too, so as much as that may have waited.
+        self.take_in(now, key, items, coming, COMING_ROOM)
+    }
+
+    fn take_in(
+        &mut self,
+        now: Instant,
+        key: A,
+        items: impl IntoIterator<Item = Item<P, A>>,
+        coming: Option<u64>,
+        room: usize,
+    ) -> Ready<P, A> {
+        let mut ready = Ready::nothing();
+        let others = self.bytes - self.authors.get(&key).map_or(0, |a| a.bytes);
+        // Before the first delivery neither counts.
+        let author = self.authors.entry(key).or_insert_with(|| Author::new(false, 0, 0));
+        let (held, bytes) = (author.held.len(), author.bytes);
+        items.into_iter().for_each(|item| author.hold(now, item));
+        author.drain(&mut ready, coming);
         while author.held.len() > self.max_messages.saturating_mul(room)
             || author.bytes > self.max_bytes
             || (author.bytes > 0 && others + author.bytes > self.max_bytes_total)
@@ -155,8 +170,7 @@ impl<P: Key, A: Key> Order<P, A> {
 
     /// Takes up how far an author was delivered. Only ever raises it.
     pub(crate) fn restore(&mut self, key: A, run: u64, next: u64) {
-        let fresh = || Author { begun: true, run, next, held: BTreeMap::new(), bytes: 0 };
-        let author = self.authors.entry(key).or_insert_with(fresh);
+        let author = self.authors.entry(key).or_insert_with(|| Author::new(true, run, next));
         author.run = author.run.max(run);
         author.next = author.next.max(next);
     }
@@ -172,6 +186,10 @@ impl<P: Key, A: Key> Order<P, A> {
 }
 
 impl<P: Key, A: Key> Author<P, A> {
+    const fn new(begun: bool, run: u64, next: u64) -> Self {
+        Self { begun, run, next, held: BTreeMap::new(), bytes: 0 }
+    }
+
     fn hold(&mut self, now: Instant, item: Item<P, A>) {
         self.bytes += item.envelope.len();
         let lowest = item.lowest();
@@ -260,7 +278,7 @@ mod tests {
             id: EnvelopeId { author: 1, run, first, count: 1 },
             envelope: Bytes::from(vec![0; len]),
             entries: 1,
-            from: 9,
+            from: Some(9),
         }
     }
 

@@ -402,7 +402,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         (surely.into_iter().chain(self.missing.lowest(author)).min(), patience)
     }
 
-    fn deliver(&mut self, now: Instant, author: A, ready: Ready<P, A>) {
+    pub(crate) fn deliver(&mut self, now: Instant, author: A, ready: Ready<P, A>) {
         self.stats.holes_given_up += ready.holes_given_up;
         self.note_holes(now, author, &ready.holes);
         for (item, late) in ready.items {

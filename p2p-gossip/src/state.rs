@@ -350,7 +350,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         if id.author == self.me {
             return self.on_own(id);
         }
-        let item = Item { id, envelope: candidate.envelope, entries, from };
+        let item = Item { id, envelope: candidate.envelope, entries, from: Some(from) };
         self.admit(now, item);
     }
 

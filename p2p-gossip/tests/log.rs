@@ -3,7 +3,9 @@
 mod net;
 
 use net::{Core, Id, answer, core_with, deliveries, drain, genuine, id, ms, receive, start};
-use p2p_gossip::{Config, Course, Gossip, Input, LogStore, Logged, Message, Output, Read, Restored};
+use p2p_gossip::{
+    Config, Course, Gossip, Input, LogStore, Logged, Message, Output, Read, Restored, Undelivered,
+};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::time::{Duration, Instant};
@@ -127,7 +129,7 @@ fn a_replay_is_delivered_once_across_restarts_and_after_the_log_dropped_it() {
         if round % 3 == 1 {
             let authors = core.author_states().collect();
             core = Gossip::new(0, config.clone(), StdRng::seed_from_u64(1));
-            core.restore(now, Restored { authors, envelopes: log.clone() });
+            core.restore(now, Restored { authors, envelopes: log.clone(), undelivered: vec![] });
             assert_eq!(drain(&mut core), []);
             assert_eq!(core.stats().log_messages, log.len());
             core.handle(now, Input::NeighborUp(8));
@@ -153,7 +155,7 @@ fn of_a_fork_in_the_log_the_lower_digest_is_restored() {
     let (winner, losers) = (entry(4, 3, 1), [entry(4, 1, 2), entry(6, 1, 3)]);
     for envelopes in [vec![losers[0], losers[1], winner], vec![winner, losers[0], losers[1]]] {
         let mut core = core_with(0, &[8], outside(), now);
-        core.restore(now, Restored { authors: vec![], envelopes });
+        core.restore(now, Restored { authors: vec![], envelopes, undelivered: vec![] });
         assert_eq!(dropped(&drain(&mut core)), losers.map(|loser| loser.id));
         assert_eq!(core.stats().log_messages, 1);
         let outputs = receive(&mut core, now, 8, Message::IWant { ids: vec![winner.id] });
@@ -168,7 +170,7 @@ fn of_two_envelopes_with_one_id_in_the_log_none_is_dropped() {
     let entry = |digest| Logged { id: id(3, 0, 4, 1), len: 50, age: ms(0), hops: 2, digest: [digest; 16] };
     for envelopes in [vec![entry(1), entry(2)], vec![entry(2), entry(1)]] {
         let mut core = core_with(0, &[8], outside(), now);
-        core.restore(now, Restored { authors: vec![], envelopes });
+        core.restore(now, Restored { authors: vec![], envelopes, undelivered: vec![] });
         assert_eq!((dropped(&drain(&mut core)), core.stats().log_messages), (vec![], 1));
     }
 }
@@ -180,8 +182,57 @@ fn a_log_alone_restores_what_it_holds() {
     let entry = |first, age| Logged { id: id(3, 5, first, 1), len: 50, age, hops: 2, digest: [0; 16] };
     let day = Duration::from_secs(24 * 3_600);
     let envelopes = vec![entry(5, day), entry(6, ms(10)), entry(7, ms(5))];
-    core.restore(now, Restored { authors: vec![], envelopes });
+    core.restore(now, Restored { authors: vec![], envelopes, undelivered: vec![] });
     assert_eq!(dropped(&drain(&mut core)), [id(3, 5, 5, 1)]);
     assert_eq!(take(&mut core, now, 8, id(3, 5, 7, 1), ms(0)), []);
     assert_eq!(deliveries(&take(&mut core, now, 8, id(3, 5, 8, 1), ms(0))), [(3, 8, false)]);
+}
+
+/// Handed over at once, it would go before what it waits for, which would come as late.
+#[test]
+fn what_waited_for_a_hole_waits_again_after_a_restart() {
+    let now = start();
+    let run = |first| id(3, 5, first, 1);
+    let entry = |first| Logged { id: run(first), len: 50, age: ms(5), hops: 2, digest: [0; 16] };
+    let left = |first| Undelivered { id: run(first), envelope: genuine(&run(first), 50), entries: 1 };
+    let restarted = || {
+        let mut core = core_with(0, &[8], outside(), now);
+        // 5 was delivered, 6 was written and not handed over, 8 waits for 7, and of author 4 nothing was delivered.
+        let other = id(4, 1, 9, 1);
+        let envelopes = vec![entry(5), entry(6), entry(8), Logged { id: other, ..entry(9) }];
+        let waits = Undelivered { id: other, envelope: genuine(&other, 50), entries: 1 };
+        let undelivered = vec![left(6), left(8), waits];
+        core.restore(now, Restored { authors: vec![], envelopes, undelivered });
+        assert_eq!(deliveries(&drain(&mut core)), [(3, 6, false)]);
+        assert_eq!((core.stats().held, core.stats().log_messages), (2, 4));
+        core
+    };
+    let mut core = restarted();
+    let later = now + ms(400);
+    assert_eq!(take(&mut core, later, 8, run(8), ms(0)), [], "it was seen");
+    assert_eq!(deliveries(&take(&mut core, later, 8, run(7), ms(0))), [(3, 7, false), (3, 8, false)]);
+    assert_eq!(core.author_state(&3).and_then(|state| state.delivered), Some((5, 9)));
+
+    let mut core = restarted();
+    let over = now + Config::default().hold_time;
+    assert!(core.poll_timeout().is_some_and(|at| at <= over));
+    core.handle(over, Input::Timeout);
+    assert_eq!(deliveries(&drain(&mut core)), [(3, 8, false), (4, 9, false)]);
+    assert_eq!(deliveries(&take(&mut core, over, 8, run(7), ms(0))), [(3, 7, true)]);
+}
+
+#[test]
+fn more_than_may_wait_goes_out_at_a_restart() {
+    let now = start();
+    let config = Config { hold_messages: 2, ..outside() };
+    let mut core = core_with(0, &[8], config, now);
+    let left = |first| {
+        let id = id(3, 0, first, 1);
+        Undelivered { id, envelope: genuine(&id, 50), entries: 1 }
+    };
+    let undelivered = (0..20).map(|n| left(5 + 2 * n)).collect();
+    core.restore(now, Restored { authors: vec![], envelopes: vec![], undelivered });
+    let went = deliveries(&drain(&mut core));
+    assert_eq!(went, (0..12).map(|n| (3, 5 + 2 * n, false)).collect::<Vec<_>>());
+    assert_eq!(core.stats().held, 8);
 }

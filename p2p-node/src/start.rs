@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use p2p_files::{Library, ServeStats};
-use p2p_gossip::{AuthorState, Gossip, LogStore, Logged, Ranges, Restored};
+use p2p_gossip::{AuthorState, Gossip, LogStore, Logged, Ranges, Restored, Undelivered};
 use p2p_peers::views::{self, Views};
 use p2p_peers::{LivenessConfig, LoadError, Loaded, PeerStore, PeerTable, Snapshot};
 use p2p_wire::{NodeId, SecretKey};
@@ -108,9 +108,8 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
         config,
         data,
     });
-    let (mut queue, mut undelivered) = (None, Vec::new());
-    if let Some(mut log) = log {
-        undelivered = std::mem::take(&mut log.found.undelivered);
+    let mut queue = None;
+    if let Some(log) = log {
         let commands = shared.commands.clone();
         let (started, writer) = log.start(shared.events.clone(), move |author, seq, payload| {
             // The driver reads to its end, and then nobody is owed anything.
@@ -124,7 +123,7 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
         });
         queue = Some(started);
     }
-    let parts = DriverParts { stack, commands: command_queue, own, log: queue, undelivered };
+    let parts = DriverParts { stack, commands: command_queue, own, log: queue };
     shared.tasks.spawn(Driver::new(Arc::clone(&shared), parts).run());
     for listener in [node_listener, file_listener] {
         shared.tasks.spawn(listen::accept_loop(Arc::clone(&shared), listener));
@@ -197,7 +196,13 @@ fn open_log(
     };
     let authors = std::mem::take(&mut log.found.seen).into_iter().map(author).collect();
     let envelopes = std::mem::take(&mut log.found.logged).into_iter().map(logged).collect();
-    stack.restore(Instant::now(), Restored { authors, envelopes });
+    let undelivered = |left: crate::log::Undelivered| Undelivered {
+        id: convert::gossip_id(left.id),
+        envelope: left.envelope,
+        entries: left.entries,
+    };
+    let undelivered = std::mem::take(&mut log.found.undelivered).into_iter().map(undelivered).collect();
+    stack.restore(Instant::now(), Restored { authors, envelopes, undelivered });
     events.set_logged(log.reader.end());
     Ok(Some(log))
 }

@@ -131,8 +131,8 @@ pub enum Output<P, A> {
         entries: u64,
         /// A message of this author with a higher seq was delivered before.
         late: bool,
-        /// Who sent the copy that was verified; may be down by now.
-        from: P,
+        /// Who sent the copy that was verified; may be down by now. `None`: it came to an earlier process.
+        from: Option<P>,
     },
     /// A valid envelope of our own author, with a number that we have not used yet, came from outside: the
     /// identity runs elsewhere too, or was restored from a copy. Publish above `id.seqs().end` from now on.

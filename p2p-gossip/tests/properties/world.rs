@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2p_gossip::{Config, Course, Input, LogStore, Logged, Message, Output, Read, Restored, Sum, Ticket};
+use p2p_gossip::{
+    Config, Course, Input, LogStore, Logged, Message, Output, Read, Restored, Sum, Ticket, Undelivered,
+};
 
 use crate::actions::{Action, Outcome, PEERS};
 use crate::net::{Core, Id, Out, announce, check, core, drain, forged, genuine, id, ms, start};
@@ -121,17 +123,29 @@ impl World {
         self.input(Input::Fetched { ticket, envelopes });
     }
 
-    /// What was not delivered by then is told by the log outside, not by the core.
+    /// What was not delivered by then is told by the log outside.
     fn restart(&mut self) {
         let authors = self.core.author_states().collect();
         let envelopes = self.outside.values().map(|(entry, _)| *entry).collect();
+        let undelivered = self.undelivered();
         self.core = core(0, self.config.clone());
         self.up.clear();
         self.checks.clear();
         self.answered.clear();
         self.reads.clear();
-        self.core.restore(self.now, Restored { authors, envelopes });
+        self.core.restore(self.now, Restored { authors, envelopes, undelivered });
         self.observe();
+    }
+
+    fn undelivered(&self) -> Vec<Undelivered<u32>> {
+        let mut taken: BTreeSet<_> = self.delivered.keys().copied().collect();
+        let mut undelivered = Vec::new();
+        for (&id, (_, envelope)) in &self.outside {
+            let fresh = |(bit, seq)| if taken.insert((id.author, seq)) { 1_u64 << bit } else { 0 };
+            let entries = id.seqs().enumerate().map(fresh).sum();
+            undelivered.push(Undelivered { id, envelope: envelope.clone(), entries });
+        }
+        undelivered
     }
 
     fn receive(&mut self, from: u32, message: Message<u32>) {

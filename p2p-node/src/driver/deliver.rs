@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::command::Command;
 use crate::convert;
 use crate::event::{Content, Event, Message};
-use crate::log::{Entry, LogQueue, Op, Undelivered};
+use crate::log::{Entry, LogQueue, Op};
 
 use super::Driver;
 
@@ -84,13 +84,6 @@ impl Driver {
             message.private || self.topics.as_ref().is_none_or(|topics| topics.contains(&message.topic));
         self.counters.other_topics += u64::from(!wanted);
         wanted
-    }
-
-    /// What the last process logged and had not handed over when it ended.
-    pub(super) fn deliver_left_over(&mut self, undelivered: Vec<Undelivered>) {
-        for Undelivered { entries, envelope, .. } in undelivered {
-            self.deliver(envelope, entries, false);
-        }
     }
 
     /// Whether more may be taken from links: not while the disk is behind.

@@ -36,7 +36,7 @@ use crate::event::{Direction, Event};
 use crate::info::Connected;
 use crate::keys::AuthorKeys;
 use crate::link::LinkId;
-use crate::log::{LogQueue, Undelivered};
+use crate::log::LogQueue;
 use crate::outbox::Outbox;
 use crate::own::OwnAddrs;
 use crate::packet::ByeReason;
@@ -143,7 +143,6 @@ pub(crate) struct Driver {
     topics: Option<Topics>,
     /// The log on disk, if there is one.
     log: Option<LogQueue>,
-    undelivered: Vec<Undelivered>,
     upnp: String,
     started: Instant,
     next_pos: u64,
@@ -159,13 +158,11 @@ pub(crate) struct DriverParts {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) own: OwnAddrs,
     pub(crate) log: Option<LogQueue>,
-    /// What is to be handed over first.
-    pub(crate) undelivered: Vec<Undelivered>,
 }
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, parts: DriverParts) -> Self {
-        let DriverParts { stack, commands, own, log, undelivered } = parts;
+        let DriverParts { stack, commands, own, log } = parts;
         let upnp = if shared.config.upnp { "searching" } else { "off" };
         Self {
             claims: Claims::new(shared.id),
@@ -190,7 +187,6 @@ impl Driver {
             counters: Counters::default(),
             receipts: receipts::Receipts::default(),
             log,
-            undelivered,
             upnp: upnp.to_owned(),
             started: Instant::now(),
             next_pos: 1,
@@ -204,8 +200,6 @@ impl Driver {
     pub(crate) async fn run(mut self) {
         self.reserve_numbers();
         self.publish_own_addrs();
-        let undelivered = std::mem::take(&mut self.undelivered);
-        self.deliver_left_over(undelivered);
         let shared = Arc::clone(&self.shared);
         // These wait for as long as the node runs: what is made anew in each turn costs each message its locks.
         let mut stopped = pin!(shared.stop.cancelled());

@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::timeout;
 
+use super::disk::RealDisk;
+use super::store::{LogLimits, Op, Store};
+use super::tests::{append, deliver, envelope, key};
 use super::{Follow, Since};
 use crate::config::LogMode;
 use crate::event::{Event, Message};
@@ -178,4 +181,42 @@ async fn what_a_neighbour_pulls_is_fetched_from_the_disk() {
     }
     assert_eq!(relay.log_since(Since::Pos(0)).await.unwrap().len(), 8);
     relay.shutdown().await;
+}
+
+/// A log that a process left whose end came at once.
+fn leave(dir: &Path, group: &mut [Op]) {
+    std::fs::create_dir_all(dir.join("log")).unwrap();
+    let disk = RealDisk::open(&dir.join("log")).unwrap();
+    // The key of nobody here.
+    let (mut store, _) = Store::open(disk, key(9).id(), LogLimits::default()).unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    store.commit(u64::try_from(now.as_millis()).unwrap(), group).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_for_a_hole_waits_again_after_a_restart_and_comes_once() {
+    let (at_home, away) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let sent: Vec<_> = (1..=5).map(|seq| envelope(&key(2), seq, 1, 10)).collect();
+    let all: Vec<Op> = sent.iter().flat_map(|envelope| [append(envelope), deliver(envelope)]).collect();
+    leave(at_home.path(), &mut { all });
+    // The first was handed over, the second only written, the last two wait for the third.
+    let mut left =
+        [append(&sent[0]), deliver(&sent[0]), append(&sent[1]), append(&sent[3]), append(&sent[4])];
+    leave(away.path(), &mut left);
+    let home = start(Some(at_home.path())).await;
+    let guest = start(Some(away.path())).await;
+    let mut follow = guest.follow(Since::Pos(0)).unwrap();
+    link(&guest, &home).await;
+    for seq in 1..=5 {
+        let message = followed(&mut follow).await;
+        assert_eq!((message.seq, message.pos, message.late), (seq, seq, false));
+    }
+    guest.shutdown().await;
+    drop(guest);
+    let guest = start(Some(away.path())).await;
+    link(&guest, &home).await;
+    let mut events = guest.events();
+    home.send("after").await.unwrap();
+    assert_eq!(event(&mut events, "message", message).await, "after", "nothing came twice");
+    home.shutdown().await;
 }

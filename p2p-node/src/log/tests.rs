@@ -132,7 +132,7 @@ impl Disk for Model {
     }
 }
 
-fn key(author: u8) -> SecretKey {
+pub(super) fn key(author: u8) -> SecretKey {
     SecretKey::from_bytes(&[author; 32])
 }
 
@@ -140,18 +140,18 @@ fn me() -> NodeId {
     key(1).id()
 }
 
-fn envelope(key: &SecretKey, first: u64, count: usize, len: usize) -> Envelope {
+pub(super) fn envelope(key: &SecretKey, first: u64, count: usize, len: usize) -> Envelope {
     let payload = vec![7; len];
     let entry = NewEntry { topic: "", time_ms: 0, recipient: None, payload: &payload };
     Envelope::sign(key, 1, first, &vec![entry; count]).unwrap()
 }
 
-fn append(envelope: &Envelope) -> Op {
-    let entry = Entry { id: envelope.id(), age_ms: 0, hops: 1, digest: [3; 16] };
+pub(super) fn append(envelope: &Envelope) -> Op {
+    let entry = Entry { id: envelope.id(), age_ms: 0, hops: 1, digest: p2p_gossip::digest(envelope.bytes()) };
     Op::Append { entry, envelope: envelope.bytes().clone() }
 }
 
-fn deliver(envelope: &Envelope) -> Op {
+pub(super) fn deliver(envelope: &Envelope) -> Op {
     let entries = u64::MAX >> (64 - u32::from(envelope.id().count));
     let author = envelope.id().author;
     let read = |entry| match Message::read(&key(1), author, entry, false) {
@@ -398,6 +398,9 @@ fn what_is_delivered_and_too_old_to_be_passed_on_is_remembered_and_not_served() 
     let (entry, len, _) = found.logged[0];
     assert_eq!(
         (entry, len),
-        (Entry { id: new.id(), age_ms: 0, hops: 1, digest: [3; 16] }, new.bytes().len())
+        (
+            Entry { id: new.id(), age_ms: 0, hops: 1, digest: p2p_gossip::digest(new.bytes()) },
+            new.bytes().len()
+        )
     );
 }
