@@ -47,6 +47,11 @@ impl Claims {
         Some(self.next)
     }
 
+    /// Whether a dial to this peer has said hello, or is about to.
+    pub(crate) fn has(&self, peer: NodeId) -> bool {
+        self.claims.contains_key(&peer)
+    }
+
     /// The dial has ended, well or not.
     pub(crate) fn release(&mut self, peer: NodeId, claim: u64) {
         if self.claims.get(&peer) == Some(&claim) {

@@ -128,6 +128,11 @@ pub(crate) enum Command {
         peer: NodeId,
         reply: oneshot::Sender<Agreed>,
     },
+    /// A dial was refused as a duplicate: is a link to the peer here, or being made?
+    IsLinking {
+        peer: NodeId,
+        reply: oneshot::Sender<bool>,
+    },
     LinkOf {
         peer: NodeId,
         reply: oneshot::Sender<Option<Connected>>,

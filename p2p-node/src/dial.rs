@@ -27,6 +27,8 @@ use crate::tls::{Protocol, Secured};
 const STAGGER: Duration = Duration::from_millis(250);
 /// Addresses tried in one dial; the rest of a longer list is left out.
 const MAX_ADDRS: usize = 16;
+/// Where dials cross, the hello of the one that won comes a round trip after the other was refused; later, none does.
+const CROSSING: Duration = Duration::from_secs(2);
 
 /// A dial that brought no link, and what the peer table should make of it.
 #[derive(Debug)]
@@ -72,21 +74,30 @@ pub(crate) async fn establish(
             match result {
                 // Who asked for the link is told when it is one; what the table dials it hears of elsewhere.
                 Ok(connected) if asked => agreed_on(shared, agreement, connected).await,
-                // The other side's dial won; its link comes, or is there.
-                Err(Failed { cause: DialFailure::Duplicate, .. }) => other_link(shared, peer).await,
+                // The other side's dial won; its link comes, or is there. Or it has a link that is not ours.
+                Err(Failed { cause: DialFailure::Duplicate, .. }) => other_link(shared, peer, true).await,
                 result => result,
             }
         }
-        Claim::Linked | Claim::Pending => other_link(shared, peer).await,
+        Claim::Linked | Claim::Pending => other_link(shared, peer, false).await,
         Claim::Banned => Err(Failed::new(ConnectError::Banned(peer), DialFailure::Refused)),
     }
 }
 
-/// Waits for a link to the peer that somebody else is making.
-async fn other_link(shared: &Arc<Shared>, peer: NodeId) -> Result<Connected, Failed> {
-    let (reply, answer) = oneshot::channel();
+/// Waits for a link to the peer that somebody else is making; `refused`: the peer says so.
+async fn other_link(shared: &Arc<Shared>, peer: NodeId, refused: bool) -> Result<Connected, Failed> {
+    let (reply, mut answer) = oneshot::channel();
     send(shared, Command::AwaitLink { peer, reply }).await?;
-    match timeout(shared.config.limits.handshake_timeout, answer).await {
+    let deadline = Instant::now() + shared.config.limits.handshake_timeout;
+    let crossing = deadline.min(Instant::now() + CROSSING);
+    let answered = match timeout_at(crossing, &mut answer).await {
+        Err(_) if refused && !is_linking(shared, peer).await? => {
+            return Err(Failed::new(linked_elsewhere(), DialFailure::Duplicate));
+        }
+        Err(_) => timeout_at(deadline, answer).await,
+        answered => answered,
+    };
+    match answered {
         Ok(Ok(Ok(connected))) => Ok(Connected { already: true, ..connected }),
         // Its end came to the table with the link.
         Ok(Ok(Err(reason))) => Err(Failed::new(ConnectError::Refused { reason }, DialFailure::Duplicate)),
@@ -96,6 +107,18 @@ async fn other_link(shared: &Arc<Shared>, peer: NodeId) -> Result<Connected, Fai
             Err(Failed::new(ConnectError::TimedOut { detail }, DialFailure::Duplicate))
         }
     }
+}
+
+async fn is_linking(shared: &Shared, peer: NodeId) -> Result<bool, Failed> {
+    let (reply, answer) = oneshot::channel();
+    send(shared, Command::IsLinking { peer, reply }).await?;
+    answer.await.map_err(|_| stopped())
+}
+
+fn linked_elsewhere() -> ConnectError {
+    let reason = "this identity is linked there already. Is its key in use on another machine? If this node was cut off a \
+                  moment ago, the old link is given up within 30 s";
+    ConnectError::Refused { reason: reason.to_owned() }
 }
 
 /// Waits until the other side has taken the link or not.

@@ -75,6 +75,9 @@ impl Driver {
             }
             self.take(now, offer)
         });
+        if matches!(answer, Err(ByeReason::Duplicate)) {
+            self.on_rival(now, peer);
+        }
         if reply.send(answer).is_err() {
             // The task is gone, and the connection with it.
             self.close_link(peer, ByeReason::Other, DownCause::Failed, "the connection broke");
@@ -138,6 +141,7 @@ impl Driver {
             owed: super::owed::Owed::default(),
             reads: Vec::new(),
             waiting: super::hear::Waiting::default(),
+            rivals: super::copies::Rivals::default(),
         };
         self.links.insert(peer, handle);
         tracing::debug!(peer = %peer.short(), %addr, direction = direction.as_str(), "link up");
@@ -158,6 +162,7 @@ impl Driver {
     pub(super) fn on_up(&mut self, peer: NodeId) {
         let Some(link) = self.links.get_mut(&peer) else { return };
         link.stage = Stage::Agreed;
+        self.copies.linked(peer);
         let (addr, direction, name) = (link.addr, link.direction, link.name.clone());
         self.count_neighbours();
         self.shared.events.publish(Event::PeerUp { id: peer, addr, direction, name });

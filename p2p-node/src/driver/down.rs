@@ -22,6 +22,9 @@ impl Driver {
             None => (failure_cause(cause), cause.to_string()),
         };
         self.after_down(peer, link.stage, cause, reason);
+        if link.bye == Some(ByeReason::Duplicate) {
+            self.on_replaced(peer);
+        }
     }
 
     /// Closes a link from this side: what is queued is still written, then a goodbye. What a neighbour pushed before it knew is

@@ -1,6 +1,7 @@
 //! The one loop around the [`Stack`]: sockets, clock and core meet only here.
 
 mod admit;
+mod copies;
 mod deliver;
 mod down;
 mod hear;
@@ -79,6 +80,8 @@ struct LinkHandle {
     reads: Vec<(Ticket, usize)>,
     /// What it brought and was not heard yet.
     waiting: hear::Waiting,
+    /// Dials of its id that were refused because of this link.
+    rivals: copies::Rivals,
 }
 
 /// What the two sides have said about a link.
@@ -130,6 +133,7 @@ pub(crate) struct Driver {
     pulling: BTreeSet<NodeId>,
     next_link: u64,
     claims: Claims,
+    copies: copies::Copies,
     waiters: Vec<(NodeId, oneshot::Sender<Agreed>)>,
     finders: BTreeMap<QueryId, mpsc::Sender<Provider>>,
     finder_order: VecDeque<QueryId>,
@@ -166,6 +170,7 @@ impl Driver {
         let upnp = if shared.config.upnp { "searching" } else { "off" };
         Self {
             claims: Claims::new(shared.id),
+            copies: copies::Copies::default(),
             topics: shared.config.topics.clone(),
             shared,
             stack,
@@ -316,6 +321,9 @@ impl Driver {
             Command::Interfaces(ips) => self.on_interfaces(now, ips),
             Command::Mapped(mapped, text) => self.on_mapped(mapped, text),
             Command::AwaitLink { peer, reply } => self.on_await_link(peer, reply),
+            Command::IsLinking { peer, reply } => {
+                reply.send(self.is_linking(now, peer)).ok();
+            }
             Command::LinkOf { peer, reply } => {
                 let link = self.stack.links().find(|l| l.peer == peer);
                 reply.send(link.map(|l| Connected::new(peer, l.addr, true))).ok();

@@ -121,6 +121,7 @@ async fn odd_answers_to_a_dial_are_told_apart() {
     assert!(matches!(answered(b"").await, Err(ConnectError::TimedOut { .. })));
     assert!(matches!(answered(&bye(ByeReason::Full)).await, Err(ConnectError::Refused { .. })));
     assert!(matches!(answered(&bye(ByeReason::Banned)).await, Err(ConnectError::Refused { .. })));
+    assert!(matches!(answered(&bye(ByeReason::Duplicate)).await, Err(ConnectError::Refused { .. })));
     let somebodys = hello(vec![record(&key(2), 1, &["127.0.0.1:4000".parse().unwrap()]).bytes().clone()]);
     let nonsense = [
         frame(kind::PING, &[0x81, 0xa1, b'n', 1]),

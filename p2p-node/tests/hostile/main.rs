@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod copies;
 mod dialling;
 #[cfg(target_os = "linux")]
 mod endurance;
