@@ -119,7 +119,10 @@ impl From<ConnectError> for Failure {
 impl From<SendError> for Failure {
     fn from(error: SendError) -> Self {
         let exit = match error {
-            SendError::TooLarge { .. } | SendError::Topic { .. } | SendError::Recipient(_) => Exit::Usage,
+            SendError::TooLarge { .. }
+            | SendError::Topic { .. }
+            | SendError::Recipient(_)
+            | SendError::Itself => Exit::Usage,
             _ => Exit::Failed,
         };
         Self::new(exit, error.code(), error.to_string())

@@ -169,6 +169,9 @@ pub enum SendError {
     /// The recipient's id is no usable key.
     #[error("{} is not a usable key to seal a message to", .0.short())]
     Recipient(NodeId),
+    /// The recipient is this node; nobody hears itself.
+    #[error("the recipient is this node itself")]
+    Itself,
     /// Too many receipts are awaited already.
     #[error("{limit} receipts are awaited already")]
     Receipts {
@@ -191,6 +194,7 @@ impl SendError {
             Self::TooLarge { .. } => "too_large",
             Self::Topic { .. } => "topic_too_long",
             Self::Recipient(_) => "bad_recipient",
+            Self::Itself => "itself",
             Self::Receipts { .. } => "receipts_full",
             Self::Storage(_) => "storage",
             Self::Stopped => "stopped",

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use p2p_node::{
-    Config, Event, Events, Message, Node, NodeBuilder, NodeId, ReceiptError, SecretKey, Target, TopicsError,
+    Config, Event, Events, Message, Node, NodeBuilder, NodeId, ReceiptError, SecretKey, SendError, Target,
+    TopicsError,
 };
 use tokio::time::timeout;
 
@@ -110,6 +111,30 @@ async fn who_is_not_there_or_gives_none_is_a_deadline_that_passes() {
         assert_eq!(told, (seq, to));
     }
     assert_eq!(message(&mut silent.events()).await.text(), Some("hello?"));
+}
+
+/// More than an author gets at once: the rest waits for its rate.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_messages_at_once_have_all_their_receipts() {
+    const MESSAGES: usize = 100;
+    let nodes = line(vec![local(), local()]).await;
+    let mut awaited = Vec::new();
+    for n in 0..MESSAGES {
+        awaited.push(nodes[0].send_for_receipt(nodes[1].id(), n.to_string(), DEADLINE).await.unwrap());
+    }
+    for awaited in awaited {
+        awaited.wait().await.unwrap();
+    }
+    assert_eq!(refused(&nodes[1], "receipts_refused").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_to_oneself_is_refused() {
+    let node = local().start().await.unwrap();
+    let sent = node.send_to(node.id(), "me").await;
+    assert!(matches!(sent, Err(SendError::Itself)), "{sent:?}");
+    let asked = node.send_for_receipt(node.id(), "me", DEADLINE).await.unwrap_err();
+    assert_eq!(asked.code(), "itself");
 }
 
 #[tokio::test(flavor = "multi_thread")]

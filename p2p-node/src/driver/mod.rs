@@ -4,6 +4,7 @@ mod admit;
 mod copies;
 mod deliver;
 mod down;
+mod dues;
 mod hear;
 mod late;
 mod linger;
@@ -292,6 +293,7 @@ impl Driver {
 
     fn on_clock(&mut self, now: Instant) {
         self.expire_receipts(now);
+        self.give_due_receipts(now);
         if self.stack.poll_timeout().is_some_and(|due| due <= now) {
             self.stack.handle(now, Input::Timeout);
         }

@@ -2,29 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use p2p_wire::{NodeId, PrivateBody, Receipt};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::command::{Outgoing, Wanted};
 use crate::error::ReceiptError;
 use crate::event::Event;
 
 use super::Driver;
+use super::dues::{Due, Dues};
 
 /// Receipts awaited at once; a message that asks for one more is refused. A few per peer of a full table.
 pub(crate) const MAX_AWAITED: usize = 1024;
 /// Numbers that are remembered of one message.
 const MAX_NUMBERS: usize = 8;
-/// Receipts given to one author: this many at once, then one each `REFILL`. A receipt is about as large as the
-/// message that asks for it, so this bounds what one author makes this node say, not how far it spreads.
-const BURST: u32 = 64;
-const REFILL: Duration = Duration::from_millis(50);
-/// Authors whose receipts are counted at once. Whoever has been quiet for as long as a burst takes to come back
-/// is forgotten first; if nobody has, the newcomer gets none.
-const MAX_AUTHORS: usize = 1024;
-
 /// Receipts that wait for room among this node's own messages.
 const MAX_UNSENT: usize = 256;
 
@@ -42,26 +35,20 @@ pub(super) struct Receipts {
     /// By ticket, in the order in which they were asked for.
     awaited: BTreeMap<u64, Awaited>,
     next: u64,
-    given: BTreeMap<NodeId, Bucket>,
+    dues: Dues,
     unsent: Arc<Semaphore>,
-}
-
-#[derive(Debug)]
-struct Bucket {
-    left: u32,
-    filled: Instant,
 }
 
 impl Default for Receipts {
     fn default() -> Self {
         let unsent = Arc::new(Semaphore::new(MAX_UNSENT));
-        Self { awaited: BTreeMap::new(), next: 0, given: BTreeMap::new(), unsent }
+        Self { awaited: BTreeMap::new(), next: 0, dues: Dues::default(), unsent }
     }
 }
 
 impl Receipts {
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.awaited.values().map(|a| a.wanted.until).min()
+        self.awaited.values().map(|a| a.wanted.until).chain(self.dues.deadline()).min()
     }
 
     /// Room for a message that asks for a receipt; its ticket.
@@ -103,33 +90,6 @@ impl Receipts {
     fn expired(&mut self, now: Instant) -> Vec<Awaited> {
         self.awaited.extract_if(.., |_, a| a.wanted.until <= now).map(|(_, awaited)| awaited).collect()
     }
-
-    /// Whether `author` may have another receipt.
-    fn may_give(&mut self, now: Instant, author: NodeId) -> bool {
-        if self.given.len() >= MAX_AUTHORS && !self.given.contains_key(&author) {
-            self.given.retain(|_, bucket| bucket.level(now) < BURST);
-            if self.given.len() >= MAX_AUTHORS {
-                return false;
-            }
-        }
-        let bucket = self.given.entry(author).or_insert(Bucket { left: BURST, filled: now });
-        let level = bucket.level(now);
-        if level > bucket.left || level == BURST {
-            (bucket.left, bucket.filled) = (level, now);
-        }
-        if bucket.left == 0 {
-            return false;
-        }
-        bucket.left -= 1;
-        true
-    }
-}
-
-impl Bucket {
-    fn level(&self, now: Instant) -> u32 {
-        let refills = now.saturating_duration_since(self.filled).as_millis() / REFILL.as_millis();
-        self.left.saturating_add(u32::try_from(refills).unwrap_or(u32::MAX)).min(BURST)
-    }
 }
 
 impl Driver {
@@ -158,16 +118,32 @@ impl Driver {
         }
     }
 
-    /// The author of a message that is being delivered asks for a receipt. It is sent as this node's own messages
-    /// are, and waits for room with them.
+    /// The author of a message that is being delivered asks for a receipt. It waits for its turn.
     pub(super) fn give_receipt(&mut self, author: NodeId, seq: u64, payload: &[u8]) {
-        let room = Arc::clone(&self.receipts.unsent).try_acquire_owned();
-        let (Ok(room), true) = (room, self.receipts.may_give(Instant::now(), author)) else {
+        let now = Instant::now();
+        if !self.receipts.dues.has_room(now, author) {
             self.counters.receipts_refused += 1;
             return;
-        };
-        let receipt = Receipt::sign(&self.shared.key, author, seq, payload);
-        let body = PrivateBody::Receipt { seq, signature: receipt.signature };
+        }
+        let signature = Receipt::sign(&self.shared.key, author, seq, payload).signature;
+        self.receipts.dues.add(now, Due { author, seq, signature });
+        self.give_due_receipts(now);
+    }
+
+    /// Gives what may be given by now.
+    pub(super) fn give_due_receipts(&mut self, now: Instant) {
+        loop {
+            let Ok(room) = Arc::clone(&self.receipts.unsent).try_acquire_owned() else {
+                return self.receipts.dues.wait(now);
+            };
+            let Some(due) = self.receipts.dues.next(now) else { return };
+            self.send_receipt(due, room);
+        }
+    }
+
+    /// It is sent as this node's own messages are, and waits for room with them.
+    fn send_receipt(&self, Due { author, seq, signature }: Due, room: OwnedSemaphorePermit) {
+        let body = PrivateBody::Receipt { seq, signature };
         let payload = body.encode().into();
         let message = Outgoing { topic: String::new(), to: Some(author), payload, receipt: None };
         let shared = Arc::clone(&self.shared);
@@ -186,10 +162,14 @@ impl Driver {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use p2p_wire::SecretKey;
     use tokio::sync::oneshot;
 
     use super::*;
+
+    const STEP: Duration = Duration::from_millis(50);
 
     fn key(n: u8) -> SecretKey {
         SecretKey::from_bytes(&[n; 32])
@@ -203,7 +183,7 @@ mod tests {
     fn a_receipt_is_taken_once_and_only_from_who_was_written_to() {
         let (me, to, now) = (key(1), key(2), Instant::now());
         let mut receipts = Receipts::default();
-        let ticket = receipts.expect(wanted(&to, b"text", now + REFILL)).unwrap();
+        let ticket = receipts.expect(wanted(&to, b"text", now + STEP)).unwrap();
         receipts.sent(ticket, 7);
         let sign = |key: &SecretKey, seq, text: &[u8]| Receipt::sign(key, me.id(), seq, text);
         let mut take = |receipt| receipts.take(now, receipt).is_some();
@@ -219,11 +199,11 @@ mod tests {
     fn at_the_deadline_nobody_waits_any_longer() {
         let (me, to, now) = (key(1), key(2), Instant::now());
         let mut receipts = Receipts::default();
-        let ticket = receipts.expect(wanted(&to, b"text", now + REFILL)).unwrap();
+        let ticket = receipts.expect(wanted(&to, b"text", now + STEP)).unwrap();
         receipts.sent(ticket, 7);
         let receipt = Receipt::sign(&to, me.id(), 7, b"text");
-        assert!(receipts.take(now + REFILL, receipt).is_none(), "not looked at the clock yet");
-        assert_eq!(receipts.expired(now + REFILL).len(), 1, "who waits is told by the deadline");
+        assert!(receipts.take(now + STEP, receipt).is_none(), "not looked at the clock yet");
+        assert_eq!(receipts.expired(now + STEP).len(), 1, "who waits is told by the deadline");
         assert!(receipts.take(now, receipt).is_none());
     }
 
@@ -232,7 +212,7 @@ mod tests {
         let (me, to, now) = (key(1), key(2), Instant::now());
         for seq in [1, 100] {
             let mut receipts = Receipts::default();
-            let ticket = receipts.expect(wanted(&to, b"", now + REFILL)).unwrap();
+            let ticket = receipts.expect(wanted(&to, b"", now + STEP)).unwrap();
             receipts.sent(ticket, 1);
             receipts.sent(ticket, 100);
             let (awaited, receipt) = receipts.take(now, Receipt::sign(&to, me.id(), seq, b"")).unwrap();
@@ -245,32 +225,12 @@ mod tests {
         let now = Instant::now();
         let mut receipts = Receipts::default();
         for n in 0..u32::try_from(MAX_AWAITED).unwrap() {
-            assert!(receipts.expect(wanted(&key(2), b"", now + REFILL * (n + 1))).is_some());
+            assert!(receipts.expect(wanted(&key(2), b"", now + STEP * (n + 1))).is_some());
         }
         assert_eq!(receipts.expect(wanted(&key(2), b"", now)), None);
-        assert_eq!(receipts.deadline(), Some(now + REFILL));
+        assert_eq!(receipts.deadline(), Some(now + STEP));
         assert!(receipts.expired(now).is_empty());
-        assert_eq!(receipts.expired(now + REFILL * 2).len(), 2);
+        assert_eq!(receipts.expired(now + STEP * 2).len(), 2);
         assert!(receipts.expect(wanted(&key(2), b"", now)).is_some());
-    }
-
-    #[test]
-    fn an_author_gets_a_burst_and_then_as_many_as_time_allows() {
-        let now = Instant::now();
-        let mut receipts = Receipts::default();
-        let given = |receipts: &mut Receipts, at, author| {
-            (0..BURST * 2).filter(|_| receipts.may_give(at, author)).count()
-        };
-        assert_eq!(given(&mut receipts, now, key(1).id()), BURST as usize);
-        assert_eq!(given(&mut receipts, now + REFILL * 3, key(1).id()), 3);
-        assert_eq!(given(&mut receipts, now + REFILL * 3, key(2).id()), BURST as usize);
-        for n in 0..2 * MAX_AUTHORS as u64 {
-            let mut id = [0; 32];
-            id[..8].copy_from_slice(&n.to_be_bytes());
-            receipts.may_give(now, NodeId::from_bytes(id));
-        }
-        assert_eq!(receipts.given.len(), MAX_AUTHORS);
-        assert!(!receipts.may_give(now, key(9).id()));
-        assert!(receipts.may_give(now + REFILL * 2 * BURST, key(9).id()));
     }
 }

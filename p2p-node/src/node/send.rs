@@ -72,7 +72,12 @@ impl Node {
         // A wait beyond the clock's range is one of a century.
         let until = now.checked_add(within).unwrap_or(now + Duration::from_secs(100 * 365 * 86_400));
         let wanted = Wanted { to, digest: Receipt::digest_of(&payload), until, reply };
-        check(&Outgoing { topic: String::new(), to: Some(to), payload: payload.clone(), receipt: None })?;
+        self.check(&Outgoing {
+            topic: String::new(),
+            to: Some(to),
+            payload: payload.clone(),
+            receipt: None,
+        })?;
         let ticket = self.ask(|reply| Command::AwaitReceipt { wanted, reply }).await;
         let limit = crate::driver::MAX_AWAITED;
         let ticket = ticket.ok_or(SendError::Stopped)?.ok_or(SendError::Receipts { limit })?;
@@ -95,23 +100,28 @@ impl Node {
     }
 
     async fn send_message(&self, mut message: Outgoing) -> Result<Sent, SendError> {
-        check(&message)?;
+        self.check(&message)?;
         if message.to.is_some() {
             let body = PrivateBody::Message { payload: message.payload, receipt: false };
             message.payload = body.encode().into();
         }
         self.shared().submissions.send(message).await
     }
-}
 
-/// Checks the limits of a message as its author wrote it.
-fn check(message: &Outgoing) -> Result<(), SendError> {
-    let (size, limit) = (message.payload.len(), p2p_wire::MAX_PAYLOAD);
-    if size > limit {
-        return Err(SendError::TooLarge { size, limit });
+    /// Checks a message as its author wrote it.
+    fn check(&self, message: &Outgoing) -> Result<(), SendError> {
+        let (size, limit) = (message.payload.len(), p2p_wire::MAX_PAYLOAD);
+        if size > limit {
+            return Err(SendError::TooLarge { size, limit });
+        }
+        if message.topic.len() > p2p_wire::MAX_TOPIC {
+            return Err(SendError::Topic { size: message.topic.len(), limit: p2p_wire::MAX_TOPIC });
+        }
+        match message.to {
+            // A node does not hear itself.
+            Some(to) if to == self.id() => Err(SendError::Itself),
+            Some(to) if !to.is_valid() => Err(SendError::Recipient(to)),
+            _ => Ok(()),
+        }
     }
-    if message.topic.len() > p2p_wire::MAX_TOPIC {
-        return Err(SendError::Topic { size: message.topic.len(), limit: p2p_wire::MAX_TOPIC });
-    }
-    message.to.filter(|to| !to.is_valid()).map_or(Ok(()), |to| Err(SendError::Recipient(to)))
 }
