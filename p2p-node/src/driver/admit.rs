@@ -141,7 +141,8 @@ impl Driver {
             owed: super::owed::Owed::default(),
             reads: Vec::new(),
             waiting: super::hear::Waiting::default(),
-            rivals: super::copies::Rivals::default(),
+            since: now,
+            is_copied: false,
         };
         self.links.insert(peer, handle);
         tracing::debug!(peer = %peer.short(), %addr, direction = direction.as_str(), "link up");

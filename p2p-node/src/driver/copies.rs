@@ -3,7 +3,7 @@
 //! A peer answers a dial with *duplicate* where it has a link of the same id already (docs/wire.md, section 6.1). For a
 //! moment that is honest: dials cross, and a process that ended without a word keeps its link until it is missed. So
 //! nobody is warned by one refusal: the dialler only when it goes on for longer than any dead link lasts, the other side
-//! when the link that stands is heard of between refusals.
+//! when the link that stands is too old for dials that cross, and is heard of afterwards.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -11,14 +11,18 @@ use std::time::{Duration, Instant};
 use p2p_wire::NodeId;
 
 use crate::event::Event;
+use crate::link::LinkId;
 
 use super::Driver;
 
 /// A link that is dead is closed after 30 s without a word; then a dial is taken.
 const LONGER_THAN_DEAD: Duration = Duration::from_secs(45);
-/// Refusals in a row between which the link that stands was heard of. One can be of dials that crossed and of a process
-/// that ended soon after.
-const ALIVE: u32 = 2;
+/// A link that stands is listened to for this long after a dial was refused because of it: it is pinged after 10 s of
+/// silence.
+const LISTEN: Duration = Duration::from_secs(15);
+const RECHECK: Duration = Duration::from_secs(1);
+/// What was on its way when a process ended has come by then.
+const IN_FLIGHT: Duration = Duration::from_millis(500);
 /// Peers that say they are linked to this node. What more say is not noted: it is one key, and one warning.
 const MAX_PEERS: usize = 64;
 
@@ -28,13 +32,15 @@ pub(super) struct Copies {
     /// Since when these peers say that they have a link that is not one of this process.
     refused: BTreeMap<NodeId, Instant>,
     told: bool,
+    /// Links that are listened to since a dial of the same id was refused. One a link.
+    checks: BTreeMap<NodeId, Check>,
 }
 
-/// Refused dials of a peer to which a link stands.
-#[derive(Debug, Default)]
-pub(super) struct Rivals {
-    last: Option<Instant>,
-    alive: u32,
+#[derive(Debug)]
+struct Check {
+    link: LinkId,
+    refused: Instant,
+    at: Instant,
 }
 
 impl Copies {
@@ -51,15 +57,32 @@ impl Copies {
     pub(super) fn linked(&mut self, peer: NodeId) {
         self.refused.remove(&peer);
     }
-}
 
-impl Rivals {
-    /// One more was refused; the link was last heard of at `heard`. Whether two machines are behind it, the first time.
-    fn refused(&mut self, now: Instant, heard: Instant) -> bool {
-        let alive = self.last.is_some_and(|last| heard > last);
-        self.last = Some(now);
-        self.alive = if alive { self.alive.saturating_add(1) } else { 0 };
-        self.alive == ALIVE
+    /// A dial was refused because of this link.
+    fn listen(&mut self, now: Instant, peer: NodeId, link: LinkId) {
+        self.checks.entry(peer).or_insert(Check { link, refused: now, at: now + RECHECK });
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.checks.values().map(|check| check.at).min()
+    }
+
+    /// Those whose links were heard of since. `heard`: the link of a peer, and when that was last heard of.
+    fn alive(&mut self, now: Instant, heard: impl Fn(NodeId) -> Option<(LinkId, Instant)>) -> Vec<NodeId> {
+        let mut alive = Vec::new();
+        self.checks.retain(|&peer, check| {
+            if check.at > now {
+                return true;
+            }
+            let Some((_, last)) = heard(peer).filter(|(link, _)| *link == check.link) else { return false };
+            if last > check.refused + IN_FLIGHT {
+                alive.push(peer);
+                return false;
+            }
+            check.at = now + RECHECK;
+            now < check.refused + LISTEN
+        });
+        alive
     }
 }
 
@@ -98,11 +121,25 @@ impl Driver {
 
     /// A peer to which a link stands dialled, and was refused: it may not know that link.
     pub(super) fn on_rival(&mut self, now: Instant, peer: NodeId) {
-        let Some(heard) = self.stack.links().find(|link| link.peer == peer).map(|link| link.heard_at) else {
-            return;
-        };
-        let Some(link) = self.links.get_mut(&peer) else { return };
-        if link.rivals.refused(now, heard) {
+        let Some(link) = self.links.get(&peer) else { return };
+        // A hello of dials that cross is said before the link stands, and is here within its deadline.
+        let crossing = self.shared.config.limits.handshake_timeout * 2;
+        if !link.is_copied && now.saturating_duration_since(link.since) >= crossing {
+            self.copies.listen(now, peer, link.id);
+        }
+    }
+
+    /// Links that are listened to may have been heard of.
+    pub(super) fn warn_of_rivals(&mut self, now: Instant) {
+        let (links, stack) = (&self.links, &self.stack);
+        let alive = self.copies.alive(now, |peer| {
+            let heard = stack.links().find(|link| link.peer == peer)?.heard_at;
+            Some((links.get(&peer)?.id, heard))
+        });
+        for peer in alive {
+            if let Some(link) = self.links.get_mut(&peer) {
+                link.is_copied = true;
+            }
             let text = format!(
                 "{} asks for a second link while its first one is alive: its key is in use on two machines",
                 peer.short()
@@ -139,14 +176,23 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_is_heard_of_between_refusals_is_a_sign() {
+    fn a_link_that_is_heard_of_after_a_refusal_is_a_sign() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
-        let mut rivals = Rivals::default();
-        assert!(!rivals.refused(now, now), "dials that crossed");
-        assert!(!rivals.refused(now + 60 * second, now + 50 * second), "and its process ended later");
-        assert!(!rivals.refused(now + 61 * second, now + 50 * second), "it is not heard of any more");
-        let mut rivals = Rivals::default();
-        let told = (0..5).map(|n| rivals.refused(now + n * 2 * second, now + n * 2 * second - second));
-        assert_eq!(told.collect::<Vec<_>>(), [false, false, true, false, false]);
+        let (mut copies, link) = (Copies::default(), LinkId(1));
+        copies.listen(now, id(1), link);
+        copies.listen(now + second / 2, id(1), link);
+        assert_eq!(copies.deadline(), Some(now + RECHECK));
+        let heard = |link, at| move |_| Some((LinkId(link), at));
+        assert_eq!(copies.alive(now + second, heard(1, now + second / 4)), [], "what was on its way");
+        assert_eq!(copies.deadline(), Some(now + 2 * second));
+        assert_eq!(copies.alive(now + 10 * second, heard(1, now + 9 * second)), [id(1)]);
+        assert_eq!(copies.deadline(), None);
+        // A dead one is not heard of, and a new one is another.
+        copies.listen(now, id(1), link);
+        assert_eq!(copies.alive(now + 15 * second, heard(1, now)), []);
+        assert_eq!(copies.deadline(), None);
+        copies.listen(now, id(1), link);
+        assert_eq!(copies.alive(now + 2 * second, heard(2, now + 2 * second)), []);
+        assert_eq!(copies.deadline(), None);
     }
 }

@@ -81,8 +81,9 @@ struct LinkHandle {
     reads: Vec<(Ticket, usize)>,
     /// What it brought and was not heard yet.
     waiting: hear::Waiting,
-    /// Dials of its id that were refused because of this link.
-    rivals: copies::Rivals,
+    since: Instant,
+    /// The application was told that its key is in use on two machines.
+    is_copied: bool,
 }
 
 /// What the two sides have said about a link.
@@ -279,6 +280,7 @@ impl Driver {
             self.publisher.retry_at(),
             self.receipts.deadline(),
             self.linger.deadline(),
+            self.copies.deadline(),
         ];
         due.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + IDLE)
     }
@@ -294,6 +296,7 @@ impl Driver {
     fn on_clock(&mut self, now: Instant) {
         self.expire_receipts(now);
         self.give_due_receipts(now);
+        self.warn_of_rivals(now);
         if self.stack.poll_timeout().is_some_and(|due| due <= now) {
             self.stack.handle(now, Input::Timeout);
         }

@@ -27,7 +27,12 @@ async fn warning(events: &mut Events) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_copied_a_key_is_refused_soon_and_told_why_and_so_is_the_peer() {
     let [low, high] = keys();
-    let (peer, original) = (lone(&low).await, lone(&high).await);
+    // Dials cross for no longer.
+    let handshake = Duration::from_millis(200);
+    let hasty = |key: &SecretKey| {
+        hasty(|limits| limits.handshake_timeout = handshake).discover(false).key(key.clone()).start()
+    };
+    let (peer, original) = (hasty(&low).await.unwrap(), lone(&high).await);
     let (mut at_peer, mut warnings) = (peer.events(), peer.events());
     peer.connect(target(&original)).await.unwrap();
     let began = Instant::now();
@@ -39,9 +44,7 @@ async fn who_copied_a_key_is_refused_soon_and_told_why_and_so_is_the_peer() {
     copy.shutdown().await;
 
     // While the link is heard of, a second one is asked for, over and over.
-    let handshake = Duration::from_millis(200);
-    let hasty = hasty(|limits| limits.handshake_timeout = handshake).discover(false);
-    let copy = hasty.key(high.clone()).start().await.unwrap();
+    let copy = hasty(&high).await.unwrap();
     let told = async {
         let told = warning(&mut warnings);
         tokio::pin!(told);
