@@ -54,6 +54,9 @@ pub struct Config {
     /// Times that one envelope is sent to one neighbour because it asked; further requests are ignored and
     /// counted. 3, as gossipsub's retransmissions.
     pub max_answers: u32,
+    /// How long after the last of them they are forgotten. A link that ends and comes back changes nothing. 10 min, as long
+    /// as one that broke the protocol is kept out.
+    pub answers_age: Duration,
 
     /// Entries of one author that are pushed on per second, with as many at once; envelopes above are announced only, as
     /// large ones are, and counted. `None`: no limit, the default.
@@ -178,6 +181,7 @@ impl Default for Config {
             max_pulls: 64,
             pull_timeout: Duration::from_secs(3),
             max_answers: 3,
+            answers_age: Duration::from_secs(10 * 60),
             author_entries_per_sec: None,
             ihave_delay: Duration::from_millis(300),
             ihaves_sent_per_sec: 8,

@@ -75,7 +75,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                 self.stats.pulls_refused += 1;
                 continue;
             }
-            match self.log.answer(&id, from, self.config.max_answers) {
+            match self.log.answer(now, &id, from, self.config.max_answers) {
                 Answer::Envelope(envelope) => self.send_logged(now, from, id, envelope),
                 Answer::Outside(len) => {
                     bytes += len;
@@ -121,7 +121,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                     break 'spans;
                 }
                 looked_at += 1;
-                match self.log.answer(&id, from, self.config.max_answers) {
+                match self.log.answer(now, &id, from, self.config.max_answers) {
                     Answer::Envelope(envelope) => {
                         bytes += len;
                         self.send_logged(now, from, id, envelope);

@@ -240,6 +240,16 @@ fn a_pull_is_answered_three_times() {
         assert_eq!(answers, usize::from(times < 3));
     }
     assert_eq!(receive(&mut core, now, 2, graft.clone()).len(), 1);
+    // Who comes back at once has had it; who lost it has it again some time later.
+    let answers = |core: &mut net::Core, now| {
+        core.handle(now, Input::NeighborDown(1));
+        core.handle(now, Input::NeighborUp(1));
+        drain(core);
+        (0..10).map(|_| receive(core, now, 1, graft.clone()).len()).sum::<usize>()
+    };
+    let later = now + Config::default().answers_age;
+    assert_eq!(answers(&mut core, later - ms(1)), 0);
+    assert_eq!((answers(&mut core, later), answers(&mut core, later + ms(1))), (3, 0));
     // A day later it is gone.
     core.handle(now + Config::default().log_age, Input::Timeout);
     assert!(drain(&mut core).contains(&Output::Drop { id }));

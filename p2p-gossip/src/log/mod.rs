@@ -42,6 +42,8 @@ pub(crate) struct Log<P, A> {
     bytes: usize,
     next_pos: u64,
     store: LogStore,
+    /// How long answers count.
+    answers_age: Duration,
     max_age: Duration,
     max_bytes: usize,
     max_messages: usize,
@@ -63,8 +65,16 @@ struct Entry<P> {
     digest: Sum,
     /// `None`: it is in the log outside.
     envelope: Option<Bytes>,
-    /// How often each neighbour had it because it asked.
-    answers: VecDeque<(P, u32)>,
+    answers: VecDeque<Answers<P>>,
+}
+
+/// How often a neighbour had an envelope because it asked. It outlives the link, or whoever comes back at once would be
+/// answered without end; it is forgotten after a while, or one that lost its log would never have it again.
+#[derive(Debug)]
+struct Answers<P> {
+    peer: P,
+    count: u32,
+    last: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -105,6 +115,7 @@ impl<P: Key, A: Key> Log<P, A> {
             bytes: 0,
             next_pos: 0,
             store: config.log_store,
+            answers_age: config.answers_age,
             max_age: config.log_age,
             max_bytes: config.log_bytes,
             max_messages: config.log_messages,
@@ -198,21 +209,24 @@ impl<P: Key, A: Key> Log<P, A> {
         self.next_due.into_iter().chain(self.fresh_due).min()
     }
 
-    /// Answers a neighbour's pull, at most `limit` times.
-    pub(crate) fn answer(&mut self, id: &EnvelopeId<A>, peer: P, limit: u32) -> Answer {
+    /// Answers a neighbour's pull, at most `limit` times in a while.
+    pub(crate) fn answer(&mut self, now: Instant, id: &EnvelopeId<A>, peer: P, limit: u32) -> Answer {
         self.index_fresh();
         let Some(entry) = self.entries.get_mut(&place(id)) else {
             return Answer::Unknown;
         };
-        match entry.answers.iter_mut().find(|(p, _)| *p == peer) {
-            Some((_, count)) if *count >= limit => return Answer::Refused,
-            Some((_, count)) => *count += 1,
-            None if limit == 0 => return Answer::Refused,
+        match entry.answers.iter_mut().find(|answers| answers.peer == peer) {
+            _ if limit == 0 => return Answer::Refused,
+            Some(answers) if now.saturating_duration_since(answers.last) >= self.answers_age => {
+                (answers.count, answers.last) = (1, now);
+            }
+            Some(answers) if answers.count >= limit => return Answer::Refused,
+            Some(answers) => (answers.count, answers.last) = (answers.count + 1, now),
             None => {
                 if entry.answers.len() >= COUNTED_PEERS {
                     entry.answers.pop_front();
                 }
-                entry.answers.push_back((peer, 1));
+                entry.answers.push_back(Answers { peer, count: 1, last: now });
             }
         }
         let len = entry.len;

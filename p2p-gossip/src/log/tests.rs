@@ -37,8 +37,8 @@ fn the_author_with_most_bytes_loses_its_oldest() {
         assert_eq!(insert(&mut log, now, id, len, 0), 0);
     }
     assert_eq!(insert(&mut log, now, id(3, 0), 20, 0), 1);
-    assert_eq!(log.answer(&id(1, 0), 9, 3), Answer::Unknown);
-    assert_ne!(log.answer(&id(1, 1), 9, 3), Answer::Unknown);
+    assert_eq!(log.answer(now, &id(1, 0), 9, 3), Answer::Unknown);
+    assert_ne!(log.answer(now, &id(1, 1), 9, 3), Answer::Unknown);
     assert_eq!((log.len(), log.bytes()), (3, 70));
 }
 
@@ -51,8 +51,8 @@ fn what_was_published_first_goes_first_whenever_it_came() {
     assert_eq!(log.travelled(now + Duration::from_secs(2), &id(1, 4)), Some((4, Duration::from_secs(32))));
     assert_eq!(log.expires_at(), Some(now + Duration::from_secs(30)));
     insert(&mut log, now, id(1, 3), 40, 50);
-    assert_eq!(log.answer(&id(1, 3), 9, 3), Answer::Unknown);
-    assert_ne!(log.answer(&id(1, 4), 9, 3), Answer::Unknown);
+    assert_eq!(log.answer(now, &id(1, 3), 9, 3), Answer::Unknown);
+    assert_ne!(log.answer(now, &id(1, 4), 9, 3), Answer::Unknown);
 }
 
 #[test]
@@ -89,10 +89,10 @@ fn one_peer_gets_one_envelope_three_times() {
     insert(&mut log, now, id(1, 0), 10, 0);
     let zeros = Answer::Envelope(Bytes::from(vec![0; 10]));
     for _ in 0..3 {
-        assert_eq!(log.answer(&id(1, 0), 7, 3), zeros);
+        assert_eq!(log.answer(now, &id(1, 0), 7, 3), zeros);
     }
-    assert_eq!(log.answer(&id(1, 0), 7, 3), Answer::Refused);
-    assert_eq!(log.answer(&id(1, 0), 8, 3), zeros);
+    assert_eq!(log.answer(now, &id(1, 0), 7, 3), Answer::Refused);
+    assert_eq!(log.answer(now, &id(1, 0), 8, 3), zeros);
 }
 
 fn whole(log: &mut Log<u32, u32>) -> (Sum, Vec<Sum>) {
@@ -187,7 +187,11 @@ fn take(log: &mut Log<u32, u32>, now: Instant, step: &Step) -> String {
         Step::Evict => format!("{:?}", std::iter::from_fn(|| log.evict()).collect::<Vec<_>>()),
         Step::Expire => format!("{:?}", std::iter::from_fn(|| log.expire(now)).collect::<Vec<_>>()),
         Step::Answer(author, first) => {
-            format!("{:?} {:?}", log.travelled(now, &id(author, first)), log.answer(&id(author, first), 7, 3))
+            format!(
+                "{:?} {:?}",
+                log.travelled(now, &id(author, first)),
+                log.answer(now, &id(author, first), 7, 3)
+            )
         }
         Step::Remove(author, first) => {
             log.remove(id(author, first));

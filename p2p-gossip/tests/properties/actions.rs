@@ -226,6 +226,7 @@ pub(crate) fn any_config() -> impl Strategy<Value = Config> {
             withheld_time: pull_timeout,
             pull_timeout,
             max_answers: small(next()),
+            answers_age: pull_timeout,
             log_age,
             log_store: LogStore::Copied,
             log_bytes: next(),
