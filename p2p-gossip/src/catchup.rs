@@ -47,6 +47,12 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
     }
 
+    /// Whether a new neighbour may still say that it holds messages of ours which we do not know, or hands them over: for 2 s
+    /// after it came, and as long as some come. Until then our numbers may be those of an old copy.
+    pub fn is_comparing(&mut self, now: Instant) -> bool {
+        self.claims.are_greeting(now) || self.claims.coming(now, self.me, &self.seen).is_some()
+    }
+
     /// The time has come to compare with somebody, whether a link is new or not.
     pub(crate) fn on_digest_timer(&mut self, now: Instant) {
         if self.tree.len() == 0 {

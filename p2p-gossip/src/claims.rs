@@ -55,6 +55,7 @@ pub(crate) struct Peer<A> {
     failures: u32,
     /// It claimed something, and nothing that it was asked for has come since.
     waited_for: bool,
+    since: Instant,
     /// Its first digest has come.
     greeted: bool,
     /// That differs from ours, and what it holds is not known yet.
@@ -131,6 +132,7 @@ impl<P: Key, A: Key> Claims<P, A> {
             look_at: None,
             failures: 0,
             waited_for: false,
+            since: now,
             greeted: false,
             exchange: None,
             sums_sent: None,
@@ -349,6 +351,11 @@ impl<P: Key, A: Key> Claims<P, A> {
     /// When the open pull of a neighbour is over, if nothing more comes.
     pub(crate) fn expires_at(&self, timeout: Duration) -> Option<Instant> {
         self.peers.values().filter_map(|of| of.open.as_ref()?.moved.checked_add(timeout)).min()
+    }
+
+    /// Whether the first digest of a neighbour is on its way.
+    pub(crate) fn are_greeting(&self, now: Instant) -> bool {
+        self.peers.values().any(|of| !of.greeted && now.saturating_duration_since(of.since) < EXCHANGE)
     }
 
     /// The lowest seq of this author that a neighbour holds and is likely to hand over; 0 if that is about to be

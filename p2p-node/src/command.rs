@@ -153,6 +153,10 @@ pub(crate) enum Command {
     },
     /// Take part (again).
     Join,
+    /// When new neighbours have said what they hold.
+    Compare {
+        reply: oneshot::Sender<()>,
+    },
     /// When own messages have gone out; how many have not.
     HandOver {
         reply: oneshot::Sender<usize>,

@@ -52,6 +52,8 @@ pub(crate) async fn send(
     let session = Session::start(settings.node, screen.clone(), stop, Show::Trouble).await?;
     let outcome = session.unless_stopped(async {
         Joining::through(&session, named).anybody().await?;
+        // A directory restored from a copy learns here which numbers are used.
+        session.node.compared().await;
         let to = match to {
             Some(typed) => Some(recipient(&session.node, &typed).await?),
             None => None,

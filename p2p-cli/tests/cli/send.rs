@@ -162,3 +162,25 @@ fn a_pipe_ends_when_its_large_messages_have_left_and_send_too() {
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     node.event("message", |m| m["text"] == *filler);
 }
+
+/// A data directory restored from an old copy: numbers that were used since are not used again.
+#[test]
+fn a_restored_directory_loses_no_message() {
+    let scratch = Scratch::new();
+    let mut node = Node::start(&scratch.path("node"));
+    let (first, copy) = (scratch.path("first"), scratch.path("copy"));
+    let mut says = |data: &Path, text: &str| {
+        let output = send(data, &[&node.addr], &[text]);
+        assert_eq!(code(&output), 0, "{text}: {}", stderr(&output));
+        node.event("message", |m| m["text"] == text);
+    };
+    says(&first, "s1");
+    let copied = std::process::Command::new("cp").arg("-r").args([&first, &copy]).status().unwrap();
+    assert!(copied.success());
+    for text in ["s2", "s3"] {
+        says(&first, text);
+    }
+    for text in ["o1", "o2", "o3"] {
+        says(&copy, text);
+    }
+}

@@ -26,6 +26,8 @@ const MAX_UNASKED: usize = 1_024;
 #[derive(Debug, Default)]
 pub(super) struct Linger {
     unasked: VecDeque<EnvelopeId>,
+    /// Until logs have been compared with new neighbours.
+    pub(super) comparing: Vec<oneshot::Sender<()>>,
     waiting: Vec<oneshot::Sender<usize>>,
     leaving: Vec<oneshot::Sender<()>>,
     stopping: Option<oneshot::Sender<()>>,
@@ -57,7 +59,7 @@ impl Linger {
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.progress.map(|_| Instant::now() + LOOK)
+        (self.progress.is_some() || !self.comparing.is_empty()).then(|| Instant::now() + LOOK)
     }
 
     fn waits(&self) -> bool {
@@ -88,6 +90,15 @@ impl Driver {
         self.shared.submissions.close();
         self.linger.stopping = Some(reply);
         self.linger.until.get_or_insert(now + LINGER_AT_MOST);
+    }
+
+    /// Tells whoever waits for it that logs have been compared.
+    pub(super) fn tell_compared(&mut self, now: Instant) {
+        if !self.linger.comparing.is_empty() && !self.stack.is_comparing(now) {
+            for reply in self.linger.comparing.drain(..) {
+                reply.send(()).ok();
+            }
+        }
     }
 
     /// Somebody wants to know when all own messages have gone out, and how many have not.

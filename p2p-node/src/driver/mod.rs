@@ -271,6 +271,7 @@ impl Driver {
             (self.unsaved, self.saving) = (false, true);
             self.save_in_background();
         }
+        self.tell_compared(Instant::now());
         self.ring_links();
     }
 
@@ -340,6 +341,7 @@ impl Driver {
                 reply.send(self.addrs_of(peer)).ok();
             }
             Command::Join => self.stack.with_table(now, |table, now| table.resume(now)),
+            Command::Compare { reply } => self.linger.comparing.push(reply),
             Command::HandOver { reply } => self.on_hand_over(reply),
             Command::Leave { reply } => self.on_leave(now, reply),
             Command::Disconnect { peer, reply } => {

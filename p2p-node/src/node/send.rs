@@ -92,6 +92,13 @@ impl Node {
         Ok(AwaitedReceipt { sent, reply: receipt })
     }
 
+    /// Waits until new neighbours have said what messages of this node they hold, 2 s at most after each came unless some
+    /// come. A data directory that was restored from a copy may give numbers that are used already; then what is
+    /// sent before is not delivered to those who know them, and goes out again under others. For whoever sends something and is gone.
+    pub async fn compared(&self) {
+        self.ask(|reply| Command::Compare { reply }).await;
+    }
+
     /// Waits until no message of this node waits any more: all are in the hands of the system, or of somebody who asked for
     /// them (large ones are announced and asked for), or nothing has moved for 5 s, or there is no neighbour. Returns how
     /// many of the latest 1,024 nobody has asked for; they are in the log. For whoever sends something and is gone.

@@ -132,6 +132,11 @@ impl<R: Rng> Stack<R> {
         Ok(queued.links)
     }
 
+    /// As [`Gossip::is_comparing`].
+    pub fn is_comparing(&mut self, now: Instant) -> bool {
+        self.gossip.is_comparing(now)
+    }
+
     /// Asks who has a file; `ttl` 1 asks the neighbours alone. Returns how many were asked.
     pub fn ask(&mut self, now: Instant, query: &Query) -> usize {
         let asked = self.queries.ask(now, query, near(&self.links));
