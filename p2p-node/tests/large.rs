@@ -56,12 +56,14 @@ async fn what_is_read_from_the_log_for_a_neighbour_never_overflows_its_queue() {
         reader.connect(Target::Addr(author.listen_addrs()[0])).await.unwrap();
         readers.push((reader.events(), reader));
     }
-    let (count, len) = (16, 1_000_000);
-    for n in 0..count {
-        author.send(payload(n, len)).await.unwrap();
-    }
-    for (events, _) in &mut readers {
-        comes_in_order(events, count).await;
+    // Of the smaller ones several are read at once, by several threads.
+    for (count, len) in [(16, 1_000_000), (60, 200_000), (200, 50_000)] {
+        for n in 0..count {
+            author.send(payload(n, len)).await.unwrap();
+        }
+        for (events, _) in &mut readers {
+            comes_in_order(events, count).await;
+        }
     }
     let refused = author.status().await.refused;
     assert!(!refused.contains_key("announced_instead"), "{refused:?}");

@@ -139,7 +139,7 @@ impl Driver {
             bye: None,
             pulls: std::collections::VecDeque::new(),
             owed: super::owed::Owed::default(),
-            reads: Vec::new(),
+            reads: std::collections::VecDeque::new(),
             waiting: super::hear::Waiting::default(),
             since: now,
             is_copied: false,

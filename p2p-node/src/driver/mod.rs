@@ -26,7 +26,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use p2p_gossip::Ticket;
 use p2p_peers::{DialFailure, DownCause, Target};
 use p2p_wire::NodeId;
 use rand::rngs::StdRng;
@@ -48,7 +47,7 @@ use crate::stack::{Input, Stack};
 
 use perform::PushCache;
 use publish::Publisher;
-use pulls::Pull;
+use pulls::{LogRead, Pull};
 
 /// Callers that wait for a link at once; more are refused at once.
 const MAX_WAITERS: usize = 1024;
@@ -77,8 +76,8 @@ struct LinkHandle {
     pulls: VecDeque<Pull>,
     /// Own messages that it was told of.
     owed: owed::Owed,
-    /// What is being read from the log on disk to be sent to it, in bytes.
-    reads: Vec<(Ticket, usize)>,
+    /// What is being read from the log on disk to be sent to it.
+    reads: VecDeque<LogRead>,
     /// What it brought and was not heard yet.
     waiting: hear::Waiting,
     since: Instant,

@@ -39,10 +39,19 @@ impl Pull {
     }
 }
 
+/// What is being read from the log on disk for a neighbour.
+#[derive(Debug)]
+pub(super) struct LogRead {
+    ticket: Ticket,
+    bytes: usize,
+    /// What was found, while what was asked for before is not here yet.
+    envelopes: Option<Vec<Read>>,
+}
+
 impl LinkHandle {
     /// Whether any envelope fits into the queue, when what is being read for it is there too.
     fn has_room(&self) -> bool {
-        self.outbox.has_room(self.reads.iter().map(|(_, bytes)| bytes).sum())
+        self.outbox.has_room(self.reads.iter().map(|read| read.bytes).sum())
     }
 }
 
@@ -50,16 +59,27 @@ impl Driver {
     /// The core wants to answer out of the log on disk.
     pub(super) fn begin_read(&mut self, ticket: Ticket, to: NodeId, ids: Vec<EnvelopeId>, bytes: usize) {
         if let Some(link) = self.links.get_mut(&to) {
-            link.reads.push((ticket, bytes));
+            link.reads.push_back(LogRead { ticket, bytes, envelopes: None });
         }
         self.read_log(ticket, to, ids);
     }
 
     pub(super) fn on_fetched(&mut self, now: Instant, to: NodeId, ticket: Ticket, envelopes: Vec<Read>) {
-        if let Some(link) = self.links.get_mut(&to) {
-            link.reads.retain(|(of, _)| *of != ticket);
+        let read = |link: &mut LinkHandle| link.reads.iter().position(|read| read.ticket == ticket);
+        let Some((link, at)) = self.links.get_mut(&to).and_then(|link| read(link).map(|at| (link, at)))
+        else {
+            // It was asked for over a link that is gone.
+            return self.stack.handle(now, Input::Fetched { ticket, envelopes });
+        };
+        link.reads[at].envelopes = Some(envelopes);
+        // In the order in which they were asked for: several threads read.
+        while let Some(link) = self.links.get_mut(&to)
+            && let Some(LogRead { ticket, envelopes: Some(envelopes), .. }) =
+                link.reads.pop_front_if(|read| read.envelopes.is_some())
+        {
+            self.stack.handle(now, Input::Fetched { ticket, envelopes });
+            self.perform_all();
         }
-        self.stack.handle(now, Input::Fetched { ticket, envelopes });
     }
 
     /// A neighbour asks for an envelope.
