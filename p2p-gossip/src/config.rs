@@ -145,7 +145,7 @@ pub struct Config {
     /// Envelopes held back for one author; one more gives the lowest hole up. 256, and four times as many while older
     /// ones are being handed over.
     pub hold_messages: usize,
-    /// The same in bytes. 1 MiB.
+    /// The same in bytes. 8 MiB: with that of one largest message, two that changed places were a hole given up.
     pub hold_bytes: usize,
     /// Bytes held back for all authors together; what comes when it is full is not held back. 64 MiB.
     pub hold_bytes_total: usize,
@@ -213,7 +213,7 @@ impl Default for Config {
             max_holes: 1_024,
             hold_time: Duration::from_secs(1),
             hold_messages: 256,
-            hold_bytes: 1024 * 1024,
+            hold_bytes: 8 * 1024 * 1024,
             hold_bytes_total: 64 * 1024 * 1024,
         }
     }
