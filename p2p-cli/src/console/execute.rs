@@ -44,6 +44,10 @@ impl Console {
                 let (seq, queued_links, to) = (sent.seq, sent.queued_links, Some(to.to_string()));
                 Line::Sent { command: name, seq, queued_links, to }
             }
+            Command::Publish(topic, text) => {
+                let sent = node.send_topic(&topic, text).await?;
+                Line::Sent { command: name, seq: sent.seq, queued_links: sent.queued_links, to: None }
+            }
             Command::Subscribe(topics) => {
                 let topics = (!topics.is_empty()).then(|| topics.into_iter().collect());
                 node.subscribe(topics).await?;

@@ -19,6 +19,7 @@ pub(crate) enum Command {
     Msg(Vec<u8>),
     Pm(String, Vec<u8>),
     PmWait(u64, String, Vec<u8>),
+    Publish(String, Vec<u8>),
     Subscribe(Vec<String>),
     Add(PathBuf),
     Unshare(String),
@@ -55,6 +56,11 @@ pub(crate) const COMMANDS: &[Manual] = &[
         name: "pm",
         args: "[--wait SECONDS] ID TEXT",
         help: "send a message that only one node can read; --wait tells when it has it",
+    },
+    Manual {
+        name: "publish",
+        args: "TOPIC TEXT",
+        help: "send a message on a topic; quotes group a topic of several words",
     },
     Manual {
         name: "subscribe",
@@ -95,6 +101,7 @@ impl Command {
             Self::Unban(_) => "unban",
             Self::Msg(_) => "msg",
             Self::Pm(..) | Self::PmWait(..) => "pm",
+            Self::Publish(..) => "publish",
             Self::Subscribe(_) => "subscribe",
             Self::Add(_) => "add",
             Self::Unshare(_) => "unshare",
@@ -139,6 +146,7 @@ pub(crate) fn parse(line: &[u8]) -> Result<Option<Command>, ParseError> {
         "msg" if rest.is_empty() => return Err(usage()),
         "msg" => return Ok(Some(Command::Msg(rest.to_vec()))),
         "pm" => return pm(rest).ok_or_else(usage).map(Some),
+        "publish" => return publish(rest).ok_or_else(usage).map(Some),
         _ => {}
     }
     let rest =
@@ -157,6 +165,20 @@ fn pm(rest: &[u8]) -> Option<Command> {
     let seconds = seconds.parse().ok().filter(|s| (1..=MAX_WAIT).contains(s))?;
     let (id, text) = first_word(rest)?;
     (!text.is_empty()).then(|| Command::PmWait(seconds, id, text.to_vec()))
+}
+
+/// `TOPIC TEXT`, the text as it stands.
+fn publish(rest: &[u8]) -> Option<Command> {
+    let rest = rest.trim_ascii_start();
+    let (topic, text) = match rest.first()? {
+        quote @ (b'\'' | b'"') => {
+            let end = 1 + rest[1..].iter().position(|byte| byte == quote)?;
+            let text = rest[end + 1..].strip_prefix(b" ")?;
+            (std::str::from_utf8(&rest[1..end]).ok()?.to_owned(), text)
+        }
+        _ => first_word(rest)?,
+    };
+    (!topic.is_empty() && !text.is_empty()).then(|| Command::Publish(topic, text.to_vec()))
 }
 
 /// A word, and what follows behind one space.
@@ -318,6 +340,8 @@ mod tests {
             ok("req abc --only a/b to --only c"),
             Command::Req("abc".into(), Some("to".into()), vec!["a/b".into(), "c".into()])
         );
+        assert_eq!(ok("publish news it's  here"), Command::Publish("news".into(), b"it's  here".into()));
+        assert_eq!(ok("publish 'b c' \"x"), Command::Publish("b c".into(), b"\"x".into()));
         assert_eq!(ok("list abc"), Command::List("abc".into()));
         assert_eq!(
             split(r#"a\ b "c\"d\e" ''"#, true),
@@ -341,6 +365,12 @@ mod tests {
             "pm --wait 5 abc",
             "pm --wait 0 abc x",
             "pm --wait x abc y",
+            "publish",
+            "publish news",
+            "publish news ",
+            "publish 'a b",
+            "publish 'a b' ",
+            "publish '' x",
             "connect",
             "add a b",
             "req",
@@ -362,6 +392,7 @@ mod tests {
             let command = match manual.name {
                 "msg" => Some(Command::Msg(Vec::new())),
                 "pm" => pm(b"a b"),
+                "publish" => publish(b"a b"),
                 name => build(name, arguments.collect()),
             };
             assert_eq!(command.map(|c| c.name()), Some(manual.name));

@@ -49,7 +49,7 @@ fn commands_that_need_nobody_answer_as_specified() {
     let help = node.ask("help");
     let names: Vec<&str> =
         help["commands"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
-    let all = "help id status connect disconnect ban unban msg pm subscribe add unshare req list files refresh peers save load debug stop exit";
+    let all = "help id status connect disconnect ban unban msg pm publish subscribe add unshare req list files refresh peers save load debug stop exit";
     assert_eq!(names.join(" "), all);
     keys(&help["commands"][0], &["name", "args", "help"]);
 

@@ -198,8 +198,12 @@ fn a_console_shows_the_topics_it_subscribed_to() {
         assert_eq!(code(&output), 0, "{}", stderr(&output));
     }
     assert_eq!(a.event("message", |_| true)["text"], "b c");
-    a.ask("subscribe");
     let mut b = b;
+    b.ask("publish other not shown");
+    b.ask("publish 'b c' shown");
+    let shown = a.event("message", |_| true);
+    assert_eq!((&shown["text"], &shown["topic"]), (&json!("shown"), &json!("b c")));
+    a.ask("subscribe");
     b.ask("msg for all");
     assert_eq!(a.event("message", |_| true)["text"], "for all");
 }
