@@ -157,9 +157,9 @@ pub(crate) enum Command {
     Compare {
         reply: oneshot::Sender<()>,
     },
-    /// When own messages have gone out; how many have not.
+    /// When own messages have arrived somewhere; whether all have.
     HandOver {
-        reply: oneshot::Sender<usize>,
+        reply: oneshot::Sender<bool>,
     },
     Leave {
         reply: oneshot::Sender<()>,

@@ -251,12 +251,12 @@ where
                 continue;
             }
             for bytes in [std::mem::take(&mut joined).as_slice(), &frame] {
-                if let Err(cause) = write_bytes(writer, bytes, stalled).await {
+                if let Err(cause) = write_bytes(writer, bytes, parts).await {
                     return cause;
                 }
             }
         }
-        if let Err(cause) = write_bytes(writer, &joined, stalled).await {
+        if let Err(cause) = write_bytes(writer, &joined, parts).await {
             return cause;
         }
         joined.clear();
@@ -279,12 +279,15 @@ async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Result<T
 }
 
 /// Writes all, as long as some of it goes within `stalled`.
-async fn write_bytes<W>(writer: &mut W, bytes: &[u8], stalled: Duration) -> Result<(), Closed>
+async fn write_bytes<W>(writer: &mut W, bytes: &[u8], parts: &LinkParts) -> Result<(), Closed>
 where
     W: AsyncWrite + Unpin,
 {
+    let stalled = parts.limits().stalled_link;
     for chunk in bytes.chunks(READ_STEP) {
         match within(stalled, writer.write_all(chunk)).await {
+            // What is small is handled at once, or shows in what is not; pings go whether anything moves or not.
+            Ok(Ok(())) if chunk.len() == READ_STEP => parts.outbox.wrote(chunk.len()),
             Ok(Ok(())) => {}
             Ok(Err(e)) => return Err(Closed::Io(e.to_string())),
             Err(_) => return Err(Closed::Stalled(stalled.as_secs())),

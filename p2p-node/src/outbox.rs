@@ -1,7 +1,7 @@
 //! What waits to be written to one link: bounded in bytes, control before messages.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -86,6 +86,8 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     /// Something was queued of which the writer was not told yet.
     unrung: AtomicBool,
+    /// Bytes that the writer has written, of large frames.
+    written: AtomicUsize,
     filled: Notify,
     /// Rung when the queue of messages falls to half of its limit, and when there is room that was waited for.
     drained: Arc<Notify>,
@@ -105,8 +107,8 @@ impl Outbox {
             last: None,
             closed: false,
         };
-        let (state, unrung, filled) = (Mutex::new(state), AtomicBool::new(false), Notify::new());
-        Self { state, unrung, filled, drained, budget, limit }
+        let (state, unrung, written) = (Mutex::new(state), AtomicBool::new(false), AtomicUsize::new(0));
+        Self { state, unrung, written, filled: Notify::new(), drained, budget, limit }
     }
 
     /// Queues a frame that must not be lost; the writer is told by [`Outbox::ring`]. After [`Outbox::close`] frames are
@@ -180,6 +182,42 @@ impl Outbox {
     /// Bytes of messages that wait.
     pub(crate) fn waiting(&self) -> usize {
         self.lock().messages.bytes()
+    }
+
+    /// Bytes of messages that wait, or that the other side has not said to have handled; which it is asked for once none
+    /// waits. 0 once the queue is closed.
+    pub(crate) fn unhandled(&self) -> usize {
+        let mut state = self.lock();
+        if state.closed {
+            return 0;
+        }
+        let waiting = state.messages.bytes();
+        let under_way = usize::try_from(state.window.under_way()).unwrap_or(usize::MAX);
+        if waiting == 0
+            && let Some(mark) = state.window.mark(Instant::now())
+            && let Ok(frame) = encode_frame(&Packet::Ping(mark))
+        {
+            let len = frame.len();
+            if state.control.push(frame).is_ok() {
+                self.budget.take(len);
+                self.filled.notify_one();
+            }
+        }
+        waiting.saturating_add(under_way)
+    }
+
+    /// The writer has written so much of a large frame.
+    pub(crate) fn wrote(&self, bytes: usize) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of large frames that the writer has written so far.
+    pub(crate) fn written(&self) -> usize {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
     }
 
     /// More than half of the queue of messages is taken, and the writer has taken something within `stuck`.

@@ -22,7 +22,7 @@ const MAX_MESSAGES: usize = 4 * MAX_BUNDLE_ENTRIES;
 const MAX_BYTES: usize = 2 << 20;
 /// Largest envelope of several messages. 32 KiB, half of what the format allows: up to there an envelope is pushed, above
 /// it is announced and pulled ([`p2p_gossip::Config::eager_limit`]).
-pub(crate) const EAGER_BYTES: usize = 32 << 10;
+const BUNDLE_BYTES: usize = 32 << 10;
 /// What an entry takes beyond topic and payload: time, flags, recipient and two lengths.
 const ENTRY_OVERHEAD: usize = 8 + 1 + 32 + 1 + 4 + SEAL_OVERHEAD;
 /// What an envelope takes beyond its entries: version, id and signature.
@@ -228,7 +228,7 @@ impl State {
             && let Some(next) = self.waiting.front()
         {
             size += ENTRY_OVERHEAD + next.message.topic.len() + next.message.payload.len();
-            if !messages.is_empty() && size > EAGER_BYTES {
+            if !messages.is_empty() && size > BUNDLE_BYTES {
                 break;
             }
             let seq = match next.seq {

@@ -98,10 +98,25 @@ impl Window {
         if since < self.limit as u64 / 2 {
             return None;
         }
+        Some(self.push_mark(now))
+    }
+
+    /// Bytes that were taken and are not known to have been handled.
+    pub(crate) const fn under_way(&self) -> u64 {
+        self.taken - self.handled
+    }
+
+    /// The number of a ping to send now, behind all that was taken, if none is on its way there.
+    pub(crate) fn mark(&mut self, now: Instant) -> Option<u64> {
+        let is_marked = self.marks.back().is_some_and(|mark| mark.taken == self.taken);
+        (self.under_way() > 0 && !is_marked).then(|| self.push_mark(now))
+    }
+
+    fn push_mark(&mut self, now: Instant) -> u64 {
         self.marked += 1;
         let number = MARK | self.marked;
         self.marks.push_back(Mark { number, taken: self.taken, at: now, handled: self.handled });
-        Some(number)
+        number
     }
 
     /// A ping was answered. Whether it was a mark, and the window may be open again.

@@ -82,7 +82,7 @@ async fn more_than_the_log_holds_reaches_who_keeps_up() {
         for n in 0..count {
             author.send(payload(n, len)).await.unwrap();
         }
-        assert_eq!(author.handed_over().await, 0);
+        assert!(author.handed_over().await);
     };
     tokio::join!(send, comes_in_order(&mut events, count));
     assert!(author.status().await.refused.contains_key("log_evicted"), "the log holds all of it");
@@ -99,7 +99,7 @@ async fn who_leaves_right_away_has_handed_everything_over() {
     for n in 0..count {
         author.send(payload(n, 1_000_000)).await.unwrap();
     }
-    assert_eq!(author.handed_over().await, 0);
+    assert!(author.handed_over().await);
     author.shutdown().await;
     comes_in_order(&mut events, count).await;
 }

@@ -73,9 +73,8 @@ pub(crate) async fn send(
             (None, None) => session.node.send(payload).await,
         };
         let sent = sent.map_err(not_sent)?;
-        if session.node.handed_over().await > 0 {
-            let detail =
-                "nobody has asked for the message; it is kept, and goes out when this node runs again";
+        if !session.node.handed_over().await {
+            let detail = "nobody is known to have taken the message; it is kept, and goes out when this node runs again";
             return Err(Failure::new(Exit::Deadline, "not_taken", detail));
         }
         let to = to.map(|id| id.to_string());

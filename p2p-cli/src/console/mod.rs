@@ -49,9 +49,9 @@ pub(crate) async fn run(
     let left = console.serve(input, awaited, &mut failed).await;
     if left.is_some() {
         // A script ends as soon as it has said everything; the node itself tells what has not left.
-        let untaken =
+        let all =
             console.session.unless_stopped(async { Ok(console.session.node.handed_over().await) }).await;
-        failed += untaken.map_or(0, |untaken| u64::from(untaken > 0));
+        failed += u64::from(matches!(all, Ok(false)));
     }
     console.session.end().await?;
     screen.show(&Line::Bye { command: left }).await;

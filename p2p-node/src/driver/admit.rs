@@ -138,7 +138,6 @@ impl Driver {
             stage: Stage::Asked,
             bye: None,
             pulls: std::collections::VecDeque::new(),
-            owed: super::owed::Owed::default(),
             reads: std::collections::VecDeque::new(),
             waiting: super::hear::Waiting::default(),
             since: now,

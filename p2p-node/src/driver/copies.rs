@@ -5,7 +5,7 @@
 //! nobody is warned by one refusal: the dialler only when it goes on for longer than any dead link lasts, the other side
 //! when the link that stands is too old for dials that cross, and is heard of afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use p2p_wire::NodeId;
@@ -31,7 +31,8 @@ const MAX_PEERS: usize = 64;
 pub(super) struct Copies {
     /// Since when these peers say that they have a link that is not one of this process.
     refused: BTreeMap<NodeId, Instant>,
-    told: bool,
+    /// Peers of which was told; what more of them say is not: it is one key.
+    told: BTreeSet<NodeId>,
     /// Links that are listened to since a dial of the same id was refused. One a link.
     checks: BTreeMap<NodeId, Check>,
 }
@@ -91,10 +92,8 @@ impl Driver {
     pub(super) fn is_linking(&mut self, now: Instant, peer: NodeId) -> bool {
         let linking = self.links.contains_key(&peer) || self.claims.has(peer);
         if !linking && self.copies.refused(now, peer) {
-            self.warn_of_copy(&format!(
-                "{} goes on refusing this node as one that is linked to it",
-                peer.short()
-            ));
+            let sign = format!("{} goes on refusing this node as one that is linked to it", peer.short());
+            self.warn_of_copy(peer, &sign);
         }
         linking
     }
@@ -103,15 +102,14 @@ impl Driver {
     pub(super) fn on_replaced(&mut self, peer: NodeId) {
         // A link that this process dials is claimed, and one that it took has its place already.
         if !self.claims.has(peer) {
-            self.warn_of_copy(&format!(
-                "another link of it took the place of this node's at {}",
-                peer.short()
-            ));
+            let sign = format!("{} says that another link of it took the place of this node's", peer.short());
+            self.warn_of_copy(peer, &sign);
         }
     }
 
-    fn warn_of_copy(&mut self, sign: &str) {
-        if std::mem::replace(&mut self.copies.told, true) {
+    /// Once for what one peer says, which need not be true, so that it does not silence the others.
+    fn warn_of_copy(&mut self, peer: NodeId, sign: &str) {
+        if self.copies.told.len() >= MAX_PEERS || !self.copies.told.insert(peer) {
             return;
         }
         let text = format!("this identity is in use elsewhere: {sign}. Two nodes must never share a key");

@@ -16,7 +16,7 @@ const REFILL: Duration = Duration::from_millis(25);
 const MAX_AUTHORS: usize = 1024;
 /// Receipts of one author that wait, 13 s at its rate: who waits longer is rare. What comes beyond it gets none.
 const MAX_WAITING: usize = 512;
-/// The same of all authors, 128 bytes each.
+/// The same of all authors, 128 bytes each; beyond it one of each that is below its rate.
 const MAX_WAITING_TOTAL: usize = 8 * MAX_WAITING;
 
 /// A receipt, signed: for this message of this author.
@@ -56,7 +56,10 @@ impl Dues {
                 return false;
             }
         }
-        self.count < MAX_WAITING_TOTAL && self.waiting.get(&author).is_none_or(|due| due.len() < MAX_WAITING)
+        let waiting = self.waiting.get(&author).map_or(0, VecDeque::len);
+        // Who is below its rate does not have to wait, however many do.
+        let at_once = waiting == 0 && self.buckets.get_mut(&author).is_none_or(|bucket| bucket.fill(now) > 0);
+        at_once || (waiting < MAX_WAITING && self.count < MAX_WAITING_TOTAL)
     }
 
     /// Owes one more.
@@ -195,10 +198,9 @@ mod tests {
         let (now, mut dues) = (Instant::now(), Dues::default());
         let full = |dues: &mut Dues, author| (0..).take_while(|&seq| owe(dues, now, author, seq)).count();
         assert_eq!(full(&mut dues, 1), MAX_WAITING);
-        assert_eq!(
-            (2..20).map(|author| full(&mut dues, author)).sum::<usize>(),
-            MAX_WAITING_TOTAL - MAX_WAITING
-        );
+        let of_seven = (2..9).map(|author| full(&mut dues, author)).sum::<usize>();
+        assert_eq!(of_seven, MAX_WAITING_TOTAL - MAX_WAITING);
+        assert!((9..20).all(|author| full(&mut dues, author) == 1), "one that need not have waited");
         let mut dues = Dues::default();
         let author = |n: usize| u64::try_from(n).unwrap();
         for n in 0..2 * MAX_AUTHORS {
@@ -208,5 +210,22 @@ mod tests {
         assert!(!owe(&mut dues, now, author(MAX_AUTHORS), 0));
         assert!(owe(&mut dues, now + REFILL, author(MAX_AUTHORS), 0), "the others have been quiet");
         assert_eq!(dues.buckets.len(), 1);
+    }
+
+    #[test]
+    fn an_author_below_its_rate_has_room_however_many_wait() {
+        let (now, mut dues) = (Instant::now(), Dues::default());
+        let mut owe = |author: u64| {
+            let has_room = dues.has_room(now, id(author));
+            if has_room {
+                dues.add(now, Due { author: id(author), seq: 0, signature: [0; 64] });
+                while dues.next(now).is_some() {}
+            }
+            has_room
+        };
+        for author in 0..9 {
+            while owe(author) {}
+        }
+        assert!((0..9).all(|author| !owe(author)) && owe(9) && owe(9));
     }
 }

@@ -1,63 +1,50 @@
 //! Leaving waits for what only this node has: a large message is announced and asked for, and whoever is gone is not
 //! asked.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use p2p_wire::EnvelopeId;
 use tokio::sync::oneshot;
 
 use crate::event::Event;
 
-use super::{Driver, Stage};
+use super::{Driver, LinkHandle, Stage};
 
 /// How long leaving waits while nothing is taken, and how long at all: with the time that links have to write what they hold it
 /// stays within the deadline of a shutdown.
 const LINGER: Duration = Duration::from_millis(1_500);
 const LINGER_AT_MOST: Duration = Duration::from_secs(2);
-/// How long [`Node::handed_over`](crate::Node::handed_over) waits while nothing is taken: longer than a pull may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long [`Node::handed_over`](crate::Node::handed_over) waits while nothing moves: as long as a link is borne that handles
+/// nothing, and longer than a pull may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The same at all: one neighbour may be slow for ever, though others have everything.
+const HANDING: Duration = Duration::from_secs(120);
+/// How long [`Node::compared`](crate::Node::compared) waits at all: neighbours come and go.
+const COMPARING: Duration = Duration::from_secs(5);
 /// While something is waited for, this often it is looked at.
 const LOOK: Duration = Duration::from_millis(20);
-/// Own messages that nobody has asked for yet; the oldest is not waited for when there are more.
-const MAX_UNASKED: usize = 1_024;
 
-/// What was published and is in no link's queue, and who waits for that to change.
+/// Who waits for own messages to go out.
 #[derive(Debug, Default)]
 pub(super) struct Linger {
-    unasked: VecDeque<EnvelopeId>,
-    /// Until logs have been compared with new neighbours.
-    pub(super) comparing: Vec<oneshot::Sender<()>>,
-    waiting: Vec<oneshot::Sender<usize>>,
+    /// Until logs have been compared with new neighbours, or this time.
+    comparing: Vec<(Instant, oneshot::Sender<()>)>,
+    /// Until own messages have gone out, or this time.
+    waiting: Vec<(Instant, oneshot::Sender<bool>)>,
     leaving: Vec<oneshot::Sender<()>>,
     stopping: Option<oneshot::Sender<()>>,
     until: Option<Instant>,
     progress: Option<Progress>,
 }
 
-/// The least that was left to be taken, in bytes and messages, and since when.
+/// The least that was left to be taken, in bytes and messages, what links had written, and since when.
 #[derive(Debug, Clone, Copy)]
 struct Progress {
     left: usize,
+    written: usize,
     since: Instant,
 }
 
 impl Linger {
-    /// An own message went out, while there were links.
-    pub(super) fn published(&mut self, id: EnvelopeId) {
-        if self.unasked.len() >= MAX_UNASKED {
-            self.unasked.pop_front();
-        }
-        self.unasked.push_back(id);
-    }
-
-    /// It is in the queue of a link now, which is written before the link is closed.
-    pub(super) fn sent(&mut self, id: &EnvelopeId) {
-        if let Some(at) = self.unasked.iter().position(|unasked| unasked == id) {
-            self.unasked.remove(at);
-        }
-    }
-
     pub(super) fn deadline(&self) -> Option<Instant> {
         (self.progress.is_some() || !self.comparing.is_empty()).then(|| Instant::now() + LOOK)
     }
@@ -66,13 +53,26 @@ impl Linger {
         self.until.is_some() || !self.waiting.is_empty()
     }
 
-    /// How long nothing has been taken, when so much is `left` now.
-    fn idle(&mut self, now: Instant, left: usize) -> Duration {
-        let progress = self.progress.get_or_insert(Progress { left, since: now });
-        if left < progress.left {
-            *progress = Progress { left, since: now };
+    /// How long nothing has moved, when so much is `left` now and links have `written` so much.
+    fn idle(&mut self, now: Instant, left: usize, written: usize) -> Duration {
+        let progress = self.progress.get_or_insert(Progress { left, written, since: now });
+        if left < progress.left || written > progress.written {
+            *progress = Progress { left: left.min(progress.left), written, since: now };
         }
         now.saturating_duration_since(progress.since)
+    }
+
+    fn begin(&mut self, now: Instant) {
+        self.until.get_or_insert(now + LINGER_AT_MOST);
+        // What was waited for before says nothing of what has come since.
+        self.progress = None;
+    }
+
+    /// Tells those who have waited long enough whether all has gone out; all of them if that will not change.
+    fn answer(&mut self, now: Instant, all: bool, ends: bool) {
+        for (_, reply) in self.waiting.extract_if(.., |(until, _)| ends || now >= *until) {
+            reply.send(all).ok();
+        }
     }
 }
 
@@ -81,7 +81,7 @@ impl Driver {
     pub(super) fn on_leave(&mut self, now: Instant, reply: oneshot::Sender<()>) {
         self.flush_all_messages();
         self.linger.leaving.push(reply);
-        self.linger.until.get_or_insert(now + LINGER_AT_MOST);
+        self.linger.begin(now);
     }
 
     /// The node is to stop. Nothing more is accepted.
@@ -89,21 +89,28 @@ impl Driver {
         self.flush_all_messages();
         self.shared.submissions.close();
         self.linger.stopping = Some(reply);
-        self.linger.until.get_or_insert(now + LINGER_AT_MOST);
+        self.linger.begin(now);
+    }
+
+    /// Somebody wants to know when logs have been compared.
+    pub(super) fn on_compare(&mut self, now: Instant, reply: oneshot::Sender<()>) {
+        self.linger.comparing.push((now + COMPARING, reply));
     }
 
     /// Tells whoever waits for it that logs have been compared.
     pub(super) fn tell_compared(&mut self, now: Instant) {
-        if !self.linger.comparing.is_empty() && !self.stack.is_comparing(now) {
-            for reply in self.linger.comparing.drain(..) {
-                reply.send(()).ok();
-            }
+        if self.linger.comparing.is_empty() {
+            return;
+        }
+        let goes_on = self.stack.is_comparing(now);
+        for (_, reply) in self.linger.comparing.extract_if(.., |(until, _)| !goes_on || now >= *until) {
+            reply.send(()).ok();
         }
     }
 
-    /// Somebody wants to know when all own messages have gone out, and how many have not.
-    pub(super) fn on_hand_over(&mut self, reply: oneshot::Sender<usize>) {
-        self.linger.waiting.push(reply);
+    /// Somebody wants to know when all own messages have gone out.
+    pub(super) fn on_hand_over(&mut self, now: Instant, reply: oneshot::Sender<bool>) {
+        self.linger.waiting.push((now + HANDING, reply));
     }
 
     /// Ends what waits for own messages to go out, if there is nothing left to wait for. Whether the node is to stop now.
@@ -111,16 +118,13 @@ impl Driver {
         if !self.linger.waits() {
             return false;
         }
-        let left = if self.neighbours() > 0 { self.left_to_take(now) } else { 0 };
-        let idle = self.linger.idle(now, left);
-        if left == 0 || idle >= PATIENCE {
-            let untaken = self.linger.unasked.len();
-            for reply in self.linger.waiting.drain(..) {
-                reply.send(untaken).ok();
-            }
-        }
+        let left = self.left_to_take();
+        let written = self.links.values().map(|link| link.outbox.written()).sum();
+        let idle = self.linger.idle(now, left, written);
+        self.linger.answer(now, left == 0, left == 0 || idle >= PATIENCE);
         let gone = self.linger.until.is_some_and(|until| left == 0 || idle >= LINGER || now >= until);
         if gone {
+            self.linger.answer(now, left == 0, true);
             self.warn_of_untaken();
             self.linger.until = None;
         }
@@ -138,24 +142,30 @@ impl Driver {
         false
     }
 
-    /// What neighbours may still ask for, or have not read, of own messages; 0 if nothing. What waits for a link is not told
-    /// from what others sent through here.
-    fn left_to_take(&self, now: Instant) -> usize {
-        let links = self.links.values().filter(|link| link.stage == Stage::Agreed);
-        let bytes: usize = links.map(|link| link.owed.bytes(now) + link.outbox.waiting()).sum();
-        bytes + self.linger.unasked.len() + self.shared.submissions.waiting()
+    /// What of own messages has not left yet, in bytes and messages; 0 if all has. What waits for a link is not told from what
+    /// others sent through here. Who leaves closes the links, which write what they hold; who is to stay until all has arrived
+    /// waits for what is under way as well.
+    fn left_to_take(&self) -> usize {
+        let left = self.owed.len() + self.shared.submissions.waiting();
+        let is_open = |link: &&LinkHandle| link.stage == Stage::Agreed && link.bye.is_none();
+        let links = self.links.values().filter(is_open);
+        let arrives = !self.linger.waiting.is_empty();
+        let of = |link: &LinkHandle| if arrives { link.outbox.unhandled() } else { link.outbox.waiting() };
+        let (count, bytes) = links.fold((0, 0), |(n, sum), link| (n + 1, sum + of(link)));
+        // Nobody is there to take anything: what is left stays.
+        if count == 0 && !arrives { 0 } else { left + bytes }
     }
 
     /// The node leaves although some of its messages are nowhere else.
     fn warn_of_untaken(&mut self) {
-        let untaken = self.linger.unasked.len();
+        let untaken = self.owed.len();
         if untaken > 0 && self.neighbours() > 0 {
             let later = if self.log.is_some() { "; they go out when it is started again" } else { "" };
             let text = format!("nobody asked for {untaken} of this node's messages before it left{later}");
             tracing::warn!(untaken, "own messages were not taken");
             self.shared.events.publish(Event::Warning(text));
         }
-        self.linger.unasked.clear();
+        self.owed.forget();
     }
 
     /// Tells whoever asked for it that the node has stopped.

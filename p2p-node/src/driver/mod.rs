@@ -74,8 +74,6 @@ struct LinkHandle {
     bye: Option<ByeReason>,
     /// What it asks for while its queue is full.
     pulls: VecDeque<Pull>,
-    /// Own messages that it was told of.
-    owed: owed::Owed,
     /// What is being read from the log on disk to be sent to it.
     reads: VecDeque<LogRead>,
     /// What it brought and was not heard yet.
@@ -155,6 +153,7 @@ pub(crate) struct Driver {
     unsaved: bool,
     saving: bool,
     linger: linger::Linger,
+    owed: owed::Owed,
 }
 
 /// What [`Driver::new`] needs besides what is shared.
@@ -199,6 +198,7 @@ impl Driver {
             unsaved: false,
             saving: false,
             linger: linger::Linger::default(),
+            owed: owed::Owed::default(),
         }
     }
 
@@ -340,8 +340,8 @@ impl Driver {
                 reply.send(self.addrs_of(peer)).ok();
             }
             Command::Join => self.stack.with_table(now, |table, now| table.resume(now)),
-            Command::Compare { reply } => self.linger.comparing.push(reply),
-            Command::HandOver { reply } => self.on_hand_over(reply),
+            Command::Compare { reply } => self.on_compare(now, reply),
+            Command::HandOver { reply } => self.on_hand_over(now, reply),
             Command::Leave { reply } => self.on_leave(now, reply),
             Command::Disconnect { peer, reply } => {
                 let ended = self.stack.with_table(now, |table, now| table.disconnect(now, peer));

@@ -1,5 +1,5 @@
-//! Own messages that a neighbour was told of and that it has not been sent: large ones, which it has to ask for. They hold
-//! the publisher back as a full queue does, or the log would let them go before anybody had them.
+//! Own messages that nobody has been sent yet: large ones, which are announced and have to be asked for. They hold the
+//! publisher back as a full queue does, or the log would let them go before anybody had them.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,53 +8,56 @@ use p2p_wire::EnvelopeId;
 
 /// Bytes above which nothing more is published. 4 MiB: twice the queue of a link, and a sixteenth of what a log keeps.
 const MOST: usize = 4 << 20;
-/// A neighbour that was sent none of them for this long is not waited for: it has them from others, or does not want them.
-/// 4 s, longer than a pull may take.
+/// When nobody was sent any of them for this long, nobody is waited for until somebody is. 4 s, longer than a pull may take.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// The oldest is not counted when there are more.
+const MAX_ENVELOPES: usize = 1_024;
 
-/// What one neighbour may ask for. Bounded by [`MOST`] and one message more.
+/// What is in no neighbour's queue, and was in none.
 #[derive(Debug, Default)]
 pub(super) struct Owed {
     envelopes: VecDeque<(EnvelopeId, usize)>,
     bytes: usize,
-    /// When it was told of the first of these, or sent one.
+    /// When the first of these was published, or one was sent to somebody.
     moved: Option<Instant>,
 }
 
 impl Owed {
-    /// It was told of an envelope of so many bytes.
-    pub(super) fn announced(&mut self, now: Instant, id: EnvelopeId, len: usize) {
-        if self.moved.is_none_or(|at| now.saturating_duration_since(at) >= PATIENCE) {
-            self.forget();
-            self.moved = Some(now);
+    /// An own envelope of so many bytes went out, while there were links; or it was in a queue and has no room there any more.
+    pub(super) fn published(&mut self, now: Instant, id: EnvelopeId, len: usize) {
+        self.moved.get_or_insert(now);
+        if self.envelopes.len() >= MAX_ENVELOPES
+            && let Some((_, len)) = self.envelopes.pop_front()
+        {
+            self.bytes -= len;
         }
         self.bytes += len;
         self.envelopes.push_back((id, len));
     }
 
-    /// It is in its queue.
+    /// It is in the queue of a neighbour.
     pub(super) fn sent(&mut self, now: Instant, id: &EnvelopeId) {
-        let Some(at) = self.envelopes.iter().position(|(owed, _)| owed == id) else { return };
+        // Mostly it is the last one.
+        let Some(at) = self.envelopes.iter().rposition(|(owed, _)| owed == id) else { return };
         if let Some((_, len)) = self.envelopes.remove(at) {
             self.bytes -= len;
-            self.moved = (self.bytes > 0).then_some(now);
+            self.moved = (!self.envelopes.is_empty()).then_some(now);
         }
     }
 
-    /// Bytes that it may still ask for.
-    pub(super) fn bytes(&self, now: Instant) -> usize {
-        let waits = self.moved.is_some_and(|at| now.saturating_duration_since(at) < PATIENCE);
-        if waits { self.bytes } else { 0 }
+    pub(super) fn len(&self) -> usize {
+        self.envelopes.len()
     }
 
-    /// Whether it has enough to ask for.
+    /// Whether there is enough to ask for, and somebody does.
     pub(super) fn is_full(&self, now: Instant) -> bool {
-        self.bytes(now) > MOST
+        let waits = |at: Instant| now.saturating_duration_since(at) < PATIENCE;
+        self.bytes > MOST && self.moved.is_some_and(waits)
     }
 
-    fn forget(&mut self) {
-        (self.bytes, self.moved) = (0, None);
-        self.envelopes.clear();
+    /// The node leaves.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -67,25 +70,30 @@ mod tests {
     }
 
     #[test]
-    fn one_that_asks_for_nothing_is_not_waited_for_and_begins_anew() {
+    fn who_asks_for_nothing_is_not_waited_for_until_somebody_does() {
         let now = Instant::now();
         let mut owed = Owed::default();
         for seq in 0..5 {
             assert!(!owed.is_full(now));
-            owed.announced(now, id(seq), 1 << 20);
+            owed.published(now, id(seq), 1 << 20);
         }
         assert!(owed.is_full(now));
-        let later = now + PATIENCE / 2;
-        owed.sent(later, &id(7));
-        owed.sent(later, &id(3));
-        assert!(!owed.is_full(later) && owed.bytes(later) == MOST);
-        owed.announced(later, id(5), 1 << 20);
-        assert!(owed.is_full(later + PATIENCE / 2), "it was sent one");
-        let stuck = later + PATIENCE;
-        assert_eq!((owed.is_full(stuck), owed.bytes(stuck)), (false, 0));
-        owed.announced(stuck, id(6), 10);
-        assert_eq!((owed.bytes(stuck), owed.envelopes.len()), (10, 1));
-        owed.sent(stuck, &id(6));
-        assert_eq!(owed.bytes(stuck), 0);
+        let stuck = now + PATIENCE;
+        assert!(!owed.is_full(stuck));
+        owed.published(stuck, id(5), 1 << 20);
+        assert!(!owed.is_full(stuck), "nobody has asked meanwhile");
+        owed.sent(stuck, &id(7));
+        owed.sent(stuck, &id(3));
+        assert!(owed.is_full(stuck));
+        owed.sent(stuck, &id(5));
+        assert!(!owed.is_full(stuck) && owed.len() == 4);
+        for seq in [0, 1, 2, 4] {
+            owed.sent(stuck, &id(seq));
+        }
+        assert_eq!((owed.len(), owed.bytes, owed.moved), (0, 0, None));
+        for seq in 0..2_000 {
+            owed.published(now, id(seq), 1);
+        }
+        assert_eq!((owed.len(), owed.bytes), (MAX_ENVELOPES, MAX_ENVELOPES));
     }
 }

@@ -106,18 +106,17 @@ impl Driver {
         }
         if let Packet::Push { id, hops, .. } = packet {
             // Too much for this link just now: it is told of what has no room, and asks for it when it can.
-            let displaced = link.outbox.push_message(*id, *hops, frame);
-            if displaced.iter().all(|item| item.id != *id) {
-                self.linger.sent(id);
-                if id.author == self.shared.id
-                    && let Some(link) = self.links.get_mut(&to)
-                {
-                    link.owed.sent(Instant::now(), id);
-                }
+            let (open, displaced) = (!link.outbox.is_closed(), link.outbox.push_message(*id, *hops, frame));
+            let (now, me) = (Instant::now(), self.shared.id);
+            if id.author == me && open && displaced.iter().all(|item| item.id != *id) {
+                self.owed.sent(now, id);
             }
-            for Item { id, hops, .. } in displaced {
+            for Item { id: other, hops, frame } in displaced {
+                if other.author == me && other != *id {
+                    self.owed.published(now, other, frame.len());
+                }
                 self.counters.announced_instead += 1;
-                self.stack.announce_instead(Instant::now(), to, id, hops);
+                self.stack.announce_instead(now, to, other, hops);
             }
             return;
         }

@@ -10,9 +10,9 @@ use p2p_wire::{Envelope, NewEntry};
 
 use crate::command::{Command, Outgoing};
 use crate::event::Event;
-use crate::submit::{Bundle, EAGER_BYTES};
+use crate::submit::Bundle;
 
-use super::{Driver, Stage};
+use super::Driver;
 
 /// While links are full the publisher looks again this often, so that one that has stopped reading is
 /// not waited for.
@@ -70,10 +70,10 @@ impl Driver {
         self.reserve_numbers();
     }
 
-    /// Whether some neighbour has enough to read or to ask for.
+    /// Whether some neighbour has enough to read, or all have enough to ask for.
     fn is_held_back(&self) -> bool {
-        let now = Instant::now();
-        self.links.values().any(|link| link.outbox.is_full_but_moving(STUCK) || link.owed.is_full(now))
+        self.owed.is_full(Instant::now())
+            || self.links.values().any(|link| link.outbox.is_full_but_moving(STUCK))
     }
 
     /// Whether something waits that may be sent at once.
@@ -135,14 +135,8 @@ impl Driver {
             .expect("topics, sizes and number were checked when they were accepted");
         let now = Instant::now();
         self.stack.publish(now, &envelope)?;
-        let (id, len) = (envelope.id(), envelope.bytes().len());
         if self.neighbours() > 0 {
-            self.linger.published(id);
-        }
-        // It is not pushed unasked.
-        if len > EAGER_BYTES {
-            let neighbours = self.links.values_mut().filter(|link| link.stage == Stage::Agreed);
-            neighbours.for_each(|link| link.owed.announced(now, id, len));
+            self.owed.published(now, envelope.id(), envelope.bytes().len());
         }
         Ok(())
     }

@@ -93,17 +93,18 @@ impl Node {
     }
 
     /// Waits until new neighbours have said what messages of this node they hold, 2 s at most after each came unless some
-    /// come. A data directory that was restored from a copy may give numbers that are used already; then what is
+    /// come, and 5 s in all. A data directory that was restored from a copy may give numbers that are used already; then what is
     /// sent before is not delivered to those who know them, and goes out again under others. For whoever sends something and is gone.
     pub async fn compared(&self) {
         self.ask(|reply| Command::Compare { reply }).await;
     }
 
-    /// Waits until no message of this node waits any more: all are in the hands of the system, or of somebody who asked for
-    /// them (large ones are announced and asked for), or nothing has moved for 5 s, or there is no neighbour. Returns how
-    /// many of the latest 1,024 nobody has asked for; they are in the log. For whoever sends something and is gone.
-    pub async fn handed_over(&self) -> usize {
-        self.ask(|reply| Command::HandOver { reply }).await.unwrap_or_default()
+    /// Waits until all messages of this node have arrived at somebody: its neighbours have handled what they were sent, and
+    /// somebody has asked for each large one, which is announced. Whether that is so; if not, nothing has moved for 10 s, or two
+    /// minutes have passed. What is
+    /// left is in the log. For whoever sends something and is gone.
+    pub async fn handed_over(&self) -> bool {
+        self.ask(|reply| Command::HandOver { reply }).await.unwrap_or(false)
     }
 
     async fn send_message(&self, mut message: Outgoing) -> Result<Sent, SendError> {
