@@ -5,7 +5,7 @@ use bytes::Bytes;
 use p2p_node::{ByeReason, Event, Packet};
 use tokio::io::AsyncWriteExt;
 
-use crate::util::{Delivered, Hostile, Stage, addr, envelope, key, message, push, start, until};
+use crate::util::{Delivered, Hostile, Stage, addr, envelope, key, message, push, start, target, until};
 
 /// A neighbour that the victim has said goodbye to, and that has not closed its side.
 async fn hung_up(stage: &Stage, bye: ByeReason) -> Hostile {
@@ -59,4 +59,24 @@ async fn a_large_message_that_nobody_asked_for_is_told_of() {
     let warning =
         until(&mut events, |event| if let Event::Warning(text) = event { Some(text) } else { None }).await;
     assert!(warning.starts_with("nobody asked for 1 of this node's messages"), "{warning}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_behind_a_goodbye_waits_for_somebody_else() {
+    let node = start().await;
+    let mut peer = Hostile::join(addr(&node), &key(1)).await;
+    // It keeps its side open; the node has closed its own once it has heard the goodbye.
+    peer.say(&Packet::Bye(ByeReason::Leaving)).await;
+    peer.rest().await;
+    node.send("to somebody").await.unwrap();
+    let handed = tokio::spawn({
+        let node = node.clone();
+        async move { node.handed_over().await }
+    });
+    let honest = start().await;
+    let mut events = honest.events();
+    assert!(!handed.is_finished(), "nobody has it");
+    honest.connect(target(&node)).await.unwrap();
+    assert_eq!(message(&mut events).await.text(), Some("to somebody"));
+    assert!(handed.await.unwrap());
 }
