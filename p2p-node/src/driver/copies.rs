@@ -150,13 +150,8 @@ impl Driver {
 
 #[cfg(test)]
 mod tests {
+    use super::super::test_id as id;
     use super::*;
-
-    fn id(n: u64) -> NodeId {
-        let mut id = [0; 32];
-        id[..8].copy_from_slice(&n.to_be_bytes());
-        NodeId::from_bytes(id)
-    }
 
     #[test]
     fn a_refusal_that_lasts_longer_than_a_dead_link_is_a_sign() {

@@ -133,13 +133,8 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
+    use super::super::test_id as id;
     use super::*;
-
-    fn id(n: u64) -> NodeId {
-        let mut id = [0; 32];
-        id[..8].copy_from_slice(&n.to_be_bytes());
-        NodeId::from_bytes(id)
-    }
 
     fn owe(dues: &mut Dues, now: Instant, author: u64, seq: u64) -> bool {
         let room = dues.has_room(now, id(author));

@@ -215,7 +215,9 @@ impl Driver {
         let mut heard_in_a_row = 0;
         loop {
             self.do_what_waits();
-            if self.depart(Instant::now()) {
+            let now = Instant::now();
+            self.tell_compared(now);
+            if self.depart(now) {
                 break;
             }
             let due = self.due();
@@ -270,7 +272,6 @@ impl Driver {
             (self.unsaved, self.saving) = (false, true);
             self.save_in_background();
         }
-        self.tell_compared(Instant::now());
         self.ring_links();
     }
 
@@ -439,4 +440,12 @@ impl Driver {
             Err(e) => tracing::error!(error = %e, "the peer table could not be saved"),
         }
     }
+}
+
+/// An id for tests.
+#[cfg(test)]
+fn test_id(n: u64) -> NodeId {
+    let mut id = [0; 32];
+    id[..8].copy_from_slice(&n.to_be_bytes());
+    NodeId::from_bytes(id)
 }

@@ -106,12 +106,14 @@ impl Driver {
         }
         if let Packet::Push { id, hops, .. } = packet {
             // Too much for this link just now: it is told of what has no room, and asks for it when it can.
-            let (open, displaced) = (!link.outbox.is_closed(), link.outbox.push_message(*id, *hops, frame));
-            let (now, me) = (Instant::now(), self.shared.id);
-            if id.author == me && open && displaced.iter().all(|item| item.id != *id) {
-                self.owed.sent(now, id);
+            let me = self.shared.id;
+            let may_be_sent = id.author == me && !link.outbox.is_closed();
+            let displaced = link.outbox.push_message(*id, *hops, frame);
+            if may_be_sent && displaced.iter().all(|item| item.id != *id) {
+                self.owed.sent(Instant::now(), id);
             }
             for Item { id: other, hops, frame } in displaced {
+                let now = Instant::now();
                 if other.author == me && other != *id {
                     self.owed.published(now, other, frame.len());
                 }
