@@ -1,11 +1,17 @@
 //! What comes over a link that the node has hung up: of a neighbour what it pushed before it knew, of others nothing. And what a
 //! node that goes takes along.
 
+use std::pin::pin;
+use std::time::Duration;
+
 use bytes::Bytes;
 use p2p_node::{ByeReason, Event, Packet};
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 
-use crate::util::{Delivered, Hostile, Stage, addr, envelope, key, message, push, start, target, until};
+use crate::util::{
+    Delivered, Hostile, Stage, addr, envelope, eventually, key, message, push, start, target, until,
+};
 
 /// A neighbour that the victim has said goodbye to, and that has not closed its side.
 async fn hung_up(stage: &Stage, bye: ByeReason) -> Hostile {
@@ -79,4 +85,43 @@ async fn what_is_sent_behind_a_goodbye_waits_for_somebody_else() {
     honest.connect(target(&node)).await.unwrap();
     assert_eq!(message(&mut events).await.text(), Some("to somebody"));
     assert!(handed.await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_waits_anew_though_somebody_has_waited_in_vain() {
+    let node = start().await;
+    let mut peer = Hostile::join(addr(&node), &key(1)).await;
+    node.send(vec![1; 100_000]).await.unwrap();
+    let ids = loop {
+        if let Packet::IHave(ids) = peer.next().await.expect("the node closed the connection") {
+            break ids;
+        }
+    };
+    // Longer than stopping bears that nothing is taken.
+    let mut handed = pin!(node.handed_over());
+    assert!(timeout(Duration::from_secs(2), &mut handed).await.is_err(), "nobody has it");
+    let stopped = tokio::spawn({
+        let node = node.clone();
+        async move { node.shutdown().await }
+    });
+    eventually("nothing more is accepted", async || node.send("late").await.is_err()).await;
+    peer.say(&Packet::IWant(ids.iter().map(|one| one.id).collect())).await;
+    let large = |packet: &Packet| matches!(packet, Packet::Push { envelope, .. } if envelope.len() > 100_000);
+    assert!(peer.rest().await.iter().any(large));
+    stopped.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neighbours_that_come_without_end_do_not_keep_a_sender() {
+    let node = start().await;
+    let mut peers = vec![Hostile::join(addr(&node), &key(1)).await];
+    let mut compared = pin!(node.compared());
+    // Each of them may say for 2 s what it holds.
+    for n in 2..100 {
+        if timeout(Duration::from_millis(200), &mut compared).await.is_ok() {
+            return;
+        }
+        peers.push(Hostile::join(addr(&node), &key(n)).await);
+    }
+    panic!("it still waits for the next one");
 }
