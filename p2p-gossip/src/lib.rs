@@ -4,7 +4,8 @@
 //!
 //! - What the network and the clock do is an [`Input`] to [`Gossip::handle`]; what the application asks is a
 //!   method.
-//! - After every call that takes `&mut self`, drain [`Gossip::poll_output`] to `None` before the next one.
+//! - Drain [`Gossip::poll_output`] to `None` before you wait for anything. Answering an output with another call while draining is
+//!   fine; what that brings comes out behind the rest.
 //! - Call `handle` with [`Input::Timeout`] when the instant of [`Gossip::poll_timeout`] has come. Early or
 //!   twice is harmless.
 //! - `now` is the same monotonic clock in every call. An instant that lies before an earlier one does no

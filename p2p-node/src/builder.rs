@@ -17,6 +17,13 @@ pub struct NodeBuilder {
     config: Config,
 }
 
+/// From [`Config::open`], say.
+impl From<Config> for NodeBuilder {
+    fn from(config: Config) -> Self {
+        Self { config }
+    }
+}
+
 macro_rules! setters {
     ($($(#[$doc:meta])* $name:ident: $type:ty => $value:expr;)*) => {$(
         $(#[$doc])*
@@ -52,6 +59,8 @@ impl NodeBuilder {
         upnp: bool => upnp;
         /// [`Config::content_dir`].
         content_dir: impl Into<PathBuf> => Some(content_dir.into());
+        /// [`Config::resume`].
+        resume: bool => resume;
         /// [`Config::watch`].
         watch: bool => watch;
         /// [`Config::topics`].

@@ -1,7 +1,7 @@
 //! What the handle and the tasks of a node ask of its driver.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::driver::LinkTask;
 use crate::error::{ConnectError, ReceiptError};
-use crate::event::Direction;
+use crate::event::{Direction, Message};
 use crate::info::{Connected, PeerInfo, Status};
 use crate::link::LinkId;
 use crate::outbox::Outbox;
@@ -211,6 +211,20 @@ pub(crate) enum Command {
 
 /// Topics that the application wants.
 pub(crate) type Topics = std::collections::BTreeSet<String>;
+
+/// The topics of a node for whoever reads its log.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ChosenTopics(Arc<RwLock<Option<Topics>>>);
+
+impl ChosenTopics {
+    pub(crate) fn set(&self, topics: Option<Topics>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = topics;
+    }
+
+    pub(crate) fn want(&self, message: &Message) -> bool {
+        message.is_of(self.0.read().unwrap_or_else(PoisonError::into_inner).as_ref())
+    }
+}
 
 /// The receipt for a message that is about to be sent.
 #[derive(Debug)]

@@ -18,7 +18,9 @@ pub const DEFAULT_FILE_PORT: u16 = 65_433;
 /// Where the messages that came are kept.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LogMode {
-    /// In memory, while the node runs.
+    /// In memory, for neighbours that missed something, while the node runs. The application cannot read it
+    /// ([`LogError::NoLog`](crate::LogError::NoLog)), and a node that starts again, with its data directory too, delivers again
+    /// what its neighbours still hold.
     #[default]
     Memory,
     /// In the folder `log` of the data directory, synced before they are handed over: a restart, even after kill -9,
@@ -42,7 +44,8 @@ pub(crate) fn check_topics(topics: &BTreeSet<String>) -> Result<(), TopicsError>
     }
 }
 
-/// Everything a node may be told at its start. [`Config::default`] is what the program `p2p` uses.
+/// Everything a node may be told at its start. The program `p2p` uses [`Config::default`] with a data directory, the log on
+/// disk, the router's port mapping and the watch of the content folder.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Config {
@@ -141,6 +144,7 @@ impl Config {
         if let Some(topics) = &self.topics {
             check_topics(topics).map_err(|e| StartError::Config(format!("topics: {e}")))?;
         }
+        self.limits.validate().map_err(StartError::Config)?;
         let (total, least) = (self.limits.queue_bytes_total, p2p_wire::MAX_FRAME_PAYLOAD + 4);
         if total < least {
             return Err(StartError::Config(format!(
@@ -157,7 +161,8 @@ impl Config {
     }
 }
 
-/// Bounds of a node. Each default has its reason beside it; `docs/wire.md` names those a peer can notice.
+/// Bounds of a node. Each default has its reason beside it; `docs/wire.md` names those a peer can notice. Deadlines of more than
+/// a year count as one.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Limits {
@@ -220,6 +225,53 @@ pub struct Limits {
     pub shutdown_timeout: Duration,
 }
 
+/// Longer deadlines count as this one, so that no moment is too far away to be named: a year.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+
+impl Limits {
+    fn validate(&self) -> Result<(), String> {
+        let (links, peers) = (self.max_in.saturating_add(self.max_out), self.max_peers);
+        if peers <= links {
+            return Err(format!("max_peers is {peers}, but max_in and max_out allow {links} links"));
+        }
+        let rate = |rate: Option<u64>| rate == Some(0);
+        let nothing = [
+            ("handshake_timeout", self.handshake_timeout.is_zero()),
+            ("dial_timeout", self.dial_timeout.is_zero()),
+            ("frame_timeout", self.frame_timeout.is_zero()),
+            ("stalled_link", self.stalled_link.is_zero()),
+            ("inbox_bytes", self.inbox_bytes == 0),
+            ("link_bytes_per_sec", self.link_bytes_per_sec == 0),
+            ("link_frames_per_sec", self.link_frames_per_sec == 0),
+            ("up", rate(self.up)),
+            ("up_peer", rate(self.up_peer)),
+            ("down", rate(self.down)),
+            ("down_peer", rate(self.down_peer)),
+        ];
+        match nothing.iter().find(|(_, is_zero)| *is_zero) {
+            Some((field, _)) => Err(format!("{field} is 0: nothing would get through")),
+            None => Ok(()),
+        }
+    }
+
+    /// The same where nothing overflows: what means "no limit" is one that is never reached.
+    pub(crate) fn within_reason(mut self) -> Self {
+        for time in [
+            &mut self.handshake_timeout,
+            &mut self.dial_timeout,
+            &mut self.frame_timeout,
+            &mut self.stalled_link,
+            &mut self.find_timeout,
+            &mut self.shutdown_timeout,
+        ] {
+            *time = LONGEST.min(*time);
+        }
+        // A semaphore counts these, and takes as many as fit into 32 bits at once.
+        self.inbox_bytes = self.inbox_bytes.min(u32::MAX as usize);
+        self
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -246,5 +298,29 @@ impl Default for Limits {
             find_timeout: Duration::from_secs(15),
             shutdown_timeout: Duration::from_secs(4),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut Limits)) -> String {
+        let mut config = Config::default();
+        change(&mut config.limits);
+        config.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn limits_that_let_nothing_through_are_refused() {
+        assert_eq!(
+            refused(|l| l.link_bytes_per_sec = 0),
+            "link_bytes_per_sec is 0: nothing would get through"
+        );
+        assert_eq!(refused(|l| l.up = Some(0)), "up is 0: nothing would get through");
+        assert_eq!(
+            refused(|l| l.max_in = usize::MAX),
+            format!("max_peers is 4096, but max_in and max_out allow {} links", usize::MAX)
+        );
     }
 }

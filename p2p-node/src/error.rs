@@ -20,8 +20,8 @@ pub enum StartError {
         /// What the system said.
         source: io::Error,
     },
-    /// Another process uses the data directory.
-    #[error("another p2p runs on {path}; stop it, or use --data with another directory")]
+    /// Another process uses the data directory, or this one: a node keeps it until its last handle is dropped.
+    #[error("another node runs on {path}; stop it, or use another data directory (--data)")]
     InUse {
         /// The directory.
         path: PathBuf,
@@ -36,7 +36,7 @@ pub enum StartError {
     },
     /// A port is taken or not allowed.
     #[error(
-        "cannot listen on {addr}: {source}; choose another with --port and --file-port (0 takes a free one)"
+        "cannot listen on {addr}: {source}; choose other ports (--port, --file-port; 0 takes a free one)"
     )]
     Listen {
         /// Where it should have listened.
@@ -53,8 +53,9 @@ pub enum StartError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
-    /// The node keeps its messages in memory: see [`Config::log`](crate::Config::log).
-    #[error("there is no message log: this node keeps its messages in memory")]
+    /// The node keeps its messages in memory, or there is none that ever ran in this data directory: see
+    /// [`Config::log`](crate::Config::log).
+    #[error("there is no message log: messages are kept in memory, or no node has run here")]
     NoLog,
     /// Another process uses the data directory.
     #[error("a node runs on {path} and writes its log; ask there, or when it has stopped")]
@@ -151,7 +152,7 @@ impl ConnectError {
 #[non_exhaustive]
 pub enum SendError {
     /// Larger than a message may be.
-    #[error("message is {size} bytes, the limit is {limit}; send it as a file (`add`)")]
+    #[error("message is {size} bytes, the limit is {limit}; share it as a file instead")]
     TooLarge {
         /// Its payload, bytes.
         size: usize,
@@ -173,7 +174,7 @@ pub enum SendError {
     #[error("the recipient is this node itself")]
     Itself,
     /// Too many receipts are awaited already.
-    #[error("{limit} receipts are awaited already")]
+    #[error("{limit} receipts are awaited already; each makes room when it comes, or when its time is over")]
     Receipts {
         /// How many may be.
         limit: usize,

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use p2p_files::FileHash;
 use p2p_wire::{Entry, NodeId, PrivateBody, SecretKey};
 
+use crate::command::Topics;
+
 /// Which side dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
@@ -91,6 +93,11 @@ impl Message {
         }
     }
 
+    /// Whether whoever chose these topics wants it; `None`: all of them.
+    pub(crate) fn is_of(&self, topics: Option<&Topics>) -> bool {
+        self.private || topics.is_none_or(|topics| topics.contains(&self.topic))
+    }
+
     /// The payload as text, if it is UTF-8.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
@@ -126,6 +133,8 @@ pub enum Event {
     Lagged {
         /// How many.
         missed: u64,
+        /// How many of these were no messages: they are in no log.
+        others: u64,
         /// With a log on disk, the position of the first message that was not read: [`Node::log_since`] has it, and
         /// [`Node::follow`] goes there by itself. Otherwise that of the first message that can still be read, 0 if none
         /// is known.

@@ -22,6 +22,9 @@ struct Ring {
     /// What some reader has not read yet, and how many have not: as many or more with each later one.
     events: VecDeque<(usize, Event)>,
     bytes: usize,
+    /// Events before `base`, and all so far, that were no messages.
+    others_gone: u64,
+    others: u64,
     closed: bool,
     /// Messages that fell out can be read from the log.
     logged: bool,
@@ -34,11 +37,13 @@ struct Ring {
 
 impl Ring {
     fn push(&mut self, event: Event) {
-        if let Event::Message(message) = &event {
-            self.next_pos = message.pos + 1;
+        match &event {
+            Event::Message(message) => self.next_pos = message.pos + 1,
+            _ => self.others += 1,
         }
         if self.readers == 0 {
             self.base += 1;
+            self.others_gone = self.others;
             return;
         }
         self.bytes += event.payload_len();
@@ -52,6 +57,7 @@ impl Ring {
         let (_, event) = self.events.pop_front()?;
         self.bytes -= event.payload_len();
         self.base += 1;
+        self.others_gone += u64::from(!is_message(&event));
         Some(event)
     }
 
@@ -81,6 +87,10 @@ impl Ring {
         let at = usize::try_from(number.saturating_sub(self.base)).unwrap_or(usize::MAX);
         self.events.iter_mut().skip(at).map(|(unread, _)| unread)
     }
+}
+
+const fn is_message(event: &Event) -> bool {
+    matches!(event, Event::Message(_))
 }
 
 /// One writer, any number of readers; a bounded ring that never makes the writer wait.
@@ -121,10 +131,10 @@ impl EventHub {
     pub(crate) fn subscribe(&self) -> Events {
         let mut ring = lock(&self.ring);
         let at = ring.base + ring.events.len() as u64;
-        let next_pos = ring.next_pos;
+        let (next_pos, others) = (ring.next_pos, ring.others);
         ring.enter(at);
         drop(ring);
-        Events { ring: Arc::clone(&self.ring), at, next_pos }
+        Events { ring: Arc::clone(&self.ring), at, next_pos, others }
     }
 }
 
@@ -139,8 +149,7 @@ fn wake(mut ring: MutexGuard<'_, Ring>) {
     waiting.into_iter().for_each(Waker::wake);
 }
 
-/// The events of a node, from the moment of [`Node::events`](crate::Node::events) on; a
-/// [`Stream`].
+/// The events of a node from [`Node::events`](crate::Node::events); a [`Stream`].
 ///
 /// The node never waits for a reader. One that is too slow finds [`Event::Lagged`] in place of what it
 /// missed (at most 65,536 events or 32 MiB of payload are kept, and nothing that all have read).
@@ -151,10 +160,12 @@ pub struct Events {
     at: u64,
     /// Position of the next message to read, as far as it is known.
     next_pos: u64,
+    /// Events before `at` that were no messages.
+    others: u64,
 }
 
 impl Events {
-    /// The next event; `None` once the node has shut down and everything was read.
+    /// The next event; `None` once the node has stopped and everything was read.
     ///
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
@@ -171,22 +182,24 @@ impl Events {
     fn take(&mut self, ring: &mut Ring) -> Option<Event> {
         if self.at < ring.base {
             let missed = ring.base - self.at;
-            self.at = ring.base;
+            let others = ring.others_gone - self.others;
+            (self.at, self.others) = (ring.base, ring.others_gone);
             if ring.logged {
                 // Subscribed before the log was there, or nothing came yet: its beginning is the safe answer.
-                return Some(Event::Lagged { missed, from_pos: self.next_pos.max(1) });
+                return Some(Event::Lagged { missed, others, from_pos: self.next_pos.max(1) });
             }
             let pos = |(_, event): &(usize, Event)| match event {
                 Event::Message(message) => Some(message.pos),
                 _ => None,
             };
             let first = ring.events.iter().find_map(pos);
-            return Some(Event::Lagged { missed, from_pos: first.unwrap_or(0) });
+            return Some(Event::Lagged { missed, others, from_pos: first.unwrap_or(0) });
         }
         let event = ring.take(self.at)?;
         self.at += 1;
-        if let Event::Message(message) = &event {
-            self.next_pos = message.pos + 1;
+        match &event {
+            Event::Message(message) => self.next_pos = message.pos + 1,
+            _ => self.others += 1,
         }
         Some(event)
     }
@@ -195,7 +208,7 @@ impl Events {
 impl Clone for Events {
     fn clone(&self) -> Self {
         lock(&self.ring).enter(self.at);
-        Self { ring: Arc::clone(&self.ring), at: self.at, next_pos: self.next_pos }
+        Self { ring: Arc::clone(&self.ring), ..*self }
     }
 }
 
@@ -264,7 +277,7 @@ mod tests {
         for n in 0..MAX_EVENTS as u64 + 7 {
             hub.publish(notice(n));
         }
-        assert_eq!(events.next().await, Some(Event::Lagged { missed: 7, from_pos: 0 }));
+        assert_eq!(events.next().await, Some(Event::Lagged { missed: 7, others: 7, from_pos: 0 }));
         assert_eq!(events.next().await, Some(notice(7)));
     }
 
@@ -287,11 +300,17 @@ mod tests {
         let mut events = hub.subscribe();
         hub.publish(message(100));
         assert_eq!(events.try_next(), Some(message(100)));
+        hub.publish(notice(1));
         for pos in 101..=101 + MAX_EVENTS as u64 {
             hub.publish(message(pos));
         }
-        assert_eq!(events.try_next(), Some(Event::Lagged { missed: 1, from_pos: 101 }));
+        assert_eq!(events.try_next(), Some(Event::Lagged { missed: 2, others: 1, from_pos: 101 }));
         assert_eq!(events.try_next(), Some(message(102)));
+        // What was read, and what came while nobody did, was not missed.
+        hub.publish(notice(2));
+        let mut late = events.clone();
+        while late.try_next().is_some() {}
+        assert_eq!((late.others, hub.subscribe().others), (2, 2));
     }
 
     #[test]

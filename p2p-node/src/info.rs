@@ -36,7 +36,8 @@ impl Connected {
 pub struct Sent {
     /// Its number; (own id, seq) is its id.
     pub seq: u64,
-    /// Links it is queued on; 0 means that nobody is linked and nobody will get it.
+    /// Links it is queued on. 0 means that nobody is linked now: whoever links later gets it, for as long as this node runs, or
+    /// with a log on disk runs again.
     pub queued_links: usize,
 }
 
@@ -134,14 +135,14 @@ pub struct Status {
     pub links: usize,
     /// Entries of the peer table.
     pub known_peers: usize,
-    /// Messages delivered to the application.
+    /// Messages to be delivered to the application; with a log on disk some of them may still be on their way there.
     pub messages_in: u64,
     /// Messages sent by the application.
     pub messages_out: u64,
     /// Everything that was refused or dropped, by kind; kinds that never happened are left out, `forged`
     /// never is.
     pub refused: BTreeMap<&'static str, u64>,
-    /// Messages in the log.
+    /// Envelopes in the log; each holds up to 64 messages of one author.
     pub log_messages: u64,
     /// Their bytes.
     pub log_bytes: u64,

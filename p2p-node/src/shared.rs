@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::budget::Budget;
-use crate::command::Command;
+use crate::command::{ChosenTopics, Command};
 use crate::config::Config;
 use crate::data::DataDir;
 use crate::driver::Arrivals;
@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     /// The log on disk, if there is one.
     pub(crate) log: Option<LogReader>,
     pub(crate) events: EventHub,
+    /// As the driver has them.
+    pub(crate) topics: ChosenTopics,
     /// To the driver.
     pub(crate) commands: mpsc::Sender<Command>,
     /// What links brought.
@@ -76,6 +78,13 @@ pub(crate) struct Shared {
     pub(crate) tasks: TaskTracker,
     /// Ends the listeners and transfers.
     pub(crate) stop: CancellationToken,
+}
+
+impl Drop for Shared {
+    /// The last handle and the last task are gone: whoever still reads events learns that no more come.
+    fn drop(&mut self) {
+        self.events.close();
+    }
 }
 
 impl Shared {

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::budget::Budget;
-use crate::command::Command;
+use crate::command::{ChosenTopics, Command};
 use crate::config::{Config, LogMode};
 use crate::convert;
 use crate::data::DataDir;
@@ -76,6 +76,8 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
     let reader = log.as_ref().map(|log| log.reader.clone());
     let own = OwnAddrs::new(listen, file_listen.port(), own::interfaces(), sequence.run());
     let (commands, command_queue) = mpsc::channel(COMMANDS);
+    let topics = ChosenTopics::default();
+    topics.set(config.topics.clone());
     let shared = Arc::new(Shared {
         id,
         key,
@@ -84,6 +86,7 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
         library: Arc::new(library),
         log: reader,
         events,
+        topics,
         commands,
         arrivals: crate::driver::Arrivals::default(),
         budget: Arc::new(Budget::new(config.limits.queue_bytes_total)),

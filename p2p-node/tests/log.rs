@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use p2p_node::{Event, Events, LogError, LogMode, Message, Node, NodeBuilder, Since, Target, read_log};
+use p2p_node::{
+    Event, Events, Follow, LogError, LogMode, Message, Node, NodeBuilder, Since, Target, read_log,
+};
 use tokio::time::timeout;
 
 /// Longer than anything here takes on a slow machine; only a failing test waits for it.
@@ -93,16 +95,58 @@ async fn whoever_follows_gets_the_log_and_then_what_comes_without_a_gap() {
     message(&mut first).await;
     let mut follow = node.follow(Since::Pos(0)).unwrap();
     for pos in 1..=2_000 {
-        let next = async {
-            loop {
-                if let Some(Event::Message(message)) = follow.next().await.unwrap() {
-                    return message;
-                }
-            }
-        };
-        assert_eq!(timeout(DEADLINE, next).await.unwrap().pos, pos);
+        assert_eq!(followed(&mut follow).await.pos, pos);
     }
     feed.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_follows_from_a_position_of_another_log_gets_what_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sender, node) = (local().start().await.unwrap(), logged(dir.path()).await);
+    let mut follows = [Since::Pos(100), Since::Pos(u64::MAX)].map(|since| node.follow(since).unwrap());
+    node.connect(addr(&sender)).await.unwrap();
+    sender.send("news").await.unwrap();
+    for follow in &mut follows {
+        assert_eq!(followed(follow).await.pos, 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_followed_in_the_log_is_of_the_chosen_topics_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sender, node) = (local().start().await.unwrap(), logged(dir.path()).await);
+    let mut events = node.events();
+    node.connect(addr(&sender)).await.unwrap();
+    for topic in ["chat", "other", "chat"] {
+        sender.send_topic(topic, topic).await.unwrap();
+        message(&mut events).await;
+    }
+    node.subscribe(Some(["chat".to_owned()].into())).await.unwrap();
+    let mut follow = node.follow(Since::Pos(0)).unwrap();
+    sender.send_topic("other", "other").await.unwrap();
+    sender.send_topic("chat", "chat").await.unwrap();
+    let mut positions = Vec::new();
+    for _ in 0..3 {
+        positions.push(followed(&mut follow).await.pos);
+    }
+    assert_eq!(positions, [1, 3, 5]);
+    assert_eq!(node.log_since(Since::Pos(0)).await.unwrap().len(), 5, "the log is of all topics");
+    // The application may choose others later, and reads what it left out.
+    node.subscribe(None).await.unwrap();
+    assert_eq!(followed(&mut node.follow(Since::Pos(4)).unwrap()).await.topic, "other");
+}
+
+/// The next message that a reader of the log gets.
+async fn followed(follow: &mut Follow) -> Message {
+    let next = async {
+        loop {
+            if let Some(Event::Message(message)) = follow.next().await.unwrap() {
+                return message;
+            }
+        }
+    };
+    timeout(DEADLINE, next).await.expect("no message came")
 }
 
 /// What [`killed_at_any_moment_nothing_is_delivered_twice`] runs as a process of its own.

@@ -12,7 +12,12 @@ pub const MAX_LEARNED_ADDRS: usize = 32;
 /// Most records told to one neighbour at a time (faults row 22).
 pub const MAX_EXCHANGE: usize = 64;
 
-/// How the table decides. `Default` is for a node on the internet.
+/// Longer times count as this much, so that no sum of a moment and one of them overflows: ten years.
+pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// Larger numbers of anything count as this many.
+pub(crate) const MOST: usize = 1 << 30;
+
+/// How the table decides. `Default` is for a node on the internet. Times of more than ten years count as ten.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Dial peers that were only heard of, while there are fewer than [`target`](Self::target) links. Off: they are
@@ -156,7 +161,7 @@ impl Config {
         if self.backoff_base.is_zero() {
             return Err(ConfigError::Zero { field: "backoff_base" });
         }
-        let links = self.max_in + self.max_out;
+        let links = self.max_links();
         if self.max_peers <= links {
             return Err(ConfigError::TableBelowLinks { max_peers: self.max_peers, links });
         }
@@ -165,7 +170,26 @@ impl Config {
 
     /// Links of all kinds.
     pub(crate) fn max_links(&self) -> usize {
-        self.max_in + self.max_out
+        self.max_in.saturating_add(self.max_out)
+    }
+
+    /// The same where no sum overflows.
+    pub(crate) fn within_reason(mut self) -> Self {
+        for time in [
+            &mut self.dial_deadline,
+            &mut self.backoff_base,
+            &mut self.backoff_max,
+            &mut self.refused_base,
+            &mut self.eager_every,
+            &mut self.eager_for,
+            &mut self.recent,
+            &mut self.stable_after,
+            &mut self.misbehaved_for,
+            &mut self.save_after,
+        ] {
+            *time = LONGEST.min(*time);
+        }
+        self
     }
 }
 

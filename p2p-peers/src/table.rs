@@ -94,7 +94,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     pub fn new(me: P, config: Config, rng: R) -> Self {
         Self {
             me,
-            config,
+            config: config.within_reason(),
             rng,
             now: None,
             entries: BTreeMap::new(),

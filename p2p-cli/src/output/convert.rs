@@ -101,7 +101,7 @@ impl Line {
                 name,
             },
             Event::PeerDown { id, reason } => Self::PeerDown { id: id.to_string(), reason },
-            Event::Lagged { missed, from_pos } => Self::Lagged { missed, from_pos },
+            Event::Lagged { missed, others, from_pos } => Self::Lagged { missed, others, from_pos },
             Event::Gap { author, from, to } => Self::Gap { author: author.to_string(), from, to },
             Event::Forked { author } => Self::Forked { author: author.to_string() },
             Event::Receipt { seq, by } => Self::Receipt { seq, by: by.to_string() },

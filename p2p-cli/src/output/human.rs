@@ -54,7 +54,9 @@ pub(crate) fn render(line: &Line, paint: Paint) -> String {
             paint.dim(&format!("+ {name}{} at {addr}", short(id)))
         }
         Line::PeerDown { id, reason } => paint.dim(&format!("- {}: {}", short(id), visible(reason))),
-        Line::Lagged { missed, from_pos } => paint.red(&lagged(*missed, *from_pos)),
+        Line::Lagged { missed, others, from_pos } => {
+            paint.red(&lagged(*missed, if others < missed { *from_pos } else { 0 }))
+        }
         Line::Gap { author, from, to } if from == to => {
             paint.red(&format!("! message {from} of {} is missing, and no peer has it", short(author)))
         }
@@ -400,9 +402,10 @@ mod tests {
 
     #[test]
     fn who_missed_messages_is_told_where_they_are() {
-        let told = plain(&Line::Lagged { missed: 40, from_pos: 12 });
+        let told = plain(&Line::Lagged { missed: 40, others: 39, from_pos: 12 });
         assert!(told.contains("40 events") && told.contains("`p2p log --since 12`"), "{told}");
-        assert!(!plain(&Line::Lagged { missed: 40, from_pos: 0 }).contains("--since"));
+        assert!(!plain(&Line::Lagged { missed: 40, others: 0, from_pos: 0 }).contains("--since"));
+        assert!(!plain(&Line::Lagged { missed: 40, others: 40, from_pos: 12 }).contains("--since"));
     }
 
     #[test]

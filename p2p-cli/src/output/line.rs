@@ -52,6 +52,8 @@ pub(crate) enum Line {
     },
     Lagged {
         missed: u64,
+        /// Of these, no messages.
+        others: u64,
         from_pos: u64,
     },
     Gap {
@@ -329,7 +331,10 @@ mod tests {
                 r#"{"event":"gap","author":"a","from":3,"to":5}"#,
             ),
             (Line::Forked { author: "a".into() }, r#"{"event":"forked","author":"a"}"#),
-            (Line::Lagged { missed: 40, from_pos: 12 }, r#"{"event":"lagged","missed":40,"from_pos":12}"#),
+            (
+                Line::Lagged { missed: 40, others: 3, from_pos: 12 },
+                r#"{"event":"lagged","missed":40,"others":3,"from_pos":12}"#,
+            ),
         ] {
             assert_eq!(json(&line), text);
         }

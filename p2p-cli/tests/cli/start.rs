@@ -105,7 +105,7 @@ fn a_second_process_on_the_same_data_is_exit_2() {
     let _first = Node::start(&scratch.path("d"));
     let output = run(p2p(&scratch.path("d")).arg("--json"));
     assert_eq!(code(&output), 2);
-    assert!(stderr(&output).contains("another p2p runs on"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("another node runs on"), "{}", stderr(&output));
     assert_eq!(lines(&output)[0]["error"], "in_use");
 }
 

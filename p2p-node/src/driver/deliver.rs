@@ -80,8 +80,7 @@ impl Driver {
 
     /// Whether the application wants this message: of a topic that it subscribed to, or private.
     fn wants(&mut self, message: &Message) -> bool {
-        let wanted =
-            message.private || self.topics.as_ref().is_none_or(|topics| topics.contains(&message.topic));
+        let wanted = message.is_of(self.topics.as_ref());
         self.counters.other_topics += u64::from(!wanted);
         wanted
     }

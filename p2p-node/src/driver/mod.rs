@@ -5,6 +5,7 @@ mod copies;
 mod deliver;
 mod down;
 mod dues;
+mod end;
 mod hear;
 mod late;
 mod linger;
@@ -26,7 +27,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use p2p_peers::{DialFailure, DownCause, Target};
+use p2p_peers::{DialFailure, Target};
 use p2p_wire::NodeId;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot};
@@ -154,6 +155,8 @@ pub(crate) struct Driver {
     saving: bool,
     linger: linger::Linger,
     owed: owed::Owed,
+    /// It has said goodbye.
+    ended: bool,
 }
 
 /// What [`Driver::new`] needs besides what is shared.
@@ -199,14 +202,15 @@ impl Driver {
             saving: false,
             linger: linger::Linger::default(),
             owed: owed::Owed::default(),
+            ended: false,
         }
     }
 
     /// Runs until [`Command::Shutdown`].
     pub(crate) async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
         self.reserve_numbers();
         self.publish_own_addrs();
-        let shared = Arc::clone(&self.shared);
         // These wait for as long as the node runs: what is made anew in each turn costs each message its locks.
         let mut stopped = pin!(shared.stop.cancelled());
         let mut submitted = pin!(shared.submissions.ready.notified());
@@ -360,6 +364,7 @@ impl Driver {
             }
             Command::ForgetReceipt(ticket) => self.receipts.forget(ticket),
             Command::Subscribe { topics, reply } => {
+                self.shared.topics.set(topics.clone());
                 self.topics = topics;
                 reply.send(()).ok();
             }
@@ -410,34 +415,6 @@ impl Driver {
         self.shared.events.publish(Event::Notice(format!("router: {text}")));
         if self.own.set_mapped(mapped) {
             self.publish_own_addrs();
-        }
-    }
-
-    /// Links are told goodbye and given a moment to write what they still hold.
-    async fn say_goodbye(&mut self) {
-        self.flush_all_messages();
-        self.shared.submissions.close();
-        let linked: Vec<NodeId> = self.links.keys().copied().collect();
-        for peer in linked {
-            self.close_link(peer, ByeReason::Leaving, DownCause::HungUp, "this node stops");
-        }
-        self.shared.arrivals.close();
-        let links = std::mem::replace(&mut self.tasks, tasks::LinkTasks::new());
-        self.shared.tasks.spawn(links.finish());
-        if self.shared.data.is_kept() {
-            self.save_at_the_end().await;
-        }
-        self.tell_stopped();
-    }
-
-    async fn save_at_the_end(&mut self) {
-        let snapshot = self.stack.snapshot();
-        let path = self.shared.data.state_path();
-        let saved = tokio::task::spawn_blocking(move || p2p_peers::PeerStore::new(path).save(&snapshot));
-        match saved.await {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => tracing::error!(error = %e, "the peer table could not be saved"),
-            Err(e) => tracing::error!(error = %e, "the peer table could not be saved"),
         }
     }
 }

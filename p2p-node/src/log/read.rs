@@ -13,6 +13,7 @@ use p2p_wire::{Envelope, EnvelopeId, SecretKey};
 use super::disk::segment_path;
 use super::index::{Given, Index, Place};
 use super::record::{self, Next, Record};
+use crate::command::ChosenTopics;
 use crate::event::{Content, Event, Message};
 use crate::hub::Events;
 
@@ -23,7 +24,8 @@ const BATCH_BYTES: u32 = 4 << 20;
 /// From where on the log is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
-    /// The message at this position, and all behind it. Positions begin with 1; 0 is the whole log.
+    /// The message at this position, and all behind it. Positions begin with 1; 0 is the whole log. One that no message has
+    /// yet is the end of the log: whoever kept a position of a log that is there no longer gets what comes.
     Pos(u64),
     /// Messages that were delivered here at this time or later, by this node's clock.
     Time(SystemTime),
@@ -46,7 +48,7 @@ impl LogReader {
     /// Where a reading begins.
     pub(crate) fn start(&self, since: Since) -> u64 {
         match since {
-            Since::Pos(pos) => pos,
+            Since::Pos(pos) => pos.min(self.end()),
             Since::Time(time) => {
                 let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
                 let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,12 +145,12 @@ impl LogReader {
 }
 
 /// The events of a node with its messages complete: first those of the log, then those that come; what a slow reader
-/// missed is read from the log again. Other events come as they do from [`Events`]. What is read from the log is of all
-/// topics.
+/// missed is read from the log again. Other events come as they do from [`Events`].
 #[derive(Debug)]
 pub struct Follow {
     log: LogReader,
     events: Events,
+    topics: ChosenTopics,
     /// Of the next message.
     next: u64,
     batch: std::vec::IntoIter<Message>,
@@ -159,15 +161,15 @@ pub struct Follow {
 }
 
 impl Follow {
-    pub(crate) fn new(log: LogReader, events: Events, since: Since) -> Self {
+    pub(crate) fn new(log: LogReader, events: Events, since: Since, topics: ChosenTopics) -> Self {
         let next = log.start(since);
         let batch = Vec::new().into_iter();
         let begun = matches!(since, Since::Pos(2..));
-        Self { log, events, next, batch, behind: true, begun }
+        Self { log, events, topics, next, batch, behind: true, begun }
     }
 
-    /// The next event; `None` once the node has shut down and everything was read. [`Event::Lagged`] comes only for
-    /// messages that the log has dropped meanwhile.
+    /// The next event; `None` once the node has stopped and everything was read. [`Event::Lagged`] comes only for messages
+    /// that the log has dropped meanwhile, and for what is no message and fell out unread.
     ///
     /// # Errors
     /// Those of the disk; it can be called again.
@@ -180,11 +182,14 @@ impl Follow {
                 let missed = message.pos.saturating_sub(self.next);
                 if missed > 0 && self.begun {
                     self.next = message.pos;
-                    return Ok(Some(Event::Lagged { missed, from_pos: message.pos }));
+                    return Ok(Some(Event::Lagged { missed, others: 0, from_pos: message.pos }));
                 }
                 (self.next, self.begun) = (message.pos + 1, true);
                 self.batch.next();
-                return Ok(Some(Event::Message(message)));
+                if self.topics.want(&message) {
+                    return Ok(Some(Event::Message(message)));
+                }
+                continue;
             }
             match self.events.next().await {
                 Some(Event::Message(message)) if message.pos < self.next => {}
@@ -192,7 +197,12 @@ impl Follow {
                     (self.next, self.begun) = (message.pos + 1, true);
                     return Ok(Some(Event::Message(message)));
                 }
-                Some(Event::Lagged { .. }) => self.behind = true,
+                Some(Event::Lagged { others, .. }) => {
+                    self.behind = true;
+                    if others > 0 {
+                        return Ok(Some(Event::Lagged { missed: others, others, from_pos: self.next }));
+                    }
+                }
                 other => return Ok(other),
             }
         }

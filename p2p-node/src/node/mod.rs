@@ -29,7 +29,8 @@ use crate::start;
 use crate::watch;
 
 /// A running node. Clones are handles of the same node; when the last one is dropped it stops, though
-/// only [`Node::shutdown`] waits for the end.
+/// only [`Node::shutdown`] waits for the end. So it does if its runtime ends; what is asked of a node that has stopped fails
+/// with `Stopped`, or says that there is nothing.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -80,8 +81,12 @@ impl Node {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running then.
-    pub async fn start(config: Config) -> Result<Self, StartError> {
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, or in one without I/O and time (`enable_all`).
+    pub async fn start(mut config: Config) -> Result<Self, StartError> {
         config.validate()?;
+        config.limits = config.limits.within_reason();
         let events = EventHub::default();
         let first_events = Mutex::new(Some(events.subscribe()));
         let shared = start::start(config, events)?;
@@ -175,7 +180,8 @@ impl Node {
     }
 
     /// As [`Node::events`], with the messages complete: those of the log from `since` on, then those that come; what a
-    /// slow reader missed is read from the log.
+    /// slow reader missed is read from the log. Of the log too it gives those of the topics alone that the node delivers when it
+    /// reads them.
     ///
     /// # Errors
     /// [`LogError::NoLog`].
@@ -183,11 +189,12 @@ impl Node {
         let log = self.shared().log.clone().ok_or(LogError::NoLog)?;
         // The events first: what is committed between the two is in both, and taken once.
         let events = self.events();
-        Ok(Follow::new(log, events, since))
+        Ok(Follow::new(log, events, since, self.shared().topics.clone()))
     }
 
     /// Messages of the log from `since` on, in the order of their positions: up to 256 of them, or 4 MiB. Go on with
-    /// [`Since::Pos`] behind the last; none means the end.
+    /// [`Since::Pos`] behind the last; none means the end. They are of all topics, whichever the node delivers; own messages
+    /// are not among them.
     ///
     /// # Errors
     /// [`LogError`].
@@ -213,8 +220,9 @@ impl Node {
         self.ask(|reply| Command::Status { reply }).await.unwrap_or_default()
     }
 
-    /// Stops the node: says goodbye, saves, unmaps, waits for what is under way; at most 5 s. Harmless
-    /// if called again. The data directory is free for another node once the last handle is dropped.
+    /// Stops the node: says goodbye, saves, unmaps, waits for what is under way, at most for
+    /// [`Limits::shutdown_timeout`](crate::Limits::shutdown_timeout). Harmless if called again. Whoever reads events gets what is
+    /// left, then `None`. The data directory is free for another node once the last handle is dropped.
     pub async fn shutdown(&self) {
         let shared = self.shared();
         let mapper = self.handle.mapper.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -20,6 +20,9 @@ impl Node {
     ///
     /// # Errors
     /// [`SendError`]; nothing has been sent then.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped before it is ready has sent nothing; so it is with the methods below.
     pub async fn send(&self, payload: impl Into<Bytes>) -> Result<Sent, SendError> {
         self.send_topic("", payload).await
     }
@@ -55,8 +58,8 @@ impl Node {
 
     /// As [`Node::send_to`], and asks the recipient for a signed receipt, which can be awaited for `within`
     /// from now on. It also comes as [`Event::Receipt`](crate::Event::Receipt), or as
-    /// [`Event::NoReceipt`](crate::Event::NoReceipt) once the time has passed. After a restart of this node
-    /// nothing is awaited any more.
+    /// [`Event::NoReceipt`](crate::Event::NoReceipt) once the time has passed, whether somebody waits or not: 1,024 are awaited
+    /// at once, and each keeps its place until then. After a restart of this node nothing is awaited any more.
     ///
     /// # Errors
     /// [`SendError`]; nothing has been sent then.

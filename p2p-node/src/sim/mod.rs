@@ -28,6 +28,9 @@
 //! ```
 //!
 //! [`Scenario`] has the runs that `cargo xtask sim` knows.
+//!
+//! # Panics
+//! Whatever takes the number of a node or a message panics for one that was never given out.
 
 mod attack;
 mod config;

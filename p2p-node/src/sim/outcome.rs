@@ -42,7 +42,8 @@ pub struct Outcome {
     pub hops: u8,
     /// Copies of the payload that arrived anywhere, answers to pulls included.
     pub copies: u64,
-    /// No broadcast over the links as they are now can be with the last node sooner.
+    /// No broadcast over the links as they are now can be with the last node sooner; zero unless
+    /// [`Sim::outcome_with_optimum`] was asked.
     pub optimum: Duration,
 }
 

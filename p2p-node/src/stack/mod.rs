@@ -34,7 +34,7 @@ struct Link {
     near: bool,
 }
 
-/// The parts of a node joined; see the module's text.
+/// The parts of a node joined: what each of them wants of another one it is told here, and the rest comes out.
 #[derive(Debug)]
 pub struct Stack<R> {
     table: PeerTable<NodeId, R>,

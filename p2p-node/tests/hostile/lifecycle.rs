@@ -4,9 +4,12 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use p2p_node::{ConnectError, Event, FetchOptions, Node, PeerState, StartError};
+use p2p_node::{ConnectError, Event, FetchOptions, Node, PeerState, SendError, StartError};
+use tokio::time::timeout;
 
-use crate::util::{Server, key, local, message, peer, peer_down, peer_up, start, target, until};
+use crate::util::{
+    DEADLINE, Server, hasty, key, local, message, peer, peer_down, peer_up, start, target, until,
+};
 
 async fn in_dir(dir: &Path) -> Result<Node, StartError> {
     local().data_dir(dir).start().await
@@ -183,4 +186,56 @@ async fn a_dial_under_way_ends_with_the_node() {
     let _connection = silent.accept_tcp().await;
     node.shutdown().await;
     assert!(matches!(dialling.await.unwrap(), Err(ConnectError::Stopped)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_end_with_the_last_handle() {
+    let node = start().await;
+    let (first, mut later) = (node.events(), node.events());
+    let other = node.clone();
+    drop((node, first));
+    other.send("still there").await.unwrap();
+    drop(other);
+    let ends = async { while later.next().await.is_some() {} };
+    timeout(DEADLINE, ends).await.expect("the events go on");
+}
+
+#[test]
+fn a_node_whose_runtime_is_gone_says_so() {
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let its_own = runtime();
+    let node = its_own.block_on(start());
+    let mut events = node.events();
+    drop(its_own);
+    runtime().block_on(async {
+        assert!(matches!(node.send("too late").await, Err(SendError::Stopped)));
+        let ends = async { while events.next().await.is_some() {} };
+        timeout(DEADLINE, ends).await.expect("the events go on");
+        timeout(DEADLINE, node.shutdown()).await.expect("there is nothing to wait for");
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_that_mean_no_limit_hinder_nothing() {
+    let endless = || {
+        hasty(|limits| {
+            (limits.handshake_timeout, limits.dial_timeout) = (Duration::MAX, Duration::MAX);
+            (limits.frame_timeout, limits.stalled_link) = (Duration::MAX, Duration::MAX);
+            (limits.find_timeout, limits.inbox_bytes) = (Duration::MAX, usize::MAX);
+            (limits.queue_bytes, limits.queue_bytes_total) = (usize::MAX, usize::MAX);
+            (limits.max_in, limits.max_peers, limits.handshakes) = (usize::MAX / 2, usize::MAX, usize::MAX);
+            (limits.link_bytes_per_sec, limits.link_frames_per_sec) = (u32::MAX, u32::MAX);
+            (limits.uploads, limits.peer_connections) = (usize::MAX, usize::MAX);
+        })
+    };
+    let (one, other) = (endless().start().await.unwrap(), endless().start().await.unwrap());
+    let mut events = one.events();
+    other.connect(target(&one)).await.unwrap();
+    other.send(vec![1; 1 << 20]).await.unwrap();
+    other.send("small").await.unwrap();
+    let (first, second) = (message(&mut events).await, message(&mut events).await);
+    assert_eq!(first.payload.len() + second.payload.len(), (1 << 20) + 5);
+    one.shutdown().await;
+    other.shutdown().await;
 }

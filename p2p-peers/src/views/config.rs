@@ -2,10 +2,16 @@
 
 use std::time::Duration;
 
+use crate::config::{LONGEST, MOST};
+
+/// Shorter waits count as this one, or what is due again at once would never let a transport rest.
+const SHORTEST: Duration = Duration::from_millis(1);
+
 /// Ids told in one sample, and taken from one list. Sixteen records of 275 bytes are far below a control frame.
 pub const MAX_SAMPLE: usize = 16;
 
-/// How the views decide. `Default` is for networks of 2 to 100,000 nodes.
+/// How the views decide. `Default` is for networks of 2 to 100,000 nodes. Times below 1 ms count as 1 ms, those of more than ten
+/// years as ten.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// Look for neighbours by itself, shuffle and feel. Off: links that were asked for become neighbours, and others'
@@ -104,5 +110,39 @@ impl Default for Config {
             makes_way_per_sec: 2,
             walks_per_sec: 50,
         }
+    }
+}
+
+impl Config {
+    /// The same where no sum overflows and nothing is due again at once.
+    pub(super) fn within_reason(mut self) -> Self {
+        for number in [
+            &mut self.active,
+            &mut self.seek,
+            &mut self.outbound,
+            &mut self.protected,
+            &mut self.passive,
+            &mut self.passive_per_source,
+            &mut self.walks,
+            &mut self.sample,
+            &mut self.shuffle_active,
+            &mut self.shuffle_passive,
+            &mut self.parallel,
+            &mut self.parallel_alone,
+        ] {
+            *number = MOST.min(*number);
+        }
+        for time in [
+            &mut self.shuffle_every,
+            &mut self.dial_wait,
+            &mut self.answer_wait,
+            &mut self.cold,
+            &mut self.replace_every,
+            &mut self.feel_every,
+            &mut self.reseed_every,
+        ] {
+            *time = (*time).clamp(SHORTEST, LONGEST);
+        }
+        self
     }
 }

@@ -70,7 +70,7 @@ pub enum Input<P> {
     /// As [`DialFailed`](Self::DialFailed), because too many links lead to where that peer is: it is tried again only
     /// if there is nobody else.
     Crowded(P),
-    /// A neighbour or one to be said something.
+    /// A neighbour, or one that wants to be, said something.
     Received {
         /// Who.
         from: P,

@@ -98,7 +98,7 @@ impl<P: Key, R: Rng> Views<P, R> {
     pub fn new(me: P, config: Config, rng: R) -> Self {
         Self {
             me,
-            config,
+            config: config.within_reason(),
             rng,
             links: BTreeMap::new(),
             passive: Passive::new(),
