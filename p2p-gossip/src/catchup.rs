@@ -17,11 +17,8 @@ use crate::ranges::Ranges;
 use crate::state::{Gossip, Timer};
 use crate::sums::BUCKETS;
 
-/// Bytes of a line of ranges, at the most, and of the head of a frame.
-pub(crate) const LINE_BYTES: u32 = 68;
+/// Bytes of the head of a frame.
 const HEAD_BYTES: u32 = 16;
-/// Ranges told of one author; more are holes of its, and the newest count.
-const MAX_HELD: usize = 64;
 /// A summary is not sent again before this, so that two that answer each other come to an end.
 const EXCHANGE_AGAIN: Duration = Duration::from_secs(5);
 /// Before something is looked at again that was in the way.
@@ -40,6 +37,9 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             return;
         }
         self.tree.up(now, peer, &self.config);
+        if let (Some(left), Some(neighbor)) = (self.former.back(peer), self.tree.get_mut(peer)) {
+            neighbor.introductions = left;
+        }
         self.claims.up(now, peer, &self.config);
         self.send_digest(now, peer);
         if self.timers.get(Timer::Digest).is_none() {
@@ -83,6 +83,10 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     }
 
     pub(crate) fn on_digest(&mut self, now: Instant, from: P, sums: &[Sum]) {
+        if !self.claims.get_mut(from).is_some_and(|of| of.digests.take(now)) {
+            self.stats.refused_digests += 1;
+            return;
+        }
         // Only what a new link may bring is waited for: later on the sums of any two differ by what is on its way.
         let greets = self.claims.get_mut(from).is_some_and(Peer::greets);
         match sums {
@@ -115,35 +119,6 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         let sums = self.log.bucket_sums();
         self.send(to, Message::Digest { sums });
         true
-    }
-
-    /// Tells what is here of the buckets that differ, the newest authors first.
-    fn send_ranges(&mut self, now: Instant, to: P, theirs: &[Sum]) {
-        if !self.claims.get_mut(to).is_some_and(|of| is_over(now, of.ranges_sent)) {
-            return;
-        }
-        let ours = self.log.bucket_sums();
-        let differ =
-            ours.iter().zip(theirs).enumerate().filter(|(_, (a, b))| a != b).map(|(bucket, _)| bucket);
-        let authors = self.log.authors_of(differ);
-        let bytes = self.claims.get_mut(to).map_or(0, |of| of.summaries.tokens(now));
-        let room = usize::try_from(bytes / u64::from(LINE_BYTES)).unwrap_or(usize::MAX);
-        let room = room.min(self.config.max_claims);
-        let mut held = Vec::new();
-        for author in authors {
-            if held.len() >= room {
-                self.stats.summaries_spared += 1;
-                break;
-            }
-            held.extend(self.log.held(author, MAX_HELD.min(room - held.len())));
-        }
-        let bytes = LINE_BYTES.saturating_mul(u32::try_from(held.len()).unwrap_or(u32::MAX));
-        if let Some(peer) = self.claims.get_mut(to) {
-            peer.summaries.take_many(now, bytes);
-            peer.ranges_sent = Some(now);
-        }
-        // An empty list is an answer too.
-        self.send(to, Message::Ranges { held });
     }
 
     pub(crate) fn on_ranges(&mut self, now: Instant, from: P, held: &[Held<A>]) {
@@ -189,7 +164,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     }
 }
 
-fn is_over(now: Instant, sent: Option<Instant>) -> bool {
+pub(crate) fn is_over(now: Instant, sent: Option<Instant>) -> bool {
     sent.is_none_or(|at| now.saturating_duration_since(at) >= EXCHANGE_AGAIN)
 }
 
@@ -200,8 +175,10 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             debug!(spans = spans.len(), "what was missed was not handed over in time");
             self.stats.ranges_timed_out += 1;
             self.pull_announced(now, &spans);
+            self.claims.wake(now);
         }
         self.pull_ranges(now);
+        self.tell_on(now);
     }
 
     /// The answer to a pull is complete, so far.
@@ -268,16 +245,17 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
         let new_authors = self.tree.get_mut(peer).map_or(0, |neighbor| neighbor.introductions.tokens(now));
         let (missing, checks) = (&self.missing, &self.checks);
-        let without = |span: Span<A>| {
+        let coming = |author| {
+            let mut seqs: Vec<_> = missing.of(author).chain(checks.of(author)).map(|id| id.seqs()).collect();
+            // Runs are whatever who announces says, so the seqs need not rise, and each that does not moves those behind it.
+            seqs.sort_unstable_by_key(|seqs| seqs.start);
             let mut coming = Ranges::default();
-            for id in missing.within(span).into_iter().chain(checks.within(span)) {
-                coming.insert(id.seqs().start, id.seqs().end);
-            }
-            coming.gaps(span.from, span.to).map(|(from, to)| Span { from, to, ..span }).collect()
+            seqs.into_iter().for_each(|seqs| coming.insert(seqs.start, seqs.end));
+            coming
         };
         let wanted = Wanted {
             seen: &self.seen,
-            without: &without,
+            coming: &coming,
             messages: self.config.range_messages.max(1),
             new_authors,
         };
@@ -287,13 +265,14 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                 self.send(peer, Message::Pull { number, spans });
                 None
             }
-            Next::Later => Some(RETRY),
+            Next::Later(waits) => Some(RETRY * waits),
             Next::Nothing => None,
         }
     }
 
-    fn set_catch_up_timer(&mut self) {
-        let looks = self.claims.peers().filter_map(|(_, of)| of.look_at).min();
+    pub(crate) fn set_catch_up_timer(&mut self) {
+        let looks =
+            self.claims.peers().filter_map(|(_, of)| of.look_at.into_iter().chain(of.tells_at()).min()).min();
         let expires = self.claims.expires_at(self.config.range_timeout);
         self.timers.set(Timer::CatchUp, looks.into_iter().chain(expires).min());
     }

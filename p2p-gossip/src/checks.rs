@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use crate::config::Config;
-use crate::message::{Course, EnvelopeId, Key, Span, Ticket, ids_of};
+use crate::message::{Course, EnvelopeId, Key, Ticket, ids_of};
 
 /// One version of an envelope and who sent exactly these bytes.
 #[derive(Debug)]
@@ -158,9 +158,9 @@ impl<P: Key, A: Key> Checks<P, A> {
         self.open.contains_key(id)
     }
 
-    /// The ids of an author with a seq in this range.
-    pub(crate) fn within(&self, span: Span<A>) -> Vec<EnvelopeId<A>> {
-        self.open.range(ids_of(span.author)).map(|(id, _)| *id).filter(|id| span.meets(&id.seqs())).collect()
+    /// The ids of an author.
+    pub(crate) fn of(&self, author: A) -> impl Iterator<Item = &EnvelopeId<A>> {
+        self.open.range(ids_of(author)).map(|(id, _)| id)
     }
 
     /// The lowest seq of an author that is being checked. Runs rise with the seqs, so it is of the first id.

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use crate::bucket::Bucket;
 use crate::config::Config;
 use crate::message::{EnvelopeId, Key, Span};
+use crate::ranges::Ranges;
 use crate::seen::Seen;
+use crate::tell::Rest;
 
 /// Spans in one pull.
 pub const MAX_SPANS: usize = 256;
@@ -16,6 +18,11 @@ const MAX_PIECES: usize = 64;
 const ALIVE: Duration = Duration::from_secs(3);
 /// An exchange of digests that takes longer is over.
 const EXCHANGE: Duration = Duration::from_secs(2);
+/// A pull is over after so many times the wait for the next part of its answer, however much comes: while it lasts nobody else
+/// is asked for its authors. A minute, in which a link of 4 KB/s brings all of it.
+const MOST_WAITS: u32 = 12;
+/// Looks of [`Next::Later`] in a row double the wait for the next one this often.
+const MAX_DOUBLINGS: u32 = 4;
 /// The pause after a pull that nobody answered; it doubles up to 64 times that.
 const PENALTY: Duration = Duration::from_secs(10);
 
@@ -53,6 +60,8 @@ pub(crate) struct Peer<A> {
     pub(crate) look_at: Option<Instant>,
     /// Pulls left unanswered in a row.
     failures: u32,
+    /// Times in a row that all it holds was on its way otherwise.
+    in_vain: u32,
     /// It claimed something, and nothing that it was asked for has come since.
     waited_for: bool,
     since: Instant,
@@ -60,6 +69,8 @@ pub(crate) struct Peer<A> {
     greeted: bool,
     /// That differs from ours, and what it holds is not known yet.
     exchange: Option<Instant>,
+    /// What it is still to be told of what is here.
+    pub(crate) rest: Option<Rest<A>>,
     /// When our bucket sums and our ranges were sent last.
     pub(crate) sums_sent: Option<Instant>,
     pub(crate) ranges_sent: Option<Instant>,
@@ -69,6 +80,8 @@ pub(crate) struct Peer<A> {
     pub(crate) pulls: Bucket,
     /// Envelopes of ours that are looked at to compare a range of its.
     pub(crate) compares: Bucket,
+    /// Digests of its that are looked at: each may want a sum made anew.
+    pub(crate) digests: Bucket,
 }
 
 /// All neighbours.
@@ -92,8 +105,8 @@ pub(crate) struct Claims<P, A> {
 pub(crate) enum Next<A> {
     /// Ask for this.
     Pull(u32, Vec<Span<A>>),
-    /// There is something, and it is being asked of another or was announced.
-    Later,
+    /// There is something, and it is being asked of another or was announced. To be looked at after so many waits.
+    Later(u32),
     /// It holds nothing that is not here.
     Nothing,
 }
@@ -101,8 +114,8 @@ pub(crate) enum Next<A> {
 /// What is not to be asked for, and how much.
 pub(crate) struct Wanted<'a, A> {
     pub(crate) seen: &'a Seen<A>,
-    /// What of a span is on its way by other means, taken out.
-    pub(crate) without: &'a dyn Fn(Span<A>) -> Vec<Span<A>>,
+    /// What of an author is on its way by other means.
+    pub(crate) coming: &'a dyn Fn(A) -> Ranges,
     pub(crate) messages: u64,
     /// Authors that it may introduce.
     pub(crate) new_authors: u64,
@@ -131,15 +144,18 @@ impl<P: Key, A: Key> Claims<P, A> {
             ready_at: now,
             look_at: None,
             failures: 0,
+            in_vain: 0,
             waited_for: false,
             since: now,
             greeted: false,
             exchange: None,
+            rest: None,
             sums_sent: None,
             ranges_sent: None,
             summaries: Bucket::new(now, config.summary_bytes_per_sec, config.summary_bytes),
             pulls: Bucket::new(now, per_sec, per_sec.saturating_mul(10)),
             compares: Bucket::new(now, 20_000, 200_000),
+            digests: Bucket::new(now, 1, 20),
         };
         self.peers.entry(peer).or_insert_with(fresh);
     }
@@ -247,14 +263,17 @@ impl<P: Key, A: Key> Claims<P, A> {
             if is_new && (wanted.new_authors == 0 || wanted.seen.is_full()) {
                 continue;
             }
+            let coming = (wanted.coming)(*author);
             for claim in claims {
-                later |= wanted.take(*author, *claim, &mut spans);
+                later |= wanted.take(*author, *claim, &coming, &mut spans);
             }
             wanted.new_authors -= u64::from(is_new && spans.len() > before);
         }
         if spans.is_empty() {
-            return if later { Next::Later } else { Next::Nothing };
+            of.in_vain = if later { of.in_vain.saturating_add(1) } else { 0 };
+            return if later { Next::Later(1 << of.in_vain.min(MAX_DOUBLINGS)) } else { Next::Nothing };
         }
+        of.in_vain = 0;
         self.busy.extend(spans.iter().map(|span| (span.author, peer)));
         self.next_number = self.next_number.wrapping_add(1);
         let number = self.next_number;
@@ -338,7 +357,7 @@ impl<P: Key, A: Key> Claims<P, A> {
     pub(crate) fn expire(&mut self, now: Instant, timeout: Duration) -> Vec<Vec<Span<A>>> {
         let mut ended = Vec::new();
         for of in self.peers.values_mut() {
-            let is_over = |open: &mut Open<A>| now.saturating_duration_since(open.moved) >= timeout;
+            let is_over = |open: &mut Open<A>| open.ends_at(timeout).is_none_or(|at| at <= now);
             if let Some(open) = of.open.take_if(is_over) {
                 of.fail(now);
                 ended.push(open.spans);
@@ -350,7 +369,7 @@ impl<P: Key, A: Key> Claims<P, A> {
 
     /// When the open pull of a neighbour is over, if nothing more comes.
     pub(crate) fn expires_at(&self, timeout: Duration) -> Option<Instant> {
-        self.peers.values().filter_map(|of| of.open.as_ref()?.moved.checked_add(timeout)).min()
+        self.peers.values().filter_map(|of| of.open.as_ref()?.ends_at(timeout)).min()
     }
 
     /// Whether the first digest of a neighbour is on its way.
@@ -371,9 +390,16 @@ impl<P: Key, A: Key> Claims<P, A> {
         if !within(self.moved, ALIVE) || !self.lacking.contains(&author) {
             return None;
         }
-        let claims = self.peers.values().filter_map(|of| of.claims.get(&author)).flatten();
-        let lowest =
-            claims.filter_map(|claim| Some(seen.unseen(&author, claim.next, claim.to).next()?.0)).min();
+        // A claim of which all is here is not looked through again, and those of one neighbour rise.
+        let first = |claim: &mut Claim| {
+            let first = seen.unseen(&author, claim.next, claim.to).next().map(|(from, _)| from);
+            if first.is_none() {
+                claim.next = claim.to;
+            }
+            first
+        };
+        let claims = self.peers.values_mut().filter_map(|of| of.claims.get_mut(&author));
+        let lowest = claims.filter_map(|claims| claims.iter_mut().find_map(first)).min();
         if lowest.is_none() {
             self.lacking.remove(&author);
         }
@@ -389,22 +415,30 @@ impl<P: Key, A: Key> Claims<P, A> {
 
 impl<A: Key> Wanted<'_, A> {
     /// Adds what of a claim is to be asked for. Whether there is more that is not here.
-    fn take(&mut self, author: A, claim: Claim, spans: &mut Vec<Span<A>>) -> bool {
+    fn take(&mut self, author: A, claim: Claim, coming: &Ranges, spans: &mut Vec<Span<A>>) -> bool {
         let mut later = false;
         for (from, to) in self.seen.unseen(&author, claim.next, claim.to).take(MAX_PIECES) {
             let mut taken = 0;
-            for piece in (self.without)(Span { author, from, to }) {
+            for (start, end) in coming.gaps(from, to) {
                 if spans.len() >= MAX_SPANS || self.messages == 0 {
                     return true;
                 }
-                let len = (piece.to - piece.from).min(self.messages);
+                let len = (end - start).min(self.messages);
                 self.messages -= len;
                 taken += len;
-                spans.push(Span { to: piece.from + len, ..piece });
+                spans.push(Span { author, from: start, to: start + len });
             }
             later |= taken < to - from;
         }
         later
+    }
+}
+
+impl<A> Open<A> {
+    /// When it is over, if nothing more comes.
+    fn ends_at(&self, timeout: Duration) -> Option<Instant> {
+        let at_most = self.since.checked_add(timeout.saturating_mul(MOST_WAITS))?;
+        self.moved.checked_add(timeout).map(|at| at.min(at_most))
     }
 }
 

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use rand::Rng;
 use tracing::debug;
 
-use crate::catchup::LINE_BYTES;
 use crate::digest::digest;
 use crate::message::{EnvelopeId, Held, Key, Message, Output, Span, Sum};
 use crate::state::Gossip;
 use crate::sums;
+use crate::tell::LINE_BYTES;
 
 impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     /// Compares what a neighbour holds whole with what is here.

@@ -17,6 +17,8 @@ use crate::state::{Gossip, Timer};
 
 /// The neighbours are asked one after the other, one each so many parts of the time after which all must lack it.
 const PARTS: u32 = 60;
+/// Whoever does not answer is asked again after twice as long, up to 32 parts of the time.
+const DOUBLINGS: u32 = 5;
 
 /// The holes, oldest first.
 #[derive(Debug)]
@@ -31,9 +33,34 @@ struct Missing<P, A> {
     since: Instant,
     /// Who said that it lacks it, and when last.
     lacked: BTreeMap<P, Instant>,
-    /// Who was asked, and when last.
-    asked: BTreeMap<P, Instant>,
+    /// Who was asked, when last, and how often without an answer.
+    asked: BTreeMap<P, (Instant, u32)>,
     told: bool,
+}
+
+/// How a neighbour stands to a hole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stand {
+    /// It may be asked.
+    Free,
+    /// It was asked, and may still answer.
+    Waits,
+    /// It said that it lacks it.
+    Lacks,
+}
+
+impl<P: Key, A> Missing<P, A> {
+    fn stand(&self, now: Instant, peer: P, step: Duration, gap_after: Duration) -> Stand {
+        let after = |at: Instant| now.saturating_duration_since(at);
+        if self.lacked.get(&peer).is_some_and(|at| after(*at) <= gap_after.saturating_mul(2)) {
+            return Stand::Lacks;
+        }
+        match self.asked.get(&peer) {
+            None => Stand::Free,
+            Some(&(at, times)) if after(at) < step.saturating_mul(1 << times.min(DOUBLINGS)) => Stand::Waits,
+            Some(_) => Stand::Free,
+        }
+    }
 }
 
 impl<P: Key, A: Key> Gaps<P, A> {
@@ -95,28 +122,28 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.gaps
             .holes
             .retain(|hole| seen.unseen(&hole.span.author, hole.span.from, hole.span.to).next().is_some());
-        let mut open = false;
+        let (mut open, step, gap_after) = (false, self.gap_step(), self.config.gap_after);
         let mut asks: BTreeMap<P, Vec<Span<A>>> = BTreeMap::new();
         for hole in self.gaps.holes.iter_mut().filter(|hole| !hole.told) {
-            let after = |at: Instant| now.saturating_duration_since(at);
-            let stale = |at: &Instant| after(*at) > self.config.gap_after.saturating_mul(2);
-            let (lacked, asked) = (&hole.lacked, &hole.asked);
+            let stand = |peer: P| hole.stand(now, peer, step, gap_after);
+            let peers = || self.tree.iter().map(|(peer, _)| peer);
+            let waits = peers().any(|peer| stand(peer) == Stand::Waits);
+            let free = peers().filter(|peer| stand(*peer) == Stand::Free);
             // Whoever does not answer is behind those that were not asked yet.
-            let next = self
-                .tree
-                .iter()
-                .map(|(peer, _)| peer)
-                .filter(|peer| lacked.get(peer).is_none_or(stale))
-                .min_by_key(|peer| asked.get(peer).copied());
+            let next = free.min_by_key(|peer| hole.asked.get(peer).map(|(at, _)| *at));
             match next {
                 Some(peer) => {
                     let spans = asks.entry(peer).or_default();
                     if spans.len() < MAX_SPANS {
                         spans.push(hole.span);
-                        hole.asked.insert(peer, now);
+                        let (at, times) = hole.asked.entry(peer).or_insert((now, 0));
+                        (*at, *times) = (now, times.saturating_add(1));
                     }
                 }
-                None if self.tree.len() > 0 && after(hole.since) >= self.config.gap_after => {
+                None if !waits
+                    && self.tree.len() > 0
+                    && now.saturating_duration_since(hole.since) >= gap_after =>
+                {
                     hole.told = true;
                     debug!(span = ?hole.span, "nobody has it");
                     self.stats.gaps += 1;
@@ -143,6 +170,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         for span in ask.spans.iter().take(done.into()) {
             for hole in self.gaps.holes.iter_mut().filter(|hole| hole.span == *span) {
                 hole.lacked.insert(peer, now);
+                hole.asked.remove(&peer);
             }
         }
         true

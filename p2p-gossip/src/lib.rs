@@ -65,6 +65,7 @@ mod spread;
 mod state;
 mod stats;
 mod sums;
+mod tell;
 mod timers;
 mod tree;
 mod wait;

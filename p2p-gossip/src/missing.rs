@@ -96,8 +96,12 @@ impl<P: Key, A: Key> Missing<P, A> {
 
     /// The ids of an author with a seq in this range.
     pub(crate) fn within(&self, span: Span<A>) -> Vec<EnvelopeId<A>> {
-        let all = ids_of(span.author);
-        self.wants.range(all).map(|(id, _)| *id).filter(|id| span.meets(&id.seqs())).collect()
+        self.of(span.author).filter(|id| span.meets(&id.seqs())).copied().collect()
+    }
+
+    /// The ids of an author.
+    pub(crate) fn of(&self, author: A) -> impl Iterator<Item = &EnvelopeId<A>> {
+        self.wants.range(ids_of(author)).map(|(id, _)| id)
     }
 
     /// The lowest seq of an author that is to be asked for. Runs rise with the seqs, so it is of the first id.

@@ -193,7 +193,12 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
 
     /// Whom to ask now. The caller does.
     fn ask(&mut self, now: Instant, id: EnvelopeId<A>) -> Option<P> {
-        if self.checks.contains(&id) || self.claims.is_asked(&id) {
+        if self.checks.contains(&id) {
+            return None;
+        }
+        if self.comes_with_range(now, &id) {
+            let until = self.missing.since(&id).and_then(|since| since.checked_add(self.range_patience()));
+            self.timers.set(Timer::Graft(id), until);
             return None;
         }
         let (checks, config, tree) = (&self.checks, &self.config, &self.tree);
@@ -205,11 +210,24 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         Some(peer)
     }
 
+    /// Whether a neighbour is asked for it as a part of a range. Who announced it is not asked then, unless that has lasted: a
+    /// neighbour that hands over little, and claimed much, would keep out all who have it.
+    fn comes_with_range(&self, now: Instant, id: &EnvelopeId<A>) -> bool {
+        let waited = |since| now.saturating_duration_since(since);
+        self.claims.is_asked(id)
+            && self.missing.since(id).is_none_or(|since| waited(since) < self.range_patience())
+    }
+
+    /// Two pulls.
+    fn range_patience(&self) -> Duration {
+        self.config.pull_timeout.saturating_mul(2)
+    }
+
     /// Asks a neighbour for what it announced, as far as it has room.
     pub(crate) fn pull_from(&mut self, now: Instant, peer: P) {
         while self.has_room(peer, 1) {
-            let checks = &self.checks;
-            let Some(id) = self.missing.next_of(peer, |id| !checks.contains(id)) else {
+            let wanted = |id: &EnvelopeId<A>| !self.checks.contains(id) && !self.comes_with_range(now, id);
+            let Some(id) = self.missing.next_of(peer, wanted) else {
                 return;
             };
             let before = self.stats.pulls_sent;

@@ -97,6 +97,8 @@ pub struct Stats {
     pub unknown_answers: u64,
     /// Ranges that a neighbour said it holds and that were not remembered, because it said so of too many.
     pub refused_claims: u64,
+    /// Digests of a neighbour above one a second, 20 at once.
+    pub refused_digests: u64,
     /// Digests and lists of ranges that were not sent, or cut off, because the neighbour has got its share.
     pub summaries_spared: u64,
 

@@ -524,3 +524,42 @@ fn sums_that_differ_prove_no_fork_alone() {
     assert!(outputs.contains(&Output::Forked { author: 9 }), "{outputs:?}");
     assert_eq!(deliveries(&outputs), []);
 }
+
+/// A node that got these from somebody who is gone, and one that links to it.
+fn newcomer(ids: &[Id]) -> Net {
+    let mut net = net(1, 2, &Config::default());
+    net.input(0, Input::NeighborUp(77));
+    for id in ids {
+        net.input(0, Input::Received { from: 77, message: push(*id, &genuine(id, 20)) });
+        net.run_for(ms(5));
+        if net.nodes[0].got.len().is_multiple_of(900) {
+            // New authors are let in at a rate.
+            net.run_for(ms(200_000));
+        }
+    }
+    net.input(0, Input::NeighborDown(77));
+    assert_eq!(net.nodes[0].got.len(), ids.len());
+    net.link(0, 1);
+    net
+}
+
+/// Each start of a program that died, or of a tool that sends one message, may leave numbers unused between the messages.
+#[test]
+fn all_ranges_of_one_author_are_told_however_many() {
+    for ranges in [64, 65, 300, 700] {
+        let ids: Vec<Id> = (0..ranges).map(|n| id(9, 10_000 * n, 10_000 * n, 1)).collect();
+        let mut net = newcomer(&ids);
+        net.run_for(ms(60_000));
+        let mut got: Vec<_> = net.nodes[1].got.iter().map(|(_, seq, _)| *seq).collect();
+        got.sort_unstable();
+        assert_eq!(got, ids.iter().map(|id| id.first).collect::<Vec<_>>(), "{ranges}");
+    }
+}
+
+#[test]
+fn all_authors_are_told_of_however_many() {
+    let ids: Vec<Id> = (1_000..2_600).map(|author| id(author, 0, 0, 1)).collect();
+    let mut net = newcomer(&ids);
+    net.run_for(ms(240_000));
+    assert_eq!(net.nodes[1].got.len(), ids.len());
+}

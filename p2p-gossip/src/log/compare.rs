@@ -1,11 +1,11 @@
 //! What neighbours compare of the log, and ask for: sums and ranges.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use crate::message::{EnvelopeId, Held, Key, MAX_ENTRIES, Span, Sum};
 use crate::sums;
 
-use super::{Entry, Log, Place};
+use super::{Due, Entry, Log, Place};
 
 impl<P: Key, A: Key> Log<P, A> {
     /// Into which of 256 buckets an author belongs. Only while the log is empty.
@@ -31,33 +31,52 @@ impl<P: Key, A: Key> Log<P, A> {
     pub(crate) fn authors_of(&mut self, buckets: impl IntoIterator<Item = usize>) -> Vec<A> {
         self.index_fresh();
         let authors = buckets.into_iter().flat_map(|bucket| self.sums.authors(bucket));
-        let newest = |author: A| Some((self.authors.get(&author)?.due.last().copied()?, author));
+        let newest = |author: A| Some((self.newest(&author)?, author));
         let mut authors: Vec<_> = authors.filter_map(newest).collect();
         authors.sort_unstable_by(|a, b| b.cmp(a));
         authors.into_iter().map(|(_, author)| author).collect()
     }
 
-    /// What is here of an author: at most `max` ranges without a hole, the highest if there are more.
-    pub(crate) fn held(&mut self, author: A, max: usize) -> Vec<Held<A>> {
+    /// The authors of these buckets whose newest envelopes are no newer than `newest`, rising.
+    pub(crate) fn older_authors_of(
+        &mut self,
+        buckets: impl IntoIterator<Item = usize>,
+        newest: Age,
+    ) -> Vec<A> {
         self.index_fresh();
-        let mut runs: VecDeque<(Span<A>, Vec<Sum>)> = VecDeque::new();
-        for (&(_, first, count, _), entry) in self.entries.range(places(author, 0, u64::MAX)) {
+        let authors = buckets.into_iter().flat_map(|bucket| self.sums.authors(bucket));
+        let mut authors: Vec<_> =
+            authors.filter(|author| self.newest(author).is_some_and(|age| age <= newest)).collect();
+        authors.sort_unstable();
+        authors
+    }
+
+    /// Of the newest envelope of an author.
+    pub(crate) fn newest(&self, author: &A) -> Option<Age> {
+        self.authors.get(author)?.due.last().copied().map(Age)
+    }
+
+    /// What is here of an author from this seq on, which begins a range: at most `max` ranges, the lowest if there are more; and
+    /// where the next one begins.
+    pub(crate) fn held(&mut self, author: A, from: u64, max: usize) -> (Vec<Held<A>>, Option<u64>) {
+        self.index_fresh();
+        let (mut runs, mut next) = (Vec::<(Span<A>, Vec<Sum>)>::new(), None);
+        for (&(_, first, count, _), entry) in self.entries.range(places(author, from, u64::MAX)) {
             let end = first.saturating_add(u64::from(count));
-            match runs.back_mut() {
+            let full = runs.len() >= max;
+            match runs.last_mut() {
                 Some((span, sums)) if first <= span.to => {
                     span.to = span.to.max(end);
                     sums.push(entry.digest);
                 }
-                _ => {
-                    if runs.len() >= max {
-                        runs.pop_front();
-                    }
-                    runs.push_back((Span { author, from: first, to: end }, vec![entry.digest]));
+                _ if full => {
+                    next = Some(first);
+                    break;
                 }
+                _ => runs.push((Span { author, from: first, to: end }, vec![entry.digest])),
             }
         }
-        let held = |(span, digests)| Held { span, sum: sums::of_all(digests) };
-        runs.into_iter().take(max).map(held).collect()
+        (runs.into_iter().map(summed).collect(), next)
     }
 
     /// The envelopes with a seq in this range, rising.
@@ -78,6 +97,14 @@ impl<P: Key, A: Key> Log<P, A> {
         let others = self.within(span).filter(|(there, _, sum)| there != id || *sum != digest);
         others.map(|(there, _, sum)| (there, sum)).collect()
     }
+}
+
+/// How new an envelope of the log is; the larger the newer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Age(Due);
+
+fn summed<A>((span, digests): (Span<A>, Vec<Sum>)) -> Held<A> {
+    Held { span, sum: sums::of_all(digests) }
 }
 
 /// Those of one author with a first seq from `first` to `last`.

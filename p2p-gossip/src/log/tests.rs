@@ -118,9 +118,10 @@ fn what_is_held_are_ranges_without_holes_and_their_sums() {
         sum: sums::of_all(digests.iter().map(|d| [*d; 16])),
     };
     let all = [held(3, 8, &[1, 2, 3]), held(20, 22, &[4]), held(30, 31, &[5])];
-    assert_eq!(log.held(7, 9), all);
-    assert_eq!(log.held(7, 2), all[1..]);
-    assert_eq!((log.held(8, 9), log.held(7, 0)), (vec![], vec![]));
+    assert_eq!(log.held(7, 0, 9), (all.to_vec(), None));
+    assert_eq!(log.held(7, 0, 2), (all[..2].to_vec(), Some(30)));
+    assert_eq!(log.held(7, 20, 2), (all[1..].to_vec(), None));
+    assert_eq!((log.held(8, 0, 9), log.held(7, 0, 0)), ((vec![], None), (vec![], Some(3))));
     let mut within =
         |from, to| log.within(Span { author: 7, from, to }).map(|(id, ..)| id.first).collect::<Vec<_>>();
     assert_eq!(within(6, 21), [4, 7, 20], "one begins before, one ends behind");
@@ -142,7 +143,7 @@ fn sums_follow_what_comes_and_goes_and_of_two_with_one_id_the_lower_stays() {
     assert_eq!(whole(&mut log), five);
     log.insert(now, entry(4), None);
     assert_ne!(whole(&mut log), five);
-    assert_eq!((log.len(), log.bytes(), log.held(1, 9)[0].sum), (1, 1, sums::of_all([[4; 16]])));
+    assert_eq!((log.len(), log.bytes(), log.held(1, 0, 9).0[0].sum), (1, 1, sums::of_all([[4; 16]])));
     expired(&mut log, now + Duration::from_secs(60));
     assert_eq!(whole(&mut log), empty);
 }
@@ -198,7 +199,7 @@ fn take(log: &mut Log<u32, u32>, now: Instant, step: &Step) -> String {
             String::new()
         }
         Step::Sum => format!("{:?} {} {}", whole(log).0, log.len(), log.bytes()),
-        Step::Held(author) => format!("{:?} {:?}", log.held(author, 3), log.authors_of([0])),
+        Step::Held(author) => format!("{:?} {:?}", log.held(author, 0, 3), log.authors_of([0])),
         Step::Rivals(author, first) => format!("{:?}", log.rivals(&id(author, first), [9; 16])),
     }
 }

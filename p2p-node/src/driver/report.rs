@@ -91,7 +91,7 @@ impl Driver {
             ("busy", gossip.refused_busy),
             ("announcements", gossip.refused_ihaves + gossip.refused_announced),
             ("pulls", gossip.pulls_refused + gossip.pulls_unknown + self.counters.pulls_full),
-            ("summaries", gossip.summaries_spared + gossip.refused_claims),
+            ("summaries", gossip.summaries_spared + gossip.refused_claims + gossip.refused_digests),
             ("pulls_abandoned", gossip.pulls_abandoned),
             ("answers_unknown", gossip.unknown_answers),
             ("announcements_lost", gossip.announcements_lost),
