@@ -206,6 +206,12 @@ impl Outbox {
         waiting.saturating_add(under_way)
     }
 
+    /// Whether the other side may not have handled all that it was sent.
+    pub(crate) fn has_unhandled(&self) -> bool {
+        let state = self.lock();
+        state.messages.bytes() > 0 || state.window.under_way() > 0
+    }
+
     /// The writer has written so much of a large frame.
     pub(crate) fn wrote(&self, bytes: usize) {
         self.written.fetch_add(bytes, Ordering::Relaxed);

@@ -66,6 +66,18 @@ impl Sequence {
         }
     }
 
+    /// What has to be written to disk at the end, so that the next process goes on right behind the last number that was used:
+    /// numbers without a hole are one range to all that keep or compare them. No number is given out after it.
+    pub(crate) fn give_back(&mut self) -> Option<impl FnOnce() -> std::io::Result<()> + Send + use<>> {
+        // A reservation that is being written may come after what is written here; then some numbers stay unused.
+        if self.reserving || self.next >= self.reserved {
+            return None;
+        }
+        self.reserved = self.next;
+        let (path, next) = (self.path.clone()?, self.next);
+        Some(move || write_reserved(&path, next))
+    }
+
     /// Somebody used numbers of this key up to `end` (exclusive): go on behind them, as a new run.
     /// Returns whether that was news.
     pub(crate) fn jump(&mut self, end: u64) -> bool {
@@ -115,6 +127,32 @@ mod tests {
             }
             // Dropped here without a word: kill -9.
         }
+    }
+
+    #[test]
+    fn one_that_ends_well_leaves_no_numbers_unused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seq");
+        for run in 0..3u64 {
+            let mut sequence = Sequence::open(Some(path.clone()), run == 0);
+            assert_eq!(sequence.run(), 1 + 5 * run);
+            assert!(sequence.give_back().is_none(), "nothing is reserved");
+            reserve(&mut sequence);
+            for n in 0..5 {
+                assert_eq!(sequence.take(), Some(1 + 5 * run + n));
+            }
+            let give_back = sequence.give_back().unwrap();
+            assert_eq!(sequence.take(), None);
+            give_back().unwrap();
+        }
+        // One that dies, or whose reservation is under way, gives nothing back.
+        let mut sequence = Sequence::open(Some(path.clone()), false);
+        reserve(&mut sequence);
+        sequence.next = sequence.reserved - 1;
+        let write = sequence.reservation().unwrap();
+        assert!(sequence.give_back().is_none());
+        write().unwrap();
+        assert_eq!(Sequence::open(Some(path), false).run(), 16 + 2 * RESERVE - 1);
     }
 
     #[test]

@@ -176,6 +176,11 @@ impl Submissions {
         }
     }
 
+    /// What has to be written to disk once no more is accepted, if anything.
+    pub(crate) fn give_back(&self) -> Option<impl FnOnce() -> io::Result<()> + Send + use<>> {
+        self.lock().sequence.give_back()
+    }
+
     pub(crate) fn set_links(&self, links: usize) {
         self.lock().links = links;
     }

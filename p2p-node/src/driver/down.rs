@@ -10,12 +10,15 @@ use crate::link::Closed;
 use crate::packet::{ByeReason, Packet};
 use crate::stack::{Hangup, Input};
 
-use super::{Driver, Stage};
+use super::{Driver, LinkHandle, Stage};
 
 impl Driver {
     /// The link has ended, by itself or by the other side.
     pub(super) fn link_is_down(&mut self, peer: NodeId, cause: &Closed) {
         let Some(link) = self.links.remove(&peer) else { return };
+        if link.bye.is_none() {
+            self.may_have_lost(&link);
+        }
         link.outbox.close();
         let (cause, reason) = match link.bye {
             Some(reason) => (down_cause(reason), reason.as_str().to_owned()),
@@ -31,6 +34,9 @@ impl Driver {
     /// still heard.
     pub(super) fn close_link(&mut self, peer: NodeId, bye: ByeReason, cause: DownCause, reason: &str) {
         let Some(link) = self.links.remove(&peer) else { return };
+        if cause == DownCause::Silent {
+            self.may_have_lost(&link);
+        }
         match encode_frame(&Packet::Bye(bye)) {
             Ok(frame) => link.outbox.close_with(frame),
             Err(_) => link.outbox.close(),
@@ -39,6 +45,13 @@ impl Driver {
             self.leavers.add(link.id, peer, link.waiting);
         }
         self.after_down(peer, link.stage, cause, reason.to_owned());
+    }
+
+    /// What a link held when it broke is nowhere else if there is no other.
+    fn may_have_lost(&mut self, link: &LinkHandle) {
+        if link.stage == Stage::Agreed && link.outbox.has_unhandled() && self.neighbours() == 0 {
+            self.owed.lose();
+        }
     }
 
     fn after_down(&mut self, peer: NodeId, stage: Stage, cause: DownCause, reason: String) {

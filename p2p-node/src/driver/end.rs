@@ -33,8 +33,16 @@ impl Driver {
         if self.shared.data.is_kept() {
             self.save_at_the_end().await;
         }
+        self.give_numbers_back().await;
         self.tell_stopped();
         self.ended = true;
+    }
+
+    async fn give_numbers_back(&mut self) {
+        let Some(write) = self.shared.submissions.give_back() else { return };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(write).await {
+            tracing::warn!(%error, "numbers that were not used stay unused");
+        }
     }
 
     async fn save_at_the_end(&mut self) {

@@ -16,6 +16,8 @@ const LINGER_AT_MOST: Duration = Duration::from_secs(2);
 /// How long [`Node::handed_over`](crate::Node::handed_over) waits while nothing moves: as long as a link is borne that handles
 /// nothing, and longer than a pull may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same while there is no neighbour: one that was lost may be back by then.
+const ALONE: Duration = Duration::from_secs(5);
 /// The same at all: one neighbour may be slow for ever, though others have everything.
 const HANDING: Duration = Duration::from_secs(120);
 /// How long [`Node::compared`](crate::Node::compared) waits at all: neighbours come and go.
@@ -121,7 +123,8 @@ impl Driver {
         let left = self.left_to_take();
         let written = self.links.values().map(|link| link.outbox.written()).sum();
         let idle = self.linger.idle(now, left, written);
-        self.linger.answer(now, left == 0, left == 0 || idle >= PATIENCE);
+        let patience = if self.neighbours() == 0 { ALONE } else { PATIENCE };
+        self.linger.answer(now, left == 0, left == 0 || idle >= patience);
         let gone = self.linger.until.is_some_and(|until| left == 0 || idle >= LINGER || now >= until);
         if gone {
             self.linger.answer(now, left == 0, true);
@@ -146,7 +149,7 @@ impl Driver {
     /// others sent through here. Who leaves closes the links, which write what they hold; who is to stay until all has arrived
     /// waits for what is under way as well.
     fn left_to_take(&self) -> usize {
-        let left = self.owed.len() + self.shared.submissions.waiting();
+        let left = self.owed.len() + self.shared.submissions.waiting() + usize::from(self.owed.has_lost());
         let is_open = |link: &&LinkHandle| link.stage == Stage::Agreed && link.bye.is_none();
         let links = self.links.values().filter(is_open);
         let arrives = !self.linger.waiting.is_empty();

@@ -1,5 +1,6 @@
-//! Own messages that nobody has been sent yet: large ones, which are announced and have to be asked for. They hold the
-//! publisher back as a full queue does, or the log would let them go before anybody had them.
+//! Own messages that nobody has been sent yet: large ones, which are announced and have to be asked for, and those that were sent
+//! without a link. While there are links they hold the publisher back as a full queue does, or the log would let them go before
+//! anybody had them.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -20,10 +21,12 @@ pub(super) struct Owed {
     bytes: usize,
     /// When the first of these was published, or one was sent to somebody.
     moved: Option<Instant>,
+    /// The last link broke with messages that its other side may not have handled.
+    lost: bool,
 }
 
 impl Owed {
-    /// An own envelope of so many bytes went out, while there were links; or it was in a queue and has no room there any more.
+    /// An own envelope of so many bytes is to go out; or it was in a queue and has no room there any more.
     pub(super) fn published(&mut self, now: Instant, id: EnvelopeId, len: usize) {
         self.moved.get_or_insert(now);
         if self.envelopes.len() >= MAX_ENVELOPES
@@ -47,6 +50,20 @@ impl Owed {
 
     pub(super) fn len(&self) -> usize {
         self.envelopes.len()
+    }
+
+    /// What was sent may be nowhere else. That is so until something is sent over another link: neighbours compare logs
+    /// by then, and what they take of it is not told from what they had.
+    pub(super) const fn lose(&mut self) {
+        self.lost = true;
+    }
+
+    pub(super) const fn linked(&mut self) {
+        self.lost = false;
+    }
+
+    pub(super) const fn has_lost(&self) -> bool {
+        self.lost
     }
 
     /// Whether there is enough to ask for, and somebody does.

@@ -72,7 +72,7 @@ impl Driver {
 
     /// Whether some neighbour has enough to read, or all have enough to ask for.
     fn is_held_back(&self) -> bool {
-        self.owed.is_full(Instant::now())
+        (self.owed.is_full(Instant::now()) && self.neighbours() > 0)
             || self.links.values().any(|link| link.outbox.is_full_but_moving(STUCK))
     }
 
@@ -136,8 +136,9 @@ impl Driver {
         let now = Instant::now();
         self.stack.publish(now, &envelope)?;
         if self.neighbours() > 0 {
-            self.owed.published(now, envelope.id(), envelope.bytes().len());
+            self.owed.linked();
         }
+        self.owed.published(now, envelope.id(), envelope.bytes().len());
         Ok(())
     }
 

@@ -10,7 +10,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use crate::util::{
-    Delivered, Hostile, Stage, addr, envelope, eventually, key, message, push, start, target, until,
+    Delivered, Hostile, Stage, addr, envelope, eventually, key, message, peer_down, push, start, target,
+    until,
 };
 
 /// A neighbour that the victim has said goodbye to, and that has not closed its side.
@@ -124,4 +125,27 @@ async fn neighbours_that_come_without_end_do_not_keep_a_sender() {
         peers.push(Hostile::join(addr(&node), &key(n)).await);
     }
     panic!("it still waits for the next one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_was_sent_is_not_handed_over() {
+    let node = start().await;
+    node.send("to nobody").await.unwrap();
+    assert!(!node.handed_over().await);
+    let honest = start().await;
+    let mut events = honest.events();
+    honest.connect(target(&node)).await.unwrap();
+    assert!(node.handed_over().await);
+    assert_eq!(message(&mut events).await.text(), Some("to nobody"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_died_with_the_last_link_is_not_handed_over() {
+    let node = start().await;
+    let mut events = node.events();
+    let peer = Hostile::join(addr(&node), &key(1)).await;
+    node.send(vec![1; 1_000]).await.unwrap();
+    drop(peer);
+    peer_down(&mut events, key(1).id()).await;
+    assert!(!node.handed_over().await);
 }
