@@ -100,6 +100,19 @@ pub(super) enum Next {
     Torn,
 }
 
+/// The length of the record that may begin here, with its header, by what can be told without looking through it.
+pub(super) fn plausible(bytes: &[u8]) -> Option<usize> {
+    let (len, rest) = bytes.split_first_chunk()?;
+    let len = u32::from_be_bytes(*len) as usize;
+    let kind = *rest.get(4)?;
+    let fits = match kind {
+        ENVELOPE => (ENVELOPE_PREFIX..=MAX_BODY).contains(&len),
+        DELIVERED => len == DELIVERED_LEN,
+        _ => false,
+    };
+    (fits && bytes.len() >= HEADER + len).then_some(HEADER + len)
+}
+
 /// An envelope is a part of `bytes`, not a copy.
 pub(super) fn next(bytes: &Bytes) -> Next {
     if bytes.is_empty() {

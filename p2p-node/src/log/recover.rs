@@ -6,13 +6,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use p2p_gossip::Ranges;
-use p2p_wire::{EnvelopeId, NodeId};
+use p2p_wire::{Envelope, EnvelopeId, NodeId};
 
 use super::disk::Disk;
 use super::index::{Given, Place};
 use super::ranges;
 use super::record::{self, MAGIC, Next, Record};
 use super::store::{Entry, Segment, Store, small};
+
+/// Bytes of records that are looked at to find the next one behind damage: as many as 16 segments hold.
+const MAX_CHECKED: usize = 64 << 20;
+/// How far numbers and positions may go on behind damage; more than a log holds.
+const FAR: u64 = 1 << 20;
 
 /// A verified envelope of somebody else whose entries were not all handed over when the last process ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -87,32 +92,68 @@ impl<D: Disk> Store<D> {
             return Ok(());
         }
         let mut segment = Segment { number, len: bytes.len() as u64, newest_ms: 0 };
-        let (mut at, mut damaged) = (MAGIC.len(), 0_u64);
+        let (mut at, mut damaged, mut doubtful) = (MAGIC.len(), 0, false);
         loop {
             let (record, len) = match record::next(&bytes.slice(at..)) {
                 Next::End => break,
-                Next::Torn => {
-                    tracing::debug!(segment = number, bytes = bytes.len() - at, "an unfinished write");
-                    break;
-                }
-                Next::Damaged(len) => {
-                    (damaged, at) = (damaged + 1, at + len);
-                    continue;
-                }
+                // The length may be damaged as well, or all of a part: there may be records anywhere behind it.
+                Next::Torn | Next::Damaged(_) => match self.next_record(&bytes, at + 1) {
+                    Some(next) => {
+                        (damaged, at, doubtful) = (damaged + next - at, next, true);
+                        continue;
+                    }
+                    None => {
+                        tracing::debug!(segment = number, bytes = bytes.len() - at, "an unfinished write");
+                        break;
+                    }
+                },
                 Next::Record(record, len) => (record, len),
             };
+            if doubtful && !self.is_genuine(&record) {
+                (damaged, at) = (damaged + len, at + len);
+                continue;
+            }
             let at_ms = self.restore(record, (number, at, len), found, given, envelopes);
             segment.newest_ms = segment.newest_ms.max(at_ms);
             at += len;
         }
         if damaged > 0 {
             found.warnings.push(format!(
-                "{damaged} records of the message log are damaged and were left out; these messages may be delivered again"
+                "{damaged} bytes of the message log are damaged and were left out; their messages may be delivered again"
             ));
         }
         found.newest_ms = found.newest_ms.max(segment.newest_ms);
         self.segments.push_back(segment);
         Ok(())
+    }
+
+    /// Where the next record begins that can be read and fits what was read before.
+    fn next_record(&self, bytes: &Bytes, from: usize) -> Option<usize> {
+        let mut budget = MAX_CHECKED;
+        (from..bytes.len()).find(|at| {
+            let len = bytes.get(*at..).and_then(record::plausible);
+            let Some(len) = len.filter(|len| *len <= budget) else { return false };
+            budget -= len;
+            matches!(record::next(&bytes.slice(*at..)), Next::Record(record, _) if self.is_genuine(&record))
+        })
+    }
+
+    /// Whether a record behind damage was written by this node, and is no part of a message that looks like one: the author of a
+    /// message chooses its bytes, and may hope that the record around them is damaged.
+    fn is_genuine(&self, record: &Record) -> bool {
+        let index = self.lock();
+        let (last, next_pos) = (index.last_n().unwrap_or(0), index.next_pos);
+        drop(index);
+        match record {
+            Record::Envelope { n, digest, envelope, .. } => {
+                let signed = || Envelope::decode(envelope.clone()).ok()?.verify().ok();
+                (last..=last.saturating_add(FAR)).contains(n)
+                    && signed().is_some_and(|full| full.starts_with(digest) || *digest == [0; 16])
+            }
+            Record::Delivered { n, pos, .. } => {
+                *n <= last.saturating_add(FAR) && (next_pos..=next_pos.saturating_add(FAR)).contains(pos)
+            }
+        }
     }
 
     /// Takes a record that was read, and returns when it was written.
