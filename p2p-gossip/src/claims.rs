@@ -69,6 +69,8 @@ pub(crate) struct Peer<A> {
     greeted: bool,
     /// That differs from ours, and what it holds is not known yet.
     exchange: Option<Instant>,
+    /// When it was told that messages of our own are here, where its sums differ, or was handed one that it lacked.
+    pub(crate) own_told: Option<Instant>,
     /// What it is still to be told of what is here.
     pub(crate) rest: Option<Rest<A>>,
     /// When our bucket sums and our ranges were sent last.
@@ -149,6 +151,7 @@ impl<P: Key, A: Key> Claims<P, A> {
             since: now,
             greeted: false,
             exchange: None,
+            own_told: None,
             rest: None,
             sums_sent: None,
             ranges_sent: None,

@@ -178,6 +178,11 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             return;
         };
         self.stats.pulls_answered += 1;
+        if id.author == self.me
+            && let Some(of) = self.claims.get_mut(to)
+        {
+            of.own_told = Some(now);
+        }
         let slot = self.tree.get(to).and_then(|neighbor| neighbor.slot);
         if let Some(arrival) = self.recent.get_mut(&id) {
             arrival.have.insert(slot);

@@ -24,6 +24,9 @@ const PART: std::ops::RangeInclusive<usize> = 64..=512;
 /// Ranges of one author in the rest: what is above that is left out, or authors behind it would wait for hours.
 const MAX_REST: usize = 1_024;
 
+/// Who lacks something asks for it half a second after it was told, and then with pauses.
+const HANDING: Duration = Duration::from_millis(1_500);
+
 /// What is still to be told.
 #[derive(Debug)]
 pub(crate) struct Rest<A> {
@@ -128,9 +131,20 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
 
     fn tell(&mut self, now: Instant, to: P, held: Vec<Held<A>>) {
         let bytes = LINE_BYTES.saturating_mul(u32::try_from(held.len()).unwrap_or(u32::MAX));
+        let me = self.me;
         if let Some(of) = self.claims.get_mut(to) {
             of.summaries.take_many(now, bytes);
+            if held.iter().any(|held| held.span.author == me) {
+                of.own_told = Some(now);
+            }
         }
         self.send(to, Message::Ranges { held });
+    }
+
+    /// Whether a neighbour may be about to ask for messages of our own that it lacks: for 1.5 s after it was told of them, or had
+    /// one.
+    pub fn is_handing(&self, now: Instant) -> bool {
+        let lately = |at: Instant| now.saturating_duration_since(at) < HANDING;
+        self.claims.peers().any(|(_, of)| of.own_told.is_some_and(lately))
     }
 }

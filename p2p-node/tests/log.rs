@@ -306,3 +306,28 @@ async fn who_leaves_right_away_has_handed_everything_over() {
     author.shutdown().await;
     comes_in_order(&mut events, count).await;
 }
+
+/// What was said while nobody was there, by an earlier process: whoever comes back for a moment hands it over.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_process_kept_is_handed_over_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = logged(dir.path()).await;
+    for n in 0..20 {
+        first.send(format!("kept {n}")).await.unwrap();
+    }
+    first.shutdown().await;
+    drop(first);
+    let other = local().start().await.unwrap();
+    let mut events = other.events();
+    let again = logged(dir.path()).await;
+    again.connect(addr(&other)).await.unwrap();
+    again.compared().await;
+    again.send("now").await.unwrap();
+    assert!(again.handed_over().await);
+    again.shutdown().await;
+    let mut texts = BTreeSet::new();
+    for _ in 0..21 {
+        texts.insert(message(&mut events).await.text().unwrap().to_owned());
+    }
+    assert!(texts.contains("kept 0") && texts.contains("kept 19") && texts.contains("now"));
+}

@@ -120,7 +120,7 @@ impl Driver {
         if !self.linger.waits() {
             return false;
         }
-        let left = self.left_to_take();
+        let left = self.left_to_take(now);
         let written = self.links.values().map(|link| link.outbox.written()).sum();
         let idle = self.linger.idle(now, left, written);
         let patience = if self.neighbours() == 0 { ALONE } else { PATIENCE };
@@ -148,8 +148,10 @@ impl Driver {
     /// What of own messages has not left yet, in bytes and messages; 0 if all has. What waits for a link is not told from what
     /// others sent through here. Who leaves closes the links, which write what they hold; who is to stay until all has arrived
     /// waits for what is under way as well.
-    fn left_to_take(&self) -> usize {
-        let left = self.owed.len() + self.shared.submissions.waiting() + usize::from(self.owed.has_lost());
+    fn left_to_take(&self, now: Instant) -> usize {
+        let left = self.owed.len() + self.shared.submissions.waiting();
+        // Older ones, of an earlier process too, that a neighbour may be about to ask for.
+        let left = left + usize::from(self.owed.has_lost()) + usize::from(self.stack.is_handing(now));
         let is_open = |link: &&LinkHandle| link.stage == Stage::Agreed && link.bye.is_none();
         let links = self.links.values().filter(is_open);
         let arrives = !self.linger.waiting.is_empty();

@@ -137,6 +137,11 @@ impl<R: Rng> Stack<R> {
         self.gossip.is_comparing(now)
     }
 
+    /// As [`Gossip::is_handing`].
+    pub fn is_handing(&self, now: Instant) -> bool {
+        self.gossip.is_handing(now)
+    }
+
     /// Asks who has a file; `ttl` 1 asks the neighbours alone. Returns how many were asked.
     pub fn ask(&mut self, now: Instant, query: &Query) -> usize {
         let asked = self.queries.ask(now, query, near(&self.links));
