@@ -78,8 +78,10 @@ impl Driver {
         if matches!(answer, Err(ByeReason::Duplicate)) {
             self.on_rival(now, peer);
         }
-        if reply.send(answer).is_err() {
-            // The task is gone, and the connection with it.
+        if let Err(Ok(admitted)) = reply.send(answer)
+            && self.links.get(&peer).is_some_and(|link| link.id == admitted.link)
+        {
+            // The task is gone, and the connection with it. One that was refused has no part in the link that stands.
             self.close_link(peer, ByeReason::Other, DownCause::Failed, "the connection broke");
         }
     }
@@ -217,5 +219,56 @@ impl Driver {
         *self.shared.own_addrs.write().unwrap_or_else(std::sync::PoisonError::into_inner) = addrs;
         let records = self.own.records(&self.shared.key, true).to_vec();
         self.stack.set_own_records(records);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use p2p_wire::SecretKey;
+
+    use super::*;
+    use crate::command::Command;
+    use crate::{Node, Target};
+
+    /// Offers a link for one who is gone before it is answered.
+    async fn offer_in_vain(node: &Node, peer: NodeId, addr: SocketAddr) {
+        let hello = Hello {
+            version: PROTOCOL_VERSION,
+            agent: "x".into(),
+            name: None,
+            observed: None,
+            records: Vec::new(),
+        };
+        let offer = Offer {
+            peer,
+            addr,
+            direction: Direction::In,
+            target: None,
+            asked: false,
+            agreed: None,
+            hello: Box::new(hello),
+            records: Vec::new(),
+        };
+        let (reply, _) = oneshot::channel();
+        node.shared().commands.send(Command::Admit { offer: Box::new(offer), reply }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_offer_whose_task_is_gone_ends_no_link_but_its_own() {
+        let local = || Node::builder().host([127, 0, 0, 1]).port(0).file_port(0).discover(false).start();
+        let (a, b) = (local().await.unwrap(), local().await.unwrap());
+        let (low, high) = if a.id() < b.id() { (a, b) } else { (b, a) };
+        let addr = high.listen_addrs()[0];
+        low.connect(Target::Addr(addr)).await.unwrap();
+        // It is refused: the link that the lower id dialled stands.
+        offer_in_vain(&low, high.id(), addr).await;
+        assert_eq!(low.status().await.links, 1);
+        // It is taken, and nobody runs it.
+        let stranger = SecretKey::from_bytes(&[1; 32]).id();
+        offer_in_vain(&low, stranger, addr).await;
+        assert_eq!(low.status().await.links, 1);
+        assert!(low.peers().await.iter().all(|peer| peer.id != stranger || peer.agent.is_none()));
+        high.shutdown().await;
+        low.shutdown().await;
     }
 }

@@ -100,7 +100,7 @@ impl Node {
         Ok(Self { handle: Arc::new(Handle { shared, mapper, first_events }) })
     }
 
-    fn shared(&self) -> &Arc<Shared> {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
 
