@@ -64,7 +64,7 @@ impl<'a> Joining<'a> {
             () = self.given_up() => Err(false),
             () = sleep_until(deadline) => Err(true),
         };
-        // A dial that was cut off would leave its claim on the peer behind.
+        // The others that are named are dialled on: a command that goes on for longer has their links too.
         self.dials.detach_all();
         linked.map_err(|late| self.failure(late))
     }

@@ -7,18 +7,37 @@
 //! one only if the dialler of the new one must have lost it (it dialled the old one too, or has the lower
 //! id).
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use p2p_wire::NodeId;
 
 use crate::event::Direction;
 
-/// Dials of this node that have said hello and wait for the answer.
+/// Dials of this node that have said hello and wait for the answer: one of each peer, so no more than there are dials.
 #[derive(Debug)]
 pub(crate) struct Claims {
     me: NodeId,
-    claims: BTreeMap<NodeId, u64>,
-    next: u64,
+    claimed: Claimed,
+}
+
+type Claimed = Arc<Mutex<BTreeSet<NodeId>>>;
+
+/// A peer is claimed until this is dropped: a dial may be given up at any moment, and its claim must not outlast it.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    peer: NodeId,
+    claimed: Claimed,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.claimed).remove(&self.peer);
+    }
+}
+
+fn lock(claimed: &Claimed) -> MutexGuard<'_, BTreeSet<NodeId>> {
+    claimed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What to do with a new link.
@@ -33,30 +52,19 @@ pub(crate) enum Verdict {
 }
 
 impl Claims {
-    pub(crate) const fn new(me: NodeId) -> Self {
-        Self { me, claims: BTreeMap::new(), next: 0 }
+    pub(crate) fn new(me: NodeId) -> Self {
+        Self { me, claimed: Claimed::default() }
     }
 
     /// Claims a peer to which no link exists. `None`: another dial has claimed it.
-    pub(crate) fn claim(&mut self, peer: NodeId) -> Option<u64> {
-        if self.claims.contains_key(&peer) {
-            return None;
-        }
-        self.next += 1;
-        self.claims.insert(peer, self.next);
-        Some(self.next)
+    pub(crate) fn claim(&self, peer: NodeId) -> Option<Claim> {
+        let is_free = lock(&self.claimed).insert(peer);
+        is_free.then(|| Claim { peer, claimed: Arc::clone(&self.claimed) })
     }
 
     /// Whether a dial to this peer has said hello, or is about to.
     pub(crate) fn has(&self, peer: NodeId) -> bool {
-        self.claims.contains_key(&peer)
-    }
-
-    /// The dial has ended, well or not.
-    pub(crate) fn release(&mut self, peer: NodeId, claim: u64) {
-        if self.claims.get(&peer) == Some(&claim) {
-            self.claims.remove(&peer);
-        }
+        lock(&self.claimed).contains(&peer)
     }
 
     /// A link to `peer` is offered by `dialler` while `existing` (by whom it was dialled) stands.
@@ -66,9 +74,7 @@ impl Claims {
             Direction::Out => self.me < peer,
         };
         match existing {
-            None if dialler == Direction::In && self.claims.contains_key(&peer) && !lower_dialled => {
-                Verdict::Refuse
-            }
+            None if dialler == Direction::In && !lower_dialled && self.has(peer) => Verdict::Refuse,
             None => Verdict::Take,
             Some(old) if old == dialler || lower_dialled => Verdict::Replace,
             Some(_) => Verdict::Refuse,
@@ -116,7 +122,7 @@ mod tests {
         for order in orders {
             let mut sides = [a, b].map(|me| Side { claims: Claims::new(me), link: None });
             let ids = [a, b];
-            let mut claim = [None, None];
+            let mut claim: [Option<Claim>; 2] = [None, None];
             let mut answer = [None, None];
             let mut step = [0, 0];
             for who in order {
@@ -128,11 +134,10 @@ mod tests {
                         answer[who] = Some(sides[other].offer(ids[who], Direction::In, link));
                     }
                     2 => {
-                        if let Some(number) = claim[who] {
-                            if answer[who] == Some(true) {
-                                assert!(sides[who].offer(ids[other], Direction::Out, link));
-                            }
-                            sides[who].claims.release(ids[other], number);
+                        if let Some(_claim) = claim[who].take()
+                            && answer[who] == Some(true)
+                        {
+                            assert!(sides[who].offer(ids[other], Direction::Out, link));
                         }
                     }
                     _ => {}
@@ -142,6 +147,16 @@ mod tests {
             let links = sides.each_ref().map(|s| s.link.map(|(_, link)| link));
             assert!(links[0].is_some() && links[0] == links[1], "links {links:?}");
         }
+    }
+
+    #[test]
+    fn a_peer_is_claimed_once_and_free_again_when_the_dial_is_given_up() {
+        let (me, peer) = (SecretKey::from_bytes(&[1; 32]).id(), SecretKey::from_bytes(&[2; 32]).id());
+        let claims = Claims::new(me);
+        let claim = claims.claim(peer);
+        assert!(claim.is_some() && claims.claim(peer).is_none() && claims.has(peer));
+        drop(claim);
+        assert!(!claims.has(peer) && claims.claim(peer).is_some());
     }
 
     #[test]

@@ -11,6 +11,7 @@ use p2p_peers::{DialFailure, Snapshot, Target};
 use p2p_wire::{Hello, NodeId, PeerAddr, PeerRecord, Receipt};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::claims;
 use crate::driver::LinkTask;
 use crate::error::{ConnectError, ReceiptError};
 use crate::event::{Direction, Message};
@@ -26,9 +27,9 @@ pub(crate) type Agreed = Result<Connected, String>;
 /// Whether a dial may say hello.
 #[derive(Debug)]
 pub(crate) enum Claim {
-    /// Say this, and name the number when it is over.
+    /// Say this; the peer is claimed until the dial is over.
     Go {
-        claim: u64,
+        claim: claims::Claim,
         hello: Box<Hello>,
     },
     /// A link stands already.
@@ -76,10 +77,6 @@ pub(crate) enum Command {
         peer: NodeId,
         addr: SocketAddr,
         reply: oneshot::Sender<Claim>,
-    },
-    Release {
-        peer: NodeId,
-        claim: u64,
     },
     Admit {
         offer: Box<Offer>,

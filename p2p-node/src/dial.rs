@@ -12,13 +12,14 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::claims;
 use crate::command::{Agreed, Claim, Command, Offer};
-use crate::driver::LinkTask;
 use crate::error::ConnectError;
 use crate::event::Direction;
 use crate::inbound;
 use crate::info::Connected;
-use crate::link::{self, Closed, LinkParts};
+use crate::link::{self, Closed};
+use crate::offer::{self, Offered};
 use crate::packet::{ByeReason, Packet};
 use crate::shared::Shared;
 use crate::tls::{Protocol, Secured};
@@ -69,8 +70,7 @@ pub(crate) async fn establish(
         Claim::Go { claim, hello } => {
             let (agreed, agreement) = oneshot::channel();
             let agreed = asked.then_some(agreed);
-            let result = greet(shared, secured, addr, (target, agreed), Packet::Hello(hello)).await;
-            send(shared, Command::Release { peer, claim }).await?;
+            let result = greet(shared, secured, addr, (target, agreed), Packet::Hello(hello), claim).await;
             match result {
                 // Who asked for the link is told when it is one; what the table dials it hears of elsewhere.
                 Ok(connected) if asked => agreed_on(shared, agreement, connected).await,
@@ -234,13 +234,14 @@ fn describe(error: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
-/// Hello there and back; the driver runs the link then.
+/// Hello there and back; the driver runs the link then. The peer is claimed until this has returned or is dropped.
 async fn greet(
     shared: &Arc<Shared>,
     secured: Secured,
     addr: SocketAddr,
     (target, agreed): (Target<NodeId>, Option<oneshot::Sender<Agreed>>),
     hello: Packet,
+    claim: claims::Claim,
 ) -> Result<Connected, Failed> {
     link::set_options(secured.tcp(), &shared.config.limits);
     let Secured { mut stream, peer, .. } = secured;
@@ -269,16 +270,9 @@ async fn greet(
     let direction = Direction::Out;
     let asked = agreed.is_some();
     let offer = Offer { peer, addr, direction, target: Some(target), asked, agreed, hello, records };
-    let (reply, answer) = oneshot::channel();
-    send(shared, Command::Admit { offer: Box::new(offer), reply }).await?;
-    match answer.await.map_err(|_| stopped())? {
-        Ok(admitted) => {
-            let parts = LinkParts::new(shared, peer, admitted);
-            let task = LinkTask::new(link::run(stream, codec, buffer, parts));
-            send(shared, Command::Run(task)).await?;
-            Ok(Connected::new(peer, addr, false))
-        }
-        Err(reason) => {
+    match offer::make(shared, offer, stream, (codec, buffer), Some(claim)).await {
+        Offered::Taken => Ok(Connected::new(peer, addr, false)),
+        Offered::Refused(reason, mut stream) => {
             if let Ok(bye) = encode_frame(&Packet::Bye(reason)) {
                 link::write_all(&mut stream, &[bye]).await.ok();
             }
@@ -287,6 +281,7 @@ async fn greet(
                 cause(reason),
             ))
         }
+        Offered::Stopped => Err(stopped()),
     }
 }
 

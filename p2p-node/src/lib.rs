@@ -24,6 +24,7 @@ mod link;
 mod listen;
 mod log;
 mod node;
+mod offer;
 mod outbox;
 mod own;
 mod packet;

@@ -10,15 +10,14 @@ use bytes::BytesMut;
 use p2p_wire::{FrameCodec, encode_frame};
 use socket2::{Domain, Protocol as Transport, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use crate::command::{Command, Offer};
-use crate::driver::LinkTask;
+use crate::command::Offer;
 use crate::error::StartError;
 use crate::event::Direction;
 use crate::inbound;
-use crate::link::{self, LinkParts};
+use crate::link;
+use crate::offer::{self, Offered};
 use crate::packet::Packet;
 use crate::shared::Shared;
 use crate::tls::{Protocol, Secured};
@@ -144,22 +143,11 @@ async fn handshake(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, number
                 hello,
                 records,
             };
-            let (reply, answer) = oneshot::channel();
-            if shared.commands.send(Command::Admit { offer: Box::new(offer), reply }).await.is_err() {
-                return;
-            }
-            let mut stream = secured.stream;
-            match answer.await {
-                Ok(Ok(admitted)) => {
-                    let parts = LinkParts::new(&shared, peer, admitted);
-                    let task = LinkTask::new(link::run(stream, codec, buffer, parts));
-                    shared.commands.send(Command::Run(task)).await.ok();
-                }
-                Ok(Err(reason)) => {
-                    let Ok(bye) = encode_frame(&Packet::Bye(reason)) else { return };
-                    timeout(deadline, link::write_last(&mut stream, bye)).await.ok();
-                }
-                Err(_) => {}
+            let offered = offer::make(&shared, offer, secured.stream, (codec, buffer), None).await;
+            if let Offered::Refused(reason, mut stream) = offered
+                && let Ok(bye) = encode_frame(&Packet::Bye(reason))
+            {
+                timeout(deadline, link::write_last(&mut stream, bye)).await.ok();
             }
         }
         Ok(Err(detail)) => {

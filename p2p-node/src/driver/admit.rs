@@ -34,9 +34,7 @@ impl Driver {
                 None => Claim::Pending,
             }
         };
-        if let Err(Claim::Go { claim, .. }) = reply.send(answer) {
-            self.claims.release(peer, claim);
-        }
+        reply.send(answer).ok();
     }
 
     /// What this node says of itself to whoever is at `addr`.

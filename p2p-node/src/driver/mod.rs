@@ -311,7 +311,6 @@ impl Driver {
         let now = Instant::now();
         match command {
             Command::Claim { peer, addr, reply } => self.on_claim(peer, addr, reply),
-            Command::Release { peer, claim } => self.claims.release(peer, claim),
             Command::Run(link) => self.tasks.add(link),
             Command::Admit { offer, reply } => self.on_admit(now, *offer, reply),
             Command::DialFailed { target, cause } => {

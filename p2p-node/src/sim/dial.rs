@@ -10,7 +10,7 @@ use super::node::Kill;
 use super::queue::{Event, LinkId};
 use super::turn::Turn;
 use super::world::World;
-use crate::claims::Verdict;
+use crate::claims::{Claim, Verdict};
 use crate::event::Direction;
 use crate::packet::ByeReason;
 use crate::stack::{Input, LinkUp};
@@ -23,7 +23,7 @@ pub(super) struct Dial {
     target: Target<NodeId>,
     to: u32,
     addr: SocketAddr,
-    claim: Option<u64>,
+    claim: Option<Claim>,
 }
 
 impl Turn<'_> {
@@ -75,15 +75,9 @@ impl Turn<'_> {
         Some(self.node.dials.remove(at))
     }
 
-    fn release(&mut self, dial: &Dial) {
-        if let Some(claim) = dial.claim {
-            self.node.claims.release(self.world.face(dial.to).id, claim);
-        }
-    }
-
     pub(super) fn on_dial_failed(&mut self, number: u32, cause: DialFailure) {
         let Some(dial) = self.end_dial(number) else { return };
-        self.release(&dial);
+        drop(dial.claim);
         if cause == DialFailure::Duplicate
             && let Target::Seed(seed) = dial.target
         {
@@ -158,7 +152,7 @@ impl Turn<'_> {
             Ok(verdict) => {
                 let Some(dial) = self.end_dial(number) else { return };
                 self.take(link, from, Some(dial.target), addr, verdict);
-                self.release(&dial);
+                drop(dial.claim);
             }
             Err(bye) => {
                 self.node.hangs_up(link, self.now);

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 use p2p_node::{ByeReason, ConnectError, Packet, PeerState, Ticket, View};
 use p2p_wire::PeerAddr;
 use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
 
 use crate::util::{
-    Hostile, SOON, Server, Stage, addr, frame, hasty, hello, key, kind, local, peer, peer_down, peer_up,
-    record, start, target,
+    Hostile, SOON, Server, Stage, addr, eventually, frame, hasty, hello, key, kind, local, message, peer,
+    peer_down, peer_up, record, start, target,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,13 +27,7 @@ async fn somebody_else_at_a_tickets_address_is_named_and_not_kept() {
     let (result, _) = tokio::join!(stage.victim.connect(ticket), impostor.accept());
     assert!(matches!(result, Err(ConnectError::WrongIdentity { .. })), "{result:?}");
     let own = impostor.ticket(found.id(), None);
-    let (result, _peer) = tokio::join!(stage.victim.connect(own), async {
-        let mut peer = impostor.accept().await;
-        assert!(matches!(peer.next().await, Some(Packet::Hello(_))));
-        peer.say(&hello(Vec::new())).await;
-        peer.say(&Packet::View(View::Answer { accepted: true, records: Vec::new() })).await;
-        peer
-    });
+    let (result, _peer) = tokio::join!(stage.victim.connect(own), welcome(&impostor));
     assert_eq!(result.unwrap().id, found.id());
     // A ticket of one's own key at somebody else's address, and of somebody else's at one's own.
     let (victim, honest) = (stage.victim.clone(), stage.honest.id());
@@ -76,7 +71,7 @@ async fn both_dialling_at_once_a_hundred_times_is_one_link_each_time() {
         assert!(from_a.is_ok() && from_b.is_ok(), "round {round}: {from_a:?} {from_b:?}");
         assert_eq!((a.status().await.links, b.status().await.links), (1, 1), "round {round}");
         a.send(format!("{round}")).await.unwrap();
-        let heard = crate::util::message(&mut at_b).await;
+        let heard = message(&mut at_b).await;
         assert_eq!(heard.text(), Some(&*round.to_string()));
         a.disconnect(b.id()).await.unwrap();
         peer_down(&mut at_b, a.id()).await;
@@ -93,6 +88,57 @@ async fn one_key_on_two_connections_is_one_link() {
     second.ping(1).await;
     assert_eq!(stage.victim.status().await.links, 2);
     stage.alive_and_untouched().await;
+}
+
+/// Takes a dial and becomes a neighbour like an honest node.
+async fn welcome(server: &Server) -> Hostile {
+    let mut peer = server.accept().await;
+    assert!(matches!(peer.next().await, Some(Packet::Hello(_))));
+    peer.say(&hello(Vec::new())).await;
+    peer.say(&Packet::View(View::Answer { accepted: true, records: Vec::new() })).await;
+    peer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dial_that_was_given_up_keeps_the_peer_out_in_neither_direction() {
+    for node_dials in [true, false] {
+        let node = start().await;
+        // With the higher id it is refused while the node claims it.
+        let theirs = (1..).map(key).find(|key| key.id() > node.id()).unwrap();
+        let server = Server::new(theirs.clone()).await;
+        let silent = async {
+            let mut peer = server.accept().await;
+            assert!(matches!(peer.next().await, Some(Packet::Hello(_))));
+            peer
+        };
+        // Its hello was awaited when the caller had enough.
+        let _silent = tokio::select! {
+            result = node.connect(server.addr) => panic!("{result:?} without a hello"),
+            peer = silent => peer,
+        };
+        if node_dials {
+            let (result, _peer) = tokio::join!(node.connect(server.addr), welcome(&server));
+            assert_eq!(result.map(|connected| connected.id), Ok(theirs.id()));
+        } else {
+            Hostile::join(addr(&node), &theirs).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dial_may_be_given_up_at_any_moment() {
+    let (a, b) = (local().discover(false).start().await.unwrap(), start().await);
+    let mut at_b = b.events();
+    for round in 0..60 {
+        // On loopback a link is there after some milliseconds.
+        timeout(Duration::from_micros(100 * round), a.connect(target(&b))).await.ok();
+        let made = timeout(SOON, a.connect(target(&b))).await;
+        assert!(matches!(made, Ok(Ok(_))), "round {round}: {made:?}");
+        a.send(format!("{round}")).await.unwrap();
+        assert_eq!(message(&mut at_b).await.text(), Some(&*round.to_string()));
+        a.disconnect(b.id()).await.unwrap();
+        eventually("the link is gone", async || a.status().await.links + b.status().await.links == 0).await;
+    }
 }
 
 /// What a node is told that dials a server which answers so.
