@@ -14,7 +14,7 @@ use super::turn::Turn;
 use crate::packet::{ByeReason, Packet};
 use crate::stack::{Hangup, Input, Output};
 
-/// Bytes of control frames that may wait, as in `outbox.rs`.
+/// Bytes of control frames that may wait, as in `outbox`.
 const CONTROL_BYTES: u64 = 512 << 10;
 const SIGNATURE: usize = 64;
 

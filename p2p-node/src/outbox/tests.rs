@@ -1,0 +1,124 @@
+//! The queue of a link: what goes first, what does not fit, how it ends.
+
+use p2p_wire::{Frame, FrameCodec};
+use tokio_util::codec::Decoder;
+
+use super::*;
+
+const STALL: Duration = Duration::from_secs(10);
+
+fn frame(byte: u8, len: usize) -> Bytes {
+    Bytes::from(vec![byte; len])
+}
+
+fn outbox(limit: usize) -> Outbox {
+    Outbox::new(limit, Arc::new(Budget::new(1 << 30)), Arc::default())
+}
+
+fn push(outbox: &Outbox, byte: u8, len: usize) -> usize {
+    let author = p2p_wire::NodeId::from_bytes([byte; 32]);
+    outbox.push_message(EnvelopeId { author, run: 0, first: 0, count: 1 }, 1, frame(byte, len)).len()
+}
+
+#[tokio::test]
+async fn control_goes_before_messages() {
+    let outbox = outbox(1000);
+    assert_eq!(push(&outbox, 1, 10), 0);
+    outbox.push_control(frame(2, 10)).unwrap();
+    let mut batch = Vec::new();
+    assert_eq!(outbox.next_batch(&mut batch, STALL).await, Next::Frames);
+    assert_eq!(batch.iter().map(|f| f[0]).collect::<Vec<_>>(), [2, 1]);
+}
+
+#[test]
+fn messages_that_do_not_fit_come_back_and_control_fits_still() {
+    let outbox = outbox(1000);
+    assert_eq!(push(&outbox, 1, 5000), 0);
+    assert_eq!(push(&outbox, 1, 1), 1);
+    assert_eq!(outbox.push_control(frame(1, 1)), Ok(()));
+    assert_eq!(outbox.push_control(frame(1, CONTROL_BYTES)), Err(Full));
+}
+
+#[tokio::test]
+async fn all_links_share_a_budget_and_give_back_what_leaves() {
+    let budget = Arc::new(Budget::new(100));
+    let [a, b] = [1, 2].map(|_| Outbox::new(1000, Arc::clone(&budget), Arc::default()));
+    assert_eq!((push(&a, 1, 60), push(&b, 1, 60), budget.used()), (0, 1, 60));
+    b.push_control(frame(2, 60)).unwrap();
+    assert_eq!(budget.used(), 120, "control is not refused");
+    a.next_batch(&mut Vec::new(), STALL).await;
+    assert_eq!((push(&b, 1, 40), budget.used()), (0, 100));
+    drop(b);
+    assert_eq!(budget.used(), 0);
+}
+
+#[tokio::test]
+async fn a_goodbye_goes_last() {
+    let outbox = outbox(1000);
+    push(&outbox, 1, 10);
+    outbox.push_control(frame(2, 10)).unwrap();
+    outbox.close_with(frame(3, 10));
+    let (mut batch, mut order) = (Vec::new(), Vec::new());
+    while outbox.next_batch(&mut batch, STALL).await == Next::Frames {
+        order.extend(batch.drain(..).map(|f| f[0]));
+    }
+    assert_eq!(order, [2, 1, 3]);
+}
+
+#[tokio::test]
+async fn who_waits_for_room_is_told() {
+    let drained = Arc::new(Notify::new());
+    let budget = Arc::new(Budget::new(1 << 30));
+    let outbox = Outbox::new(MAX_FRAME_PAYLOAD + 1000, budget, Arc::clone(&drained));
+    assert!(outbox.has_room(0));
+    push(&outbox, 1, 1001);
+    assert!(!outbox.has_room(0));
+    outbox.next_batch(&mut Vec::new(), STALL).await;
+    drained.notified().await;
+    assert!(outbox.has_room(0));
+}
+
+#[tokio::test]
+async fn what_is_queued_at_close_is_still_written() {
+    let outbox = outbox(1000);
+    push(&outbox, 1, 10);
+    outbox.close();
+    let mut batch = Vec::new();
+    assert_eq!(outbox.next_batch(&mut batch, STALL).await, Next::Frames);
+    assert_eq!(outbox.next_batch(&mut batch, STALL).await, Next::End);
+    assert_eq!(batch.len(), 1);
+}
+
+#[tokio::test]
+async fn no_more_messages_go_than_the_other_side_handles_and_control_goes_on() {
+    let outbox = outbox(1 << 20);
+    for _ in 0..200 {
+        assert_eq!(push(&outbox, 1, 1000), 0);
+    }
+    let (mut batch, mut marks) = (Vec::new(), Vec::new());
+    let is_mark = |frame: &Bytes| frame.len() < 100;
+    for _ in 0..2 {
+        assert_eq!(outbox.next_batch(&mut batch, STALL).await, Next::Frames);
+    }
+    marks.extend(batch.iter().filter(|frame| is_mark(frame)).cloned());
+    assert!((16..=18).contains(&(batch.len() - marks.len())), "{} messages", batch.len());
+    assert!(!marks.is_empty());
+    batch.clear();
+    let brief = Duration::from_millis(1);
+    tokio::time::sleep(brief).await;
+    assert_eq!(outbox.next_batch(&mut batch, brief).await, Next::Stalled);
+    outbox.push_control(frame(2, 10)).unwrap();
+    assert_eq!(outbox.next_batch(&mut batch, STALL).await, Next::Frames);
+    assert_eq!(batch.drain(..).map(|f| f[0]).collect::<Vec<_>>(), [2]);
+    outbox.answered(7);
+    assert_eq!(outbox.next_batch(&mut batch, brief).await, Next::Stalled, "nothing of that number was asked");
+    let mut last = bytes::BytesMut::from(marks.pop().unwrap());
+    let last = FrameCodec::<Packet>::new().decode(&mut last).unwrap();
+    let Some(Frame::Known { message: Packet::Ping(number), .. }) = last else { panic!("{last:?}") };
+    outbox.answered(number);
+    assert_eq!(outbox.next_batch(&mut batch, STALL).await, Next::Frames);
+    outbox.close();
+    while outbox.next_batch(&mut batch, STALL).await == Next::Frames {}
+    let (marks, left): (Vec<_>, Vec<_>) = batch.iter().partition(|frame| is_mark(frame));
+    assert!(left.len() + 18 >= 200 && !marks.is_empty(), "what is closed waits for nobody");
+}
