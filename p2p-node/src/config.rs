@@ -170,7 +170,7 @@ pub struct Limits {
     pub max_in: usize,
     /// Links dialled by this node without being asked. Default 16.
     pub max_out: usize,
-    /// Handshakes at once; one more drops the oldest. Default 64.
+    /// Handshakes at once, and connections that were refused and have not read why; one more drops the oldest. Default 64.
     pub handshakes: usize,
     /// From accept to the end of hello. Default 10 s, as Syncthing's TLS handshake.
     pub handshake_timeout: Duration,

@@ -24,6 +24,8 @@ use crate::tls::{Protocol, Secured};
 
 /// Connections that the kernel holds for us.
 const BACKLOG: i32 = 1024;
+/// How long one that is refused may take to read why; it counts as a handshake so long, and an honest one closes at once.
+const REFUSAL: Duration = Duration::from_secs(2);
 /// Out of file descriptors: how long to wait for some to be freed, and how often to say so.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(100);
 const EXHAUSTED_LOG: Duration = Duration::from_secs(10);
@@ -100,7 +102,7 @@ fn begin(shared: &Arc<Shared>, tcp: TcpStream, addr: SocketAddr) {
     shared.handshakes.attach(number, task.abort_handle());
 }
 
-/// One deadline from accept to the end of hello.
+/// One deadline from accept to the end of hello. It may be aborted at any time until it has ended as a handshake.
 async fn handshake(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, number: u64) {
     let deadline = shared.config.limits.handshake_timeout;
     let greeting = async {
@@ -128,9 +130,11 @@ async fn handshake(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, number
         () = shared.stop.cancelled() => return,
         greeted = timeout(deadline, greeting) => greeted,
     };
-    shared.handshakes.end(number);
     match greeted {
-        Ok(Ok((secured, None))) => crate::transfer::serve(&shared, secured, addr).await,
+        Ok(Ok((secured, None))) => {
+            shared.handshakes.end(number);
+            crate::transfer::serve(&shared, secured, addr).await;
+        }
         Ok(Ok((secured, Some((codec, buffer, hello, records))))) => {
             let peer = secured.peer;
             let offer = Offer {
@@ -147,7 +151,7 @@ async fn handshake(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, number
             if let Offered::Refused(reason, mut stream) = offered
                 && let Ok(bye) = encode_frame(&Packet::Bye(reason))
             {
-                timeout(deadline, link::write_last(&mut stream, bye)).await.ok();
+                timeout(REFUSAL, link::write_last(&mut stream, bye)).await.ok();
             }
         }
         Ok(Err(detail)) => {
@@ -159,4 +163,5 @@ async fn handshake(shared: Arc<Shared>, tcp: TcpStream, addr: SocketAddr, number
             tracing::debug!(%addr, "handshake was not done within its deadline");
         }
     }
+    shared.handshakes.end(number);
 }

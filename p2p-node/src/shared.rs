@@ -94,8 +94,8 @@ impl Shared {
     }
 }
 
-/// Handshakes under way. When there are too many the oldest is dropped: an honest one takes
-/// milliseconds, so those that wait longest are the ones that never say anything.
+/// Handshakes under way, and those that were refused and have not read why. When there are too many the oldest is dropped: an
+/// honest one takes milliseconds, so those that wait longest are the ones that never say anything, or never go.
 #[derive(Debug)]
 pub(crate) struct Handshakes {
     running: Mutex<VecDeque<(u64, Option<AbortHandle>)>>,

@@ -1,10 +1,16 @@
 //! The first frames: hello, and what comes instead of it.
 
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use p2p_node::{ByeReason, Packet};
 use p2p_wire::{MAX_FRAME_CONTROL, encode_frame};
+use tokio::time::sleep;
 
-use crate::util::{Hostile, Stage, envelope, frame, hello, key, kind, push, record, refused_connections};
+use crate::util::{
+    Hostile, SOON, Stage, envelope, eventually, frame, hasty, hello, key, kind, push, record, refused,
+    refused_connections,
+};
 
 /// Says `bytes` first and returns what the node says before it closes the connection.
 async fn first(stage: &Stage, bytes: &[u8]) -> Vec<Packet> {
@@ -82,5 +88,30 @@ async fn hello_twice_ends_the_link() {
     let mut peer = Hostile::open(stage.addr(), &key(2)).await;
     peer.write(&encode_frame(&hello(Vec::new())).unwrap().repeat(2)).await;
     assert_eq!(peer.closed().await, Some(ByeReason::Misbehaved));
+    stage.alive_and_untouched().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_refused_reads_why_and_cannot_keep_its_connection() {
+    // The honest neighbour has the only place.
+    let mut stage = Stage::with(hasty(|limits| (limits.max_in, limits.handshakes) = (1, 2))).await;
+    let greeting = encode_frame(&hello(Vec::new())).unwrap().to_vec();
+    // One that has said much more, and is in no hurry to read: no reset overtakes the answer.
+    let mut peer = Hostile::open(stage.addr(), &key(1)).await;
+    peer.write(&[greeting.clone(), encode_frame(&Packet::Ping(1)).unwrap().repeat(5000)].concat()).await;
+    sleep(Duration::from_millis(300)).await;
+    assert_eq!(peer.closed().await, Some(ByeReason::Full));
+    // It has its socket open still. Each that is there too many costs one before it.
+    let began = Instant::now();
+    eventually("its connection is closed", async || !peer.say(&Packet::Ping(1)).await).await;
+    assert!(began.elapsed() < SOON, "after {:?}", began.elapsed());
+    let mut kept = Vec::new();
+    for n in 0..50 {
+        let mut peer = Hostile::open(stage.addr(), &key(1000 + n)).await;
+        peer.write(&greeting).await;
+        assert_eq!(peer.closed().await, Some(ByeReason::Full));
+        kept.push(peer);
+    }
+    eventually("the oldest were dropped", async || refused(&stage.victim, "connections").await > 0).await;
     stage.alive_and_untouched().await;
 }
