@@ -15,7 +15,6 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::codec::Decoder;
 
@@ -32,7 +31,8 @@ use crate::shared::Shared;
 pub(crate) const READ_BYTES: usize = 16 * 1024;
 /// What a writer keeps of the memory in which it joins frames.
 const KEPT_BYTES: usize = 512;
-/// How long a closing link may take to write what it still holds, and then reads on.
+/// How long a link that is being closed may take to write what it still holds, however little of it is read at a time, and then
+/// reads on.
 pub(crate) const FLUSH: Duration = Duration::from_secs(2);
 
 /// Counts links of one node; tells an old link of a peer from its new one.
@@ -126,7 +126,15 @@ where
             cause = &mut read => cause,
             cause = write_frames(&mut writer, &parts) => cause,
         };
-        if cause == Closed::Local { (hang_up(&mut writer, read).await, true) } else { (cause, false) }
+        if parts.outbox.is_closed() {
+            // What is left had its time; its room is for others.
+            parts.outbox.discard();
+        }
+        if cause == Closed::Local {
+            (hang_up(&mut writer, read, &parts.outbox).await, true)
+        } else {
+            (cause, false)
+        }
     };
     if !hung_up {
         answer_the_end(&mut reader, &mut writer, &cause).await;
@@ -135,9 +143,18 @@ where
     shared.arrivals.push(LinkEvent::Closed { link: id, peer, cause });
 }
 
-/// All is written: ends this direction, and hears what the other side sent before it knew. Returns why the link ended.
-async fn hang_up<W: AsyncWrite + Unpin>(writer: &mut W, read: impl Future<Output = Closed>) -> Closed {
-    let flushed = timeout(FLUSH, writer.shutdown()).await.is_ok();
+/// All is written, or it took too long: ends this direction, and hears what the other side sent before it knew. Returns why the
+/// link ended.
+async fn hang_up<W: AsyncWrite + Unpin>(
+    writer: &mut W,
+    read: impl Future<Output = Closed>,
+    outbox: &Outbox,
+) -> Closed {
+    let flushed = tokio::select! {
+        biased;
+        _ = writer.shutdown() => true,
+        () = outbox.closed_for(FLUSH) => false,
+    };
     // Closing a socket with unread bytes resets it, and the reset may overtake our last frames.
     timeout(FLUSH, read).await.ok();
     if flushed { Closed::Local } else { Closed::Stalled(FLUSH.as_secs()) }
@@ -261,36 +278,40 @@ where
         }
         joined.clear();
         joined.shrink_to(KEPT_BYTES);
-        match within(stalled, writer.flush()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => return Closed::Io(e.to_string()),
-            Err(_) => return Closed::Stalled(stalled.as_secs()),
+        if let Err(cause) = in_time(writer.flush(), parts).await {
+            return cause;
         }
     }
 }
 
-/// [`timeout`] without a timer for what can be done at once, as most writes can.
-async fn within<T>(limit: Duration, future: impl Future<Output = T>) -> Result<T, Elapsed> {
-    let mut future = pin!(future);
-    match poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
-        Poll::Ready(done) => Ok(done),
-        Poll::Pending => timeout(limit, future).await,
+/// A write that is done before it counts as stalled, and while a link that is being closed may write. There is no timer for what
+/// can be done at once, as most writes can.
+async fn in_time(write: impl Future<Output = io::Result<()>>, parts: &LinkParts) -> Result<(), Closed> {
+    let stalled = parts.limits().stalled_link;
+    let mut write = pin!(write);
+    let written = match poll_fn(|context| Poll::Ready(write.as_mut().poll(context))).await {
+        Poll::Ready(written) => Ok(written),
+        Poll::Pending => tokio::select! {
+            written = timeout(stalled, write) => written,
+            () = parts.outbox.closed_for(FLUSH) => return Err(Closed::Local),
+        },
+    };
+    match written {
+        Ok(written) => written.map_err(|e| Closed::Io(e.to_string())),
+        Err(_) => Err(Closed::Stalled(stalled.as_secs())),
     }
 }
 
-/// Writes all, as long as some of it goes within `stalled`.
+/// Writes all, as long as some of it goes [`in_time`].
 async fn write_bytes<W>(writer: &mut W, bytes: &[u8], parts: &LinkParts) -> Result<(), Closed>
 where
     W: AsyncWrite + Unpin,
 {
-    let stalled = parts.limits().stalled_link;
     for chunk in bytes.chunks(READ_STEP) {
-        match within(stalled, writer.write_all(chunk)).await {
-            // What is small is handled at once, or shows in what is not; pings go whether anything moves or not.
-            Ok(Ok(())) if chunk.len() == READ_STEP => parts.outbox.wrote(chunk.len()),
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => return Err(Closed::Io(e.to_string())),
-            Err(_) => return Err(Closed::Stalled(stalled.as_secs())),
+        in_time(writer.write_all(chunk), parts).await?;
+        // What is small is handled at once, or shows in what is not; pings go whether anything moves or not.
+        if chunk.len() == READ_STEP {
+            parts.outbox.wrote(chunk.len());
         }
     }
     Ok(())

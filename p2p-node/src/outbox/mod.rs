@@ -4,6 +4,7 @@
 mod tests;
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use p2p_wire::{EnvelopeId, MAX_FRAME_PAYLOAD, encode_frame};
 use tokio::sync::Notify;
-use tokio::time::timeout_at;
+use tokio::time::{sleep_until, timeout_at};
 
 use crate::backlog::{Backlog, Item};
 use crate::budget::Budget;
@@ -79,8 +80,8 @@ struct State {
     moved: Option<Instant>,
     /// Written after everything else: the other side stops reading at a goodbye.
     last: Option<Bytes>,
-    /// Nothing more is taken; the writer ends once both queues are empty.
-    closed: bool,
+    /// Since then nothing more is taken; the writer ends once both queues are empty.
+    closed: Option<Instant>,
 }
 
 /// The queue between the driver and the writer of one link.
@@ -92,6 +93,8 @@ pub(crate) struct Outbox {
     /// Bytes that the writer has written, of large frames.
     written: AtomicUsize,
     filled: Notify,
+    /// Rung when the queue is closed.
+    closing: Notify,
     /// Rung when the queue of messages falls to half of its limit, and when there is room that was waited for.
     drained: Arc<Notify>,
     budget: Arc<Budget>,
@@ -108,17 +111,18 @@ impl Outbox {
             wanted: false,
             moved: None,
             last: None,
-            closed: false,
+            closed: None,
         };
         let (state, unrung, written) = (Mutex::new(state), AtomicBool::new(false), AtomicUsize::new(0));
-        Self { state, unrung, written, filled: Notify::new(), drained, budget, limit }
+        let (filled, closing) = (Notify::new(), Notify::new());
+        Self { state, unrung, written, filled, closing, drained, budget, limit }
     }
 
     /// Queues a frame that must not be lost; the writer is told by [`Outbox::ring`]. After [`Outbox::close`] frames are
     /// taken and go nowhere: the link is on its way out.
     pub(crate) fn push_control(&self, frame: Bytes) -> Result<(), Full> {
         let mut state = self.lock();
-        if state.closed {
+        if state.closed.is_some() {
             return Ok(());
         }
         let len = frame.len();
@@ -135,7 +139,7 @@ impl Outbox {
         let (mut displaced, len) = (Vec::new(), frame.len());
         let item = Item { id, hops, frame };
         let mut state = self.lock();
-        if state.closed {
+        if state.closed.is_some() {
             return displaced;
         }
         if !self.budget.try_take(len) {
@@ -158,7 +162,7 @@ impl Outbox {
     /// Queues a frame that goes out behind all messages that wait now.
     pub(crate) fn push_behind(&self, frame: Bytes) -> Result<(), Full> {
         let mut state = self.lock();
-        if state.closed {
+        if state.closed.is_some() {
             return Ok(());
         }
         let len = frame.len();
@@ -191,7 +195,7 @@ impl Outbox {
     /// waits. 0 once the queue is closed.
     pub(crate) fn unhandled(&self) -> usize {
         let mut state = self.lock();
-        if state.closed {
+        if state.closed.is_some() {
             return 0;
         }
         let waiting = state.messages.bytes();
@@ -226,13 +230,13 @@ impl Outbox {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.lock().closed.is_some()
     }
 
     /// More than half of the queue of messages is taken, and the writer has taken something within `stuck`.
     pub(crate) fn is_full_but_moving(&self, stuck: Duration) -> bool {
         let state = self.lock();
-        !state.closed && state.moved.is_some_and(|at| at.elapsed() < stuck)
+        state.closed.is_none() && state.moved.is_some_and(|at| at.elapsed() < stuck)
     }
 
     /// Whether any message fits beside `coming` bytes that will be queued soon. If not for what is in this queue, `drained` is
@@ -242,28 +246,52 @@ impl Outbox {
         let mut state = self.lock();
         state.wanted = !self.fits(&state, 0);
         let more = coming + MAX_FRAME_PAYLOAD + PREFIX;
-        state.closed || (self.fits(&state, coming) && self.budget.has(more))
+        state.closed.is_some() || (self.fits(&state, coming) && self.budget.has(more))
     }
 
     fn fits(&self, state: &State, coming: usize) -> bool {
         let taken = state.messages.bytes() + coming;
-        state.closed || taken == 0 || taken + MAX_FRAME_PAYLOAD + PREFIX <= self.limit
+        state.closed.is_some() || taken == 0 || taken + MAX_FRAME_PAYLOAD + PREFIX <= self.limit
     }
 
-    /// Takes no more frames; what is queued is still written.
+    /// Takes no more frames; what is queued is still written, as far as the link has time for it.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
+        self.lock().closed.get_or_insert_with(Instant::now);
         self.filled.notify_one();
+        self.closing.notify_waiters();
     }
 
     /// [`Outbox::close`], with a goodbye behind what is queued.
     pub(crate) fn close_with(&self, goodbye: Bytes) {
         let mut state = self.lock();
-        if !state.closed {
+        if state.closed.is_none() {
             state.last = Some(goodbye);
         }
         drop(state);
         self.close();
+    }
+
+    /// Waits until the queue has been closed for so long.
+    pub(crate) async fn closed_for(&self, time: Duration) {
+        loop {
+            let mut closing = pin!(self.closing.notified());
+            // First this, so that it is not missed if it is closed while we look.
+            closing.as_mut().enable();
+            let closed = self.lock().closed;
+            if let Some(at) = closed {
+                return sleep_until((at + time).into()).await;
+            }
+            closing.await;
+        }
+    }
+
+    /// Gives up what is queued, and its room.
+    pub(crate) fn discard(&self) {
+        let mut state = self.lock();
+        let control = std::mem::take(&mut state.control);
+        let messages = std::mem::take(&mut state.messages);
+        drop(state);
+        self.budget.give(control.bytes + messages.bytes() + messages.behind_bytes());
     }
 
     /// A ping of this number was answered: what went before it has been handled.
@@ -294,7 +322,7 @@ impl Outbox {
                         batch.push(last);
                         return Next::Frames;
                     }
-                    if state.closed {
+                    if state.closed.is_some() {
                         return Next::End;
                     }
                     None
@@ -311,7 +339,7 @@ impl Outbox {
     fn take(&self, state: &mut State, batch: &mut Vec<Bytes>) -> bool {
         let (mut taken, mut messages) = (0, 0);
         // Nobody hears the answers of a link that is closed.
-        let room = if state.closed { usize::MAX } else { state.window.room() };
+        let room = if state.closed.is_some() { usize::MAX } else { state.window.room() };
         while taken < BATCH_BYTES {
             let frame = match state.control.pop() {
                 Some(frame) => frame,
@@ -354,7 +382,6 @@ impl Outbox {
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.budget.give(state.control.bytes + state.messages.bytes() + state.messages.behind_bytes());
+        self.discard();
     }
 }

@@ -53,6 +53,22 @@ async fn all_links_share_a_budget_and_give_back_what_leaves() {
 }
 
 #[tokio::test]
+async fn what_a_closed_link_could_not_write_is_given_up_with_its_room() {
+    let budget = Arc::new(Budget::new(100));
+    let outbox = Outbox::new(1000, Arc::clone(&budget), Arc::default());
+    push(&outbox, 1, 60);
+    outbox.push_control(frame(2, 60)).unwrap();
+    let wait = Duration::from_millis(1);
+    assert!(timeout_at(Instant::now().into(), outbox.closed_for(wait)).await.is_err(), "it is open");
+    let ((), ()) = tokio::join!(outbox.closed_for(wait), async { outbox.close() });
+    outbox.discard();
+    assert_eq!(budget.used(), 0);
+    assert_eq!(outbox.next_batch(&mut Vec::new(), STALL).await, Next::End);
+    drop(outbox);
+    assert_eq!(budget.used(), 0, "it is given back once");
+}
+
+#[tokio::test]
 async fn a_goodbye_goes_last() {
     let outbox = outbox(1000);
     push(&outbox, 1, 10);

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use p2p_node::{ByeReason, Event, Packet};
-use tokio::io::AsyncWriteExt;
-use tokio::time::timeout;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{sleep, timeout};
 
 use crate::util::{
-    Delivered, Hostile, Stage, addr, envelope, eventually, key, message, peer_down, push, start, target,
-    until,
+    Delivered, Hostile, SOON, Stage, addr, envelope, eventually, key, message, peer_down, push, start,
+    target, until,
 };
 
 /// A neighbour that the victim has said goodbye to, and that has not closed its side.
@@ -51,6 +51,29 @@ async fn one_that_was_banned_has_nothing_more_to_say() {
     assert_eq!(peer.rest().await, []);
     stage.honest.send("honest").await.unwrap();
     assert_eq!(message(&mut at_victim).await.text(), Some("honest"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_link_that_is_being_closed_and_read_by_drips_gives_its_room_back() {
+    let node = start().await;
+    let mut peer = Hostile::join(addr(&node), &key(1)).await;
+    for _ in 0..60 {
+        node.send(vec![1; 30_000]).await.unwrap();
+    }
+    eventually("much waits", async || node.status().await.queued_bytes > 1_000_000).await;
+    node.disconnect(key(1).id()).await.unwrap();
+    // More often than a link has to take something, and for longer than anybody has patience.
+    let drips = async {
+        let mut scratch = [0; 4096];
+        while peer.stream.read(&mut scratch).await.is_ok_and(|n| n > 0) {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let given_back = eventually("nothing waits", async || node.status().await.queued_bytes == 0);
+    tokio::select! {
+        () = drips => panic!("it was read to its end"),
+        given = timeout(SOON, given_back) => given.expect("it is written to as long as it reads"),
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
