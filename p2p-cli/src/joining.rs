@@ -1,10 +1,12 @@
 //! The links that a command needs before it can do its work: to those that `--connect` names, or to anybody. Where none
 //! comes, why.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use p2p_node::{ConnectError, Node, PeerInfo, PeerState, Target};
+use tokio::net::lookup_host;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
@@ -74,10 +76,26 @@ impl<'a> Joining<'a> {
     async fn given_up(&mut self) {
         self.settled().await;
         let node = &self.session.node;
-        let others = |peer: &PeerInfo| peer.state != PeerState::Banned && !self.names(peer);
-        if self.named.is_empty() || links(node).await > 0 || node.peers().await.iter().any(others) {
+        let mut others = node.peers().await;
+        others.retain(|peer| peer.state != PeerState::Banned && !self.names(peer));
+        if !others.is_empty() {
+            let named = self.addrs_of_hosts().await;
+            others.retain(|peer| peer.addr.is_none_or(|addr| !named.contains(&addr)));
+        }
+        if self.named.is_empty() || links(node).await > 0 || !others.is_empty() {
             std::future::pending().await
         }
+    }
+
+    /// Where the hosts that are named were dialled; the resolver has been asked a moment ago.
+    async fn addrs_of_hosts(&self) -> Vec<SocketAddr> {
+        let mut addrs = Vec::new();
+        for target in &self.named {
+            if let Target::Host(host, port) = target {
+                addrs.extend(lookup_host((host.as_str(), *port)).await.into_iter().flatten());
+            }
+        }
+        addrs
     }
 
     async fn settled(&mut self) {
@@ -89,6 +107,7 @@ impl<'a> Joining<'a> {
             Target::Addr(addr) => peer.addr == Some(*addr),
             Target::Ticket(ticket) => ticket.id == peer.id,
             Target::Peer(id) => *id == peer.id,
+            // Whoever is where it leads to; that is looked up only if it matters.
             Target::Host(..) => false,
         })
     }

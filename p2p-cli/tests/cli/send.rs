@@ -67,6 +67,21 @@ fn a_known_peer_is_reached_though_the_one_named_is_gone() {
 }
 
 #[test]
+fn a_named_host_that_is_gone_is_nobody_else_to_wait_for() {
+    let scratch = Scratch::new();
+    let node = Node::start(&scratch.path("node"));
+    let (_, port) = node.addr.rsplit_once(':').unwrap();
+    let host = format!("localhost:{port}");
+    let output = send(&scratch.path("mouth"), &[&host], &["first"]);
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    drop(node);
+    // It is in the table of peers now. 4 would be the deadline.
+    let output = send(&scratch.path("mouth"), &[&host], &["second"]);
+    assert_eq!(code(&output), 1, "{}", stderr(&output));
+    assert!(stderr(&output).contains("no peer was reached: "), "{}", stderr(&output));
+}
+
+#[test]
 fn the_start_of_an_id_is_enough_though_nobody_was_known_before_the_link() {
     let scratch = Scratch::new();
     let mut node = Node::start(&scratch.path("node"));
