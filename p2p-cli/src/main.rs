@@ -24,7 +24,7 @@ use clap::{CommandFactory as _, Parser as _};
 
 use crate::args::{Cli, Command};
 use crate::config::Settings;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 use crate::logging::Logging;
 use crate::output::{Line, Screen};
 use crate::signals::Stop;
@@ -35,12 +35,14 @@ const MAX_WORKERS: usize = 4;
 fn main() -> ExitCode {
     let Cli { options, command } = Cli::parse();
     let outcome = match command {
-        Some(Command::Completions { shell }) => commands::completions(shell, &mut Cli::command()),
-        Some(Command::Man) => commands::man(Cli::command()),
+        Some(Command::Completions { shell }) => {
+            commands::completions(shell, &mut Cli::command()).map(|()| ExitCode::SUCCESS)
+        }
+        Some(Command::Man) => commands::man(Cli::command()).map(|()| ExitCode::SUCCESS),
         command => Settings::resolve(options).and_then(|settings| with_node(settings, command)),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             failure.report();
             failure.exit.into()
@@ -49,7 +51,7 @@ fn main() -> ExitCode {
 }
 
 /// Everything that needs a node: logging, a runtime and a screen around it.
-fn with_node(settings: Settings, command: Option<Command>) -> Result<(), Failure> {
+fn with_node(settings: Settings, command: Option<Command>) -> Result<ExitCode, Failure> {
     let on_terminal = command.is_none() && !settings.json && std::io::stdin().is_terminal();
     let screen = Screen::open(settings.json, settings.color);
     // People see warnings as events anyway; programs and daemons have them in the log too.
@@ -81,7 +83,9 @@ fn with_node(settings: Settings, command: Option<Command>) -> Result<(), Failure
                 "nobody reads standard output; the last lines, {unwritten} or so, were not written"
             ));
         }
-        outcome
+        // Whatever was done, not all of it was said; the screen has told why.
+        let code = if screen.has_failed() { Exit::Failed.into() } else { ExitCode::SUCCESS };
+        outcome.map(|()| code)
     });
     terminal::restore();
     // A thread that still waits for the next line of input must not keep the process.

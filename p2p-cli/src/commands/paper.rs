@@ -1,6 +1,6 @@
 //! What is printed for the shell and the manual, without a node.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 
 use clap_complete::Shell;
 
@@ -24,8 +24,11 @@ pub(crate) fn man(command: clap::Command) -> Result<(), Failure> {
 
 fn write(text: &[u8]) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
-    stdout
-        .write_all(text)
-        .and_then(|()| stdout.flush())
-        .map_err(|source| Failure::failed("output", format!("standard output: {source}")))
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        // Whoever reads wants no more: `p2p man | head`.
+        Err(source) if source.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::failed("output", format!("standard output: {source}")))
+        }
+        _ => Ok(()),
+    }
 }

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::human::{Paint, render};
 use super::line::Line;
 use crate::args::Color;
+use crate::failure;
 
 /// Lines that wait to be written. A full queue makes the speaker wait; events that pile up behind it are
 /// bounded by the node, which says how many were missed.
@@ -31,6 +32,16 @@ enum Job {
     ProgressEnd,
     Attach(Printer),
     Close(oneshot::Sender<()>),
+}
+
+/// Standard output as its writer found it last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outlet {
+    Open,
+    /// Whoever read it wants no more, which is no failure: `p2p log | head`.
+    Closed,
+    /// What was to be written is lost: the disk is full, say.
+    Failed,
 }
 
 /// How far a download is.
@@ -63,7 +74,7 @@ impl Progress {
 #[derive(Debug, Clone)]
 pub(crate) struct Screen {
     jobs: mpsc::Sender<Job>,
-    closed: watch::Receiver<bool>,
+    outlet: watch::Receiver<Outlet>,
     /// Set once the program leaves: from then on nobody waits any longer than this.
     leave_by: Arc<OnceLock<Instant>>,
     /// Texts that were to be written and were not yet.
@@ -76,12 +87,12 @@ impl Screen {
     /// Takes standard output.
     pub(crate) fn open(json: bool, color: Color) -> Self {
         let (jobs, waiting) = mpsc::channel(MAX_WAITING);
-        let (tell_closed, closed) = watch::channel(false);
+        let (tell, outlet) = watch::channel(Outlet::Open);
         let unwritten = Arc::new(AtomicU64::new(0));
-        let writer = Writer::new(tell_closed, Arc::clone(&unwritten));
+        let writer = Writer::new(tell, Arc::clone(&unwritten));
         std::thread::spawn(move || writer.run(waiting));
         let paint = Paint(!json && painted(color, io::stdout().is_terminal()));
-        Self { jobs, closed, leave_by: Arc::default(), unwritten, json, paint }
+        Self { jobs, outlet, leave_by: Arc::default(), unwritten, json, paint }
     }
 
     pub(crate) const fn is_json(&self) -> bool {
@@ -134,11 +145,16 @@ impl Screen {
         self.give(Job::Attach(printer)).await;
     }
 
-    /// Returns once standard output is closed by whoever read it.
+    /// Returns once standard output takes nothing more: whoever read it has closed it, or it failed.
     pub(crate) async fn wait_closed(&self) {
-        let mut closed = self.closed.clone();
+        let mut outlet = self.outlet.clone();
         // The thread goes only when all handles are gone.
-        let _ = closed.wait_for(|closed| *closed).await;
+        let _ = outlet.wait_for(|outlet| *outlet != Outlet::Open).await;
+    }
+
+    /// Whether something could not be written, other than because nobody wants it. Standard error has been told why.
+    pub(crate) fn has_failed(&self) -> bool {
+        *self.outlet.borrow() == Outlet::Failed
     }
 
     /// The program leaves: what finds no reader until then is not said any more.
@@ -147,12 +163,13 @@ impl Screen {
     }
 
     /// Waits, within the limit of [`Screen::leave_by`], until all was written. Returns how many texts were not, because
-    /// nobody reads them; one who closed standard output wants no more.
+    /// nobody reads them; one who closed standard output wants no more, and one that failed is told of elsewhere.
     pub(crate) async fn close(&self) -> u64 {
         self.leave_by(Instant::now() + CLOSE_TIMEOUT);
         let (done, written) = oneshot::channel();
         self.give(Job::Close(done)).await;
-        let written = matches!(self.in_time(written).await, Some(Ok(()))) || *self.closed.borrow();
+        let written =
+            matches!(self.in_time(written).await, Some(Ok(()))) || *self.outlet.borrow() != Outlet::Open;
         if written { 0 } else { self.unwritten.load(Ordering::Relaxed) }
     }
 
@@ -188,16 +205,16 @@ struct Writer {
     stdout: BufWriter<Stdout>,
     printer: Option<Printer>,
     bar: Option<ProgressBar>,
-    closed: watch::Sender<bool>,
+    outlet: watch::Sender<Outlet>,
     unwritten: Arc<AtomicU64>,
     /// Texts written since the last flush: they count once they have left.
     buffered: u64,
 }
 
 impl Writer {
-    fn new(closed: watch::Sender<bool>, unwritten: Arc<AtomicU64>) -> Self {
+    fn new(outlet: watch::Sender<Outlet>, unwritten: Arc<AtomicU64>) -> Self {
         let stdout = BufWriter::with_capacity(BATCH, io::stdout());
-        Self { stdout, printer: None, bar: None, closed, unwritten, buffered: 0 }
+        Self { stdout, printer: None, bar: None, outlet, unwritten, buffered: 0 }
     }
 
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
@@ -235,7 +252,7 @@ impl Writer {
 
     fn text(&mut self, text: &str) {
         self.buffered += 1;
-        if *self.closed.borrow() {
+        if *self.outlet.borrow() != Outlet::Open {
             return;
         }
         let Self { stdout, printer, bar, .. } = self;
@@ -273,9 +290,22 @@ impl Writer {
     }
 
     fn note(&self, written: io::Result<()>) {
-        if written.is_err() {
-            self.closed.send_replace(true);
+        let Err(error) = written else { return };
+        if *self.outlet.borrow() != Outlet::Open {
+            return;
         }
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            self.outlet.send_replace(Outlet::Closed);
+            return;
+        }
+        // At once: who goes on (a daemon) would otherwise be silent for days.
+        let warn =
+            || failure::warn(&format!("standard output: {error}; what comes from here on is not written"));
+        match &self.bar {
+            Some(bar) => bar.suspend(warn),
+            None => warn(),
+        }
+        self.outlet.send_replace(Outlet::Failed);
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::util::{Node, Scratch, code, lines, p2p, run, stderr, stdout};
 
 /// What a node leaves that has heard `one`, `two` and `three`.
-fn heard(scratch: &Scratch) -> PathBuf {
+pub(crate) fn heard(scratch: &Scratch) -> PathBuf {
     let (mut a, mut b) = (Node::start(&scratch.path("a")), Node::start(&scratch.path("b")));
     a.connect(&b);
     for text in ["one", "two", "three"] {

@@ -6,6 +6,7 @@ mod console;
 mod files;
 mod folders;
 mod log;
+mod output;
 mod resume;
 mod send;
 mod start;

@@ -63,7 +63,11 @@ pub(crate) fn bare() -> Command {
 
 /// Runs to the end and returns everything.
 pub(crate) fn run(command: &mut Command) -> Output {
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    end_of(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap())
+}
+
+/// Waits for the end and returns everything that was piped.
+pub(crate) fn end_of(child: Child) -> Output {
     let id = child.id();
     let (tell, ended) = sync_channel(1);
     std::thread::spawn(move || tell.send(child.wait_with_output()));
