@@ -40,7 +40,9 @@ impl Console {
                 let to = resolve::peer(&id, &node.peers().await)?;
                 let within = Duration::from_secs(seconds);
                 // What comes of it is told by an event, so that the console goes on meanwhile.
-                let sent = node.send_for_receipt(to, text, within).await?.sent();
+                let receipt = node.send_for_receipt(to, text, within).await?;
+                let sent = receipt.sent();
+                self.receipts.expect(receipt);
                 let (seq, queued_links, to) = (sent.seq, sent.queued_links, Some(to.to_string()));
                 Line::Sent { command: name, seq, queued_links, to }
             }

@@ -6,6 +6,7 @@ mod editor;
 mod execute;
 mod input;
 mod parse;
+mod receipts;
 
 use std::borrow::Cow;
 use std::io::IsTerminal as _;
@@ -17,6 +18,7 @@ use crate::config::Settings;
 use crate::console::complete::Words;
 use crate::console::input::{Input, Typed};
 use crate::console::parse::{Command, ParseError};
+use crate::console::receipts::Receipts;
 use crate::failure::Failure;
 use crate::joining::Joining;
 use crate::logging::Logging;
@@ -36,7 +38,7 @@ pub(crate) async fn run(
     // Who types sees when there is a link; a script has written its first command before there can be one.
     let awaited = if by_hand { Vec::new() } else { settings.node.connect.clone() };
     let session = Session::start(settings.node, screen.clone(), stop, Show::Console).await?;
-    let console = Console { session, logging, words: Arc::default() };
+    let console = Console { session, logging, words: Arc::default(), receipts: Receipts::default() };
     let input = if on_terminal {
         let (input, printer) =
             editor::start(&console.session.node.data_dir().join("history"), &console.words)?;
@@ -47,6 +49,11 @@ pub(crate) async fn run(
     };
     let mut failed = 0;
     let left = console.serve(input, awaited, &mut failed).await;
+    if left.is_some() && !by_hand {
+        // Who types may leave before; a script said how long it waits.
+        let missing = console.session.unless_stopped(async { Ok(console.receipts.settled().await) }).await;
+        failed += missing.unwrap_or(0);
+    }
     if left.is_some() {
         // A script ends as soon as it has said everything; the node itself tells what has not left.
         let all =
@@ -69,6 +76,7 @@ struct Console {
     logging: Logging,
     /// What can be completed; empty and unused where nobody types.
     words: Arc<Words>,
+    receipts: Receipts,
 }
 
 /// Whether the console goes on.

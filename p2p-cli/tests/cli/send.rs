@@ -199,3 +199,40 @@ fn a_restored_directory_loses_no_message() {
         says(&copy, text);
     }
 }
+
+#[test]
+fn a_pipe_waits_for_the_receipts_it_asked_for() {
+    let scratch = Scratch::new();
+    let node = Node::start(&scratch.path("node"));
+    // Nobody is there who has this key.
+    let absent = "79b5562e8fe654f94078b112e8a98ba7901f853ae695bed7e0e3910bad049664";
+    let output = piped(&scratch, &node.addr, &format!("pm --wait 60 {} hello\n", node.id));
+    let said = lines(&output);
+    assert_eq!(code(&output), 0, "{said:?}");
+    let sent = said.iter().find(|line| line["event"] == "sent").unwrap();
+    let receipt = json!({"event": "receipt", "seq": sent["seq"], "by": node.id});
+    assert!(said.contains(&receipt), "{said:?}");
+    assert_eq!(said.last(), Some(&json!({"event": "bye", "command": "exit"})));
+
+    let script = format!("pm --wait 60 {} hello\npm --wait 1 {absent} hello\nexit\n", node.id);
+    let output = piped(&scratch, &node.addr, &script);
+    let said = lines(&output);
+    assert_eq!(code(&output), 1, "{said:?}");
+    for event in ["receipt", "no_receipt"] {
+        assert_eq!(said.iter().filter(|line| line["event"] == event).count(), 1, "{said:?}");
+    }
+    assert!(stderr(&output).contains("1 command failed"), "{}", stderr(&output));
+}
+
+#[cfg(unix)]
+#[test]
+fn one_interrupt_ends_a_pipe_that_waits_for_a_receipt() {
+    let scratch = Scratch::new();
+    let absent = "79b5562e8fe654f94078b112e8a98ba7901f853ae695bed7e0e3910bad049664";
+    let mut node = Node::start(&scratch.path("node"));
+    node.ask(&format!("pm --wait 3600 {absent} hello"));
+    node.process.close_stdin();
+    node.process.signal(nix::sys::signal::Signal::SIGINT);
+    node.event("bye", |_| true);
+    assert_eq!(node.process.exit_code(), 0);
+}
