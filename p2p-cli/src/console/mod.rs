@@ -38,7 +38,7 @@ pub(crate) async fn run(
     // Who types sees when there is a link; a script has written its first command before there can be one.
     let awaited = if by_hand { Vec::new() } else { settings.node.connect.clone() };
     let session = Session::start(settings.node, screen.clone(), stop, Show::Console).await?;
-    let console = Console { session, logging, words: Arc::default(), receipts: Receipts::default() };
+    let console = Console { session, logging, by_hand, words: Arc::default(), receipts: Receipts::default() };
     let input = if on_terminal {
         let (input, printer) =
             editor::start(&console.session.node.data_dir().join("history"), &console.words)?;
@@ -74,6 +74,8 @@ pub(crate) async fn run(
 struct Console {
     session: Session,
     logging: Logging,
+    /// Somebody types.
+    by_hand: bool,
     /// What can be completed; empty and unused where nobody types.
     words: Arc<Words>,
     receipts: Receipts,
@@ -92,12 +94,11 @@ impl Console {
     /// what is returned.
     async fn serve(&self, mut input: Input, awaited: Vec<Target>, failed: &mut u64) -> Option<&'static str> {
         let mut stop = self.session.stop.clone();
-        let screen = self.session.screen.clone();
         let mut links = self.session.link_changes();
         tokio::select! {
             flow = self.join(awaited) => *failed += u64::from(matches!(flow, Flow::Failed)),
             () = stop.wait() => return None,
-            () = screen.wait_closed() => return None,
+            () = self.unseen() => return None,
         }
         loop {
             self.learn_words().await;
@@ -106,7 +107,7 @@ impl Console {
                     typed = input.next() => break typed,
                     Ok(()) = links.changed() => self.learn_words().await,
                     () = stop.wait() => return None,
-                    () = screen.wait_closed() => return None,
+                    () = self.unseen() => return None,
                 }
             };
             let Some(typed) = typed else { return Some("exit") };
@@ -117,9 +118,18 @@ impl Console {
                     Flow::Leave => return Some("exit"),
                 },
                 () = stop.wait() => return None,
-                () = screen.wait_closed() => return None,
+                () = self.unseen() => return None,
             }
         }
+    }
+
+    /// Returns once somebody types and sees nothing any more. A script has its commands run to the end, as with standard
+    /// output closed from the start: whoever read the answers may have seen enough of them, as `head -1` does.
+    async fn unseen(&self) {
+        if !self.by_hand {
+            std::future::pending::<()>().await;
+        }
+        self.session.screen.wait_closed().await;
     }
 
     /// Waits for the links to these. Without one the commands run still: not all need it.
