@@ -10,7 +10,7 @@ use rustyline::validate::Validator;
 use rustyline::{Context, Helper};
 
 use super::parse::COMMANDS;
-use crate::output::visible;
+use crate::output::{named, visible};
 
 /// Characters of an id or a hash that completion writes: as many as lists show.
 const SHORT: usize = 10;
@@ -28,11 +28,11 @@ struct Known {
 
 impl Words {
     pub(crate) fn learn(&self, peers: &[PeerInfo], files: &[FileEntry]) {
-        let peers =
-            peers.iter().map(|p| word(&p.id.to_string(), p.name.as_deref().unwrap_or_default())).collect();
+        let peers = peers.iter().map(|p| peer(&p.id.to_string(), p.name.as_deref())).collect();
         let files = files
             .iter()
-            .map(|f| word(&f.hash.to_string(), &f.path.file_name().unwrap_or_default().to_string_lossy()))
+            .map(|f| (f.hash.to_string(), f.path.file_name().unwrap_or_default().to_string_lossy()))
+            .map(|(hash, name)| word(&hash, &visible(&name)))
             .collect();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Known { peers, files };
     }
@@ -53,9 +53,13 @@ impl Words {
     }
 }
 
+fn peer(id: &str, name: Option<&str>) -> (String, String) {
+    word(id, &name.map(named).unwrap_or_default())
+}
+
 fn word(id: &str, name: &str) -> (String, String) {
     let short = id.get(..SHORT).unwrap_or(id).to_owned();
-    let shown = format!("{short} {}", visible(name)).trim_end().to_owned();
+    let shown = format!("{short} {name}").trim_end().to_owned();
     (short, shown)
 }
 
@@ -131,7 +135,7 @@ mod tests {
     fn offered(line: &str) -> (usize, Vec<String>) {
         let words = Words::default();
         *words.0.lock().unwrap() = Known {
-            peers: vec![word(&"ab".repeat(32), "ann\x1b"), word(&"cd".repeat(32), "")],
+            peers: vec![peer(&"ab".repeat(32), Some("ann\x1b")), peer(&"cd".repeat(32), None)],
             files: vec![word(&"ef".repeat(32), "film")],
         };
         let completion = Completion { words: Arc::new(words), paths: FilenameCompleter::new() };
@@ -152,6 +156,8 @@ mod tests {
 
     #[test]
     fn names_in_the_list_are_harmless() {
-        assert_eq!(word(&"ab".repeat(32), "ann\x1b").1, "ababababab ann\\u{1b}");
+        assert_eq!(peer(&"ab".repeat(32), Some("ann\x1b")).1, r#"ababababab "ann\u{1b}""#);
+        assert_eq!(peer(&"ab".repeat(32), Some("cdcdcdcdcd")).1, r#"ababababab "cdcdcdcdcd""#);
+        assert_eq!(peer(&"ab".repeat(32), Some("ann")).1, "ababababab ann");
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::line::{Entry, Line, Manual, Peer};
-use super::text::{ago, duration, shortened, size, table, visible};
+use super::text::{ago, duration, named, shortened, size, table, visible};
 
 /// Of a longer message only the start is shown, with its size; `--json` has all of it.
 const MAX_SHOWN: usize = 4096;
@@ -50,7 +50,7 @@ pub(crate) fn render(line: &Line, paint: Paint) -> String {
             data.as_deref(),
         ),
         Line::PeerUp { id, addr, name, .. } => {
-            let name = name.as_deref().map(|n| format!("{} ", visible(n))).unwrap_or_default();
+            let name = name.as_deref().map(|n| format!("{} ", named(n))).unwrap_or_default();
             paint.dim(&format!("+ {name}{} at {addr}", short(id)))
         }
         Line::PeerDown { id, reason } => paint.dim(&format!("- {}: {}", short(id), visible(reason))),
@@ -150,7 +150,7 @@ fn reply(line: &Line, paint: Paint) -> String {
         }
         Line::Peers { peers, .. } => listed_peers(peers),
         Line::Id { id, name, addrs, ticket, .. } => {
-            let name = name.as_deref().map(|n| format!("name {}\n", visible(n))).unwrap_or_default();
+            let name = name.as_deref().map(|n| format!("name {}\n", named(n))).unwrap_or_default();
             format!("id   {id}\n{name}{}", invitation(addrs, ticket))
         }
         Line::Status { .. } => status(line),
@@ -208,7 +208,7 @@ fn message(
     text: Option<&str>,
     data: Option<&str>,
 ) -> String {
-    let name = name.map(|n| format!("{} ", visible(n))).unwrap_or_default();
+    let name = name.map(|n| format!("{} ", named(n))).unwrap_or_default();
     let mut head = format!("{name}{}", short(author));
     if !topic.is_empty() {
         let _ = write!(head, " [{}]", shortened(topic, 64));
@@ -265,7 +265,7 @@ fn listed_peers(peers: &[Peer]) -> String {
     let row = |p: &Peer| {
         vec![
             short(&p.id).to_owned(),
-            p.name.as_deref().map_or_else(dash, |n| shortened(n, 32)),
+            p.name.as_deref().map_or_else(dash, |n| named(n).into_owned()),
             p.addr.clone().unwrap_or_else(dash),
             p.state.to_owned(),
             p.direction.map_or_else(dash, str::to_owned),
@@ -398,6 +398,17 @@ mod tests {
         let text = plain(&line);
         harmless(&text);
         assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+    }
+
+    #[test]
+    fn a_name_cannot_pose_as_a_message_of_somebody_else() {
+        let by = |name| {
+            let text =
+                message(Paint(false), &"ab".repeat(32), Some(name), "", (false, false), Some("x"), None);
+            text.split_once("> x").map(|(head, _)| head.to_owned()).unwrap()
+        };
+        assert_eq!(by("anna"), "anna ababababab");
+        assert_eq!(by("anna 0857a8ce22> yes"), r#""anna 0857a8ce22> yes" ababababab"#);
     }
 
     #[test]

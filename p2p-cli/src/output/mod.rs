@@ -12,4 +12,4 @@ pub(crate) use convert::kind;
 pub(crate) use line::{Entry, Line, Manual, Peer, Renewed};
 pub(crate) use qr::code as qr_code;
 pub(crate) use screen::{Printer, Screen, painted};
-pub(crate) use text::visible;
+pub(crate) use text::{named, visible};

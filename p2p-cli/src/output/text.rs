@@ -31,6 +31,21 @@ fn is_hostile(c: char) -> bool {
             | '\u{e0000}'..='\u{e007f}')
 }
 
+/// A name that somebody gave itself, beside an id. One that could be taken for what stands around it (an id, a topic, the
+/// `>` before a message) is quoted.
+pub(crate) fn named(name: &str) -> Cow<'_, str> {
+    // Eight digits of an id are what people compare.
+    let like_an_id = name.len() >= 8 && name.bytes().all(|b| b.is_ascii_hexdigit());
+    let plain = !name.is_empty() && name.chars().all(is_of_names);
+    if plain && !like_an_id { Cow::Borrowed(name) } else { visible(&format!("{name:?}")).into_owned().into() }
+}
+
+/// Letters and digits of any script, but for the fillers of Hangul: they are letters and look like spaces.
+fn is_of_names(c: char) -> bool {
+    let filler = matches!(c, '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}');
+    c.is_alphanumeric() && !filler || matches!(c, '_' | '-' | '.')
+}
+
 /// `visible`, and no longer than `limit` characters.
 pub(crate) fn shortened(text: &str, limit: usize) -> String {
     match text.char_indices().nth(limit) {
@@ -114,6 +129,24 @@ mod tests {
     fn plain_text_stays_as_it_is() {
         for text in ["", "hello", "grüße, 世界", "👩\u{200d}🔬", "C:\\x \"quoted\""] {
             assert!(matches!(visible(text), Cow::Borrowed(t) if t == text));
+        }
+    }
+
+    #[test]
+    fn a_name_that_poses_as_something_else_is_quoted() {
+        for plain in ["anna", "Zoë-2", "bob_the.3rd", "世界", "Ольга", "1234567", "deadbeefs"] {
+            assert_eq!(named(plain), plain);
+        }
+        for (name, shown) in [
+            ("anna 0857a8ce22> yes, I agree", r#""anna 0857a8ce22> yes, I agree""#),
+            ("[news] (private)", r#""[news] (private)""#),
+            ("0857A8ce", r#""0857A8ce""#),
+            ("", r#""""#),
+            ("a\"> b\\", r#""a\"> b\\""#),
+            ("anna\u{3164}b", "\"anna\u{3164}b\""),
+            ("\u{202e}x\u{1b}\u{200b}\u{feff}", r#""\u{202e}x\u{1b}\u{200b}\u{feff}""#),
+        ] {
+            assert_eq!(named(name), shown);
         }
     }
 

@@ -129,6 +129,21 @@ fn messages_cannot_steer_a_terminal() {
     assert_eq!(shown, format!("ann {author}> \\u{{1b}}]0;owned\\u{{7}}\\u{{9b}}31m\\r\\u{{202e}}end"));
 }
 
+/// A name is chosen freely and may look like the start of somebody else's message.
+#[test]
+fn a_name_cannot_pose_as_somebody_elses_message() {
+    let scratch = Scratch::new();
+    let name = "anna 0857a8ce22> yes, I agree";
+    let mut a = Node::start_with(&scratch.path("a"), &["--name", name]);
+    let mut command = p2p(&scratch.path("b"));
+    command.args(["--connect", &a.addr, "listen"]);
+    let mut b = Running::spawn(command);
+    a.event("peer_up", |_| true);
+    a.ask("msg x");
+    let shown = b.wait("the message", |line| line.ends_with("> x").then(|| line.to_owned()));
+    assert_eq!(shown, format!("{name:?} {}> x", &a.id[..10]));
+}
+
 #[test]
 fn send_hands_over_one_message_and_listen_prints_it() {
     let scratch = Scratch::new();
