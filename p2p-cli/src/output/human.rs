@@ -221,9 +221,15 @@ fn message(
             format!("{} ({} in all)", shortened(text, MAX_SHOWN), size(text.len() as u64))
         }
         (Some(text), _) => visible(text).into_owned(),
-        (None, data) => format!("({} that are no text)", size(data.map_or(0, |d| d.len() as u64 / 4 * 3))),
+        (None, data) => format!("({} that are no text)", size(data.map_or(0, decoded))),
     };
     format!("{} {body}", paint.bold(&format!("{head}>")))
+}
+
+/// Bytes behind base64.
+fn decoded(data: &str) -> u64 {
+    let padding = data.bytes().rev().take_while(|&b| b == b'=').count();
+    (data.len() / 4 * 3 - padding) as u64
 }
 
 fn done(paint: Paint, path: &str, length: u64, ms: u64, sources: usize) -> String {
@@ -409,6 +415,15 @@ mod tests {
         };
         assert_eq!(by("anna"), "anna ababababab");
         assert_eq!(by("anna 0857a8ce22> yes"), r#""anna 0857a8ce22> yes" ababababab"#);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_counted() {
+        for bytes in 0..7_usize {
+            let data = data_encoding::BASE64.encode(&vec![0xff; bytes]);
+            let text = message(Paint(false), "author", None, "", (false, false), None, Some(&data));
+            assert_eq!(text, format!("author> ({bytes} B that are no text)"));
+        }
     }
 
     #[test]
