@@ -1,9 +1,10 @@
 //! What the program says: [`Line`] is one thing said, as JSON for programs (`line`) or as text for people
-//! (`human`); `convert` makes lines of what the node says; [`Screen`] is where they go.
+//! (`human`, `lists`); `convert` makes lines of what the node says; [`Screen`] is where they go.
 
 mod convert;
 mod human;
 mod line;
+mod lists;
 mod qr;
 mod screen;
 mod text;
