@@ -155,7 +155,9 @@ impl Source {
 
 async fn pump(mut events: Source, screen: Screen, show: Show, changed: watch::Sender<u64>) {
     let mut names = BTreeMap::new();
-    while let Some(event) = events.next().await {
+    loop {
+        let line_of = if matches!(events, Source::Log(_)) { Line::logged } else { Line::event };
+        let Some(event) = events.next().await else { return };
         if matches!(event, Event::PeerUp { .. } | Event::PeerDown { .. }) {
             changed.send_modify(|count| *count += 1);
         }
@@ -171,7 +173,7 @@ async fn pump(mut events: Source, screen: Screen, show: Show, changed: watch::Se
             Event::Message(message) => names.get(&message.author).cloned(),
             _ => None,
         };
-        let Some(mut line) = Line::event(event) else { continue };
+        let Some(mut line) = line_of(event) else { continue };
         if let Line::Message { name, .. } = &mut line {
             *name = known;
         }

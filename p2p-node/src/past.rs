@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::data::{DataDir, KEY_FILE};
 use crate::error::{LogError, StartError};
-use crate::event::Message;
+use crate::event::{Event, Message};
 use crate::log::{LogReader, OpenLog, Since};
 
 /// The messages of a log, from [`read_log`]; it keeps other processes out of the data directory meanwhile.
@@ -16,6 +16,7 @@ pub struct PastMessages {
     next: u64,
     batch: std::vec::IntoIter<Message>,
     warnings: Vec<String>,
+    lagged: Option<Event>,
     _data: DataDir,
 }
 
@@ -33,11 +34,15 @@ pub fn read_log(data_dir: &Path, since: Since) -> Result<PastMessages, LogError>
     let (key, _) = data.identity().map_err(refused)?;
     let mut log = OpenLog::open(&data.log_path(), &key, SystemTime::now())?;
     let (reader, warnings) = (log.reader.clone(), std::mem::take(&mut log.found.warnings));
+    let next = reader.start(since);
+    let missed = if matches!(since, Since::Pos(1..)) { reader.missing_from(next) } else { 0 };
+    let from_pos = next + missed;
     Ok(PastMessages {
-        next: reader.start(since),
+        next: from_pos,
         reader,
         batch: Vec::new().into_iter(),
         warnings,
+        lagged: (missed > 0).then_some(Event::Lagged { missed, others: 0, from_pos }),
         _data: data,
     })
 }
@@ -48,6 +53,13 @@ impl PastMessages {
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    /// The [`Event::Lagged`] with which [`Node::follow`](crate::Node::follow) would begin: what was dropped between the
+    /// position that was asked for and the first message. `None` from 0 on, which is whatever there is.
+    #[must_use]
+    pub const fn lagged(&self) -> Option<&Event> {
+        self.lagged.as_ref()
     }
 }
 

@@ -11,7 +11,7 @@ use super::resolve;
 use crate::config::Settings;
 use crate::failure::{self, Exit, Failure};
 use crate::joining::Joining;
-use crate::output::{Line, Screen};
+use crate::output::{Line, Screen, dropped};
 use crate::session::{Session, Show, is_of};
 use crate::signals::Stop;
 
@@ -133,6 +133,13 @@ pub(crate) async fn log(
             failure::warn(text);
             if screen.is_json() {
                 screen.show(&Line::Warning { text: text.clone() }).await;
+            }
+        }
+        if let Some(Line::Lagged { missed, from_pos, .. }) = messages.lagged().cloned().and_then(Line::logged)
+        {
+            failure::warn(&dropped(missed, from_pos));
+            if screen.is_json() {
+                screen.show(&Line::Lagged { missed, others: 0, from_pos, gone: true }).await;
             }
         }
         loop {

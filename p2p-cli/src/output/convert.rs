@@ -75,6 +75,18 @@ impl Line {
         }
     }
 
+    /// What a reader of the log is told: it goes on by itself behind what it was too slow for, so that messages it
+    /// missed are such as the log has dropped.
+    pub(crate) fn logged(event: Event) -> Option<Self> {
+        let line = Self::event(event)?;
+        Some(match line {
+            Self::Lagged { missed, others: 0, from_pos, .. } => {
+                Self::Lagged { missed, others: 0, from_pos, gone: true }
+            }
+            line => line,
+        })
+    }
+
     /// `None` for events this version has no line for.
     pub(crate) fn event(event: Event) -> Option<Self> {
         Some(match event {
@@ -101,7 +113,9 @@ impl Line {
                 name,
             },
             Event::PeerDown { id, reason } => Self::PeerDown { id: id.to_string(), reason },
-            Event::Lagged { missed, others, from_pos } => Self::Lagged { missed, others, from_pos },
+            Event::Lagged { missed, others, from_pos } => {
+                Self::Lagged { missed, others, from_pos, gone: false }
+            }
             Event::Gap { author, from, to } => Self::Gap { author: author.to_string(), from, to },
             Event::Forked { author } => Self::Forked { author: author.to_string() },
             Event::Receipt { seq, by } => Self::Receipt { seq, by: by.to_string() },

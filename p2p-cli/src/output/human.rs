@@ -55,7 +55,10 @@ pub(crate) fn render(line: &Line, paint: Paint) -> String {
             paint.dim(&format!("+ {name}{} at {addr}", short(id)))
         }
         Line::PeerDown { id, reason } => paint.dim(&format!("- {}: {}", short(id), visible(reason))),
-        Line::Lagged { missed, others, from_pos } => {
+        Line::Lagged { missed, from_pos, gone: true, .. } => {
+            paint.red(&format!("! {}", dropped(*missed, *from_pos)))
+        }
+        Line::Lagged { missed, others, from_pos, .. } => {
             paint.red(&lagged(*missed, if others < missed { *from_pos } else { 0 }))
         }
         Line::Gap { author, from, to } if from == to => {
@@ -93,6 +96,14 @@ fn lagged(missed: u64, from_pos: u64) -> String {
         let _ = write!(text, "; once this node has ended, `p2p log --since {from_pos}` shows the messages");
     }
     text
+}
+
+/// What stood before `from_pos`, in words.
+pub(crate) fn dropped(missed: u64, from_pos: u64) -> String {
+    match missed {
+        1 => format!("message {} is in the log no longer", from_pos - 1),
+        _ => format!("messages {} to {} are in the log no longer", from_pos - missed, from_pos - 1),
+    }
 }
 
 fn reply(line: &Line, paint: Paint) -> String {
@@ -349,10 +360,21 @@ mod tests {
 
     #[test]
     fn who_missed_messages_is_told_where_they_are() {
-        let told = plain(&Line::Lagged { missed: 40, others: 39, from_pos: 12 });
+        let told = plain(&Line::Lagged { missed: 40, others: 39, from_pos: 12, gone: false });
         assert!(told.contains("40 events") && told.contains("`p2p log --since 12`"), "{told}");
-        assert!(!plain(&Line::Lagged { missed: 40, others: 0, from_pos: 0 }).contains("--since"));
-        assert!(!plain(&Line::Lagged { missed: 40, others: 40, from_pos: 12 }).contains("--since"));
+        assert!(
+            !plain(&Line::Lagged { missed: 40, others: 0, from_pos: 0, gone: false }).contains("--since")
+        );
+        assert!(
+            !plain(&Line::Lagged { missed: 40, others: 40, from_pos: 12, gone: false }).contains("--since")
+        );
+    }
+
+    #[test]
+    fn what_the_log_has_dropped_is_named() {
+        let told = |missed| plain(&Line::Lagged { missed, others: 0, from_pos: 12, gone: true });
+        assert_eq!(told(1), "! message 11 is in the log no longer\n");
+        assert_eq!(told(3), "! messages 9 to 11 are in the log no longer\n");
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub(crate) enum Line {
         /// Of these, no messages.
         others: u64,
         from_pos: u64,
+        /// For people only: the log has dropped them.
+        #[serde(skip)]
+        gone: bool,
     },
     Gap {
         author: String,
@@ -332,7 +335,7 @@ mod tests {
             ),
             (Line::Forked { author: "a".into() }, r#"{"event":"forked","author":"a"}"#),
             (
-                Line::Lagged { missed: 40, others: 3, from_pos: 12 },
+                Line::Lagged { missed: 40, others: 3, from_pos: 12, gone: false },
                 r#"{"event":"lagged","missed":40,"others":3,"from_pos":12}"#,
             ),
         ] {

@@ -10,6 +10,7 @@ mod screen;
 mod text;
 
 pub(crate) use convert::kind;
+pub(crate) use human::dropped;
 pub(crate) use line::{Entry, Line, Manual, Peer, Renewed};
 pub(crate) use qr::code as qr_code;
 pub(crate) use screen::{Printer, Screen, painted};

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::util::{Node, Scratch, code, lines, p2p, run, stderr, stdout};
+use serde_json::json;
+
+use crate::util::{Node, Running, Scratch, code, lines, p2p, run, stderr, stdout};
 
 /// What a node leaves that has heard `one`, `two` and `three`.
 pub(crate) fn heard(scratch: &Scratch) -> PathBuf {
@@ -72,4 +74,48 @@ fn a_directory_without_a_log_is_an_error_and_stays_as_it_is() {
     }
     assert!(!missing.exists());
     assert_eq!(fs::read_dir(&foreign).unwrap().count(), 1);
+}
+
+#[test]
+fn who_asks_for_a_position_is_told_what_was_dropped_behind_it() {
+    let scratch = Scratch::new();
+    let data = heard(&scratch);
+    // Each start begins a part of its own, and parts are dropped whole.
+    let oldest = segment(&data);
+    let (mut a, mut b) = (Node::start(&scratch.path("a")), Node::start(&data));
+    a.connect(&b);
+    a.ask("msg four");
+    b.event("message", |m| m["text"] == "four");
+    b.ask("exit");
+    assert_eq!(b.process.exit_code(), 0);
+    fs::remove_file(&oldest).unwrap();
+
+    let log = |args: &[&str]| run(p2p(&data).args(args));
+    for (since, told) in [
+        ("0", ""),
+        ("1", "p2p: messages 1 to 3 are in the log no longer\n"),
+        ("3", "p2p: message 3 is in the log no longer\n"),
+        ("4", ""),
+        ("99", ""),
+    ] {
+        let output = log(&["log", "--since", since]);
+        assert_eq!((code(&output), stderr(&output).as_str()), (0, told), "--since {since}");
+        assert_eq!(
+            stdout(&output).matches("> four\n").count(),
+            usize::from(since != "99"),
+            "--since {since}"
+        );
+    }
+    let said = lines(&log(&["--json", "log", "--since", "2"]));
+    assert_eq!(said[0], json!({"event": "lagged", "missed": 2, "others": 0, "from_pos": 4}));
+    assert_eq!((said[1]["text"].as_str(), said.len()), (Some("four"), 2), "{said:?}");
+
+    let four = format!("{}> four", &a.id[..10]);
+    for (since, first) in [("1", "! messages 1 to 3 are in the log no longer"), ("0", &four)] {
+        let mut command = p2p(&data);
+        command.args(["listen", "--since", since]);
+        let mut ear = Running::spawn(command);
+        let told = |line: &str| (line.starts_with('!') || line == four).then(|| line.to_owned());
+        assert_eq!(ear.wait("the log", told), first);
+    }
 }

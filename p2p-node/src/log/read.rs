@@ -62,6 +62,13 @@ impl LogReader {
         self.index.lock().unwrap_or_else(PoisonError::into_inner).next_pos
     }
 
+    /// How many positions from `pos` on come before the first message that is still there.
+    pub(crate) fn missing_from(&self, pos: u64) -> u64 {
+        let index = self.index.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = index.since(pos).next().map_or(index.next_pos, |(given, _)| given.pos);
+        first.saturating_sub(pos)
+    }
+
     /// Some messages from `pos` on, in the order of their positions; none at the end. What was dropped meanwhile is
     /// left out. Blocks.
     pub(crate) fn read(&self, pos: u64) -> io::Result<Vec<Message>> {
@@ -158,18 +165,21 @@ pub struct Follow {
     behind: bool,
     /// What is missing is told of: not where everything there is was asked for.
     begun: bool,
+    /// Positions that were dropped before it began, and not told of yet.
+    missing: u64,
 }
 
 impl Follow {
     pub(crate) fn new(log: LogReader, events: Events, since: Since, topics: ChosenTopics) -> Self {
         let next = log.start(since);
         let batch = Vec::new().into_iter();
-        let begun = matches!(since, Since::Pos(2..));
-        Self { log, events, topics, next, batch, behind: true, begun }
+        let begun = matches!(since, Since::Pos(1..));
+        let missing = if begun { log.missing_from(next) } else { 0 };
+        Self { log, events, topics, next, batch, behind: true, begun, missing }
     }
 
     /// The next event; `None` once the node has stopped and everything was read. [`Event::Lagged`] comes only for messages
-    /// that the log has dropped meanwhile, and for what is no message and fell out unread.
+    /// that the log has dropped, meanwhile or from the position on that was asked for (unless that was 0), and for what is no message and fell out unread.
     ///
     /// # Errors
     /// Those of the disk; it can be called again.
@@ -177,6 +187,11 @@ impl Follow {
     /// # Cancel safety
     /// Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> io::Result<Option<Event>> {
+        if self.missing > 0 {
+            let missed = std::mem::take(&mut self.missing);
+            self.next += missed;
+            return Ok(Some(Event::Lagged { missed, others: 0, from_pos: self.next }));
+        }
         loop {
             if let Some(message) = self.next_logged().await? {
                 let missed = message.pos.saturating_sub(self.next);
