@@ -71,6 +71,18 @@ impl AwaitedReceipt {
     }
 }
 
+/// What came of a peer list that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LoadedState {
+    /// The file.
+    pub path: PathBuf,
+    /// Peers and addresses that were taken over.
+    pub peers: usize,
+    /// Entries, and parts of entries, that made no sense and were left out.
+    pub skipped: usize,
+}
+
 /// What is going on with a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

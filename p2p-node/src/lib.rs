@@ -59,7 +59,9 @@ pub use event::{Direction, Event, Message};
 pub use fetch::{Fetch, FetchOptions, FetchProgress, FetchTarget, Fetched};
 pub use hub::Events;
 pub use ihave::Announced;
-pub use info::{AwaitedReceipt, Connected, FileEntry, FileState, PeerInfo, PeerState, Sent, Status};
+pub use info::{
+    AwaitedReceipt, Connected, FileEntry, FileState, LoadedState, PeerInfo, PeerState, Sent, Status,
+};
 pub use log::{Follow, Since};
 pub use node::Node;
 pub use packet::{ByeReason, Packet};

@@ -217,10 +217,8 @@ fn load_peers(data: &DataDir, events: &EventHub) -> Result<Option<Snapshot<NodeI
         Ok(None) => Ok(None),
         Ok(Some(Loaded { snapshot, skipped, .. })) => {
             if skipped > 0 {
-                warn(
-                    events,
-                    format!("{}: {skipped} entries made no sense and were left out", path.display()),
-                );
+                let entries = if skipped == 1 { "entry" } else { "entries" };
+                warn(events, format!("{}: left out {skipped} {entries} that made no sense", path.display()));
             }
             Ok(Some(snapshot))
         }
@@ -233,11 +231,11 @@ fn load_peers(data: &DataDir, events: &EventHub) -> Result<Option<Snapshot<NodeI
 }
 
 /// Reads a state file that the user names; it is left alone whatever it is.
-pub(crate) fn read_snapshot(path: &Path) -> Result<Snapshot<NodeId>, String> {
+pub(crate) fn read_snapshot(path: &Path) -> Result<Loaded<NodeId>, String> {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
     file.take(MAX_STATE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    Snapshot::decode(&bytes).map(|loaded: Loaded<NodeId>| loaded.snapshot).map_err(|e| causes(&e))
+    Snapshot::decode(&bytes).map_err(|e| causes(&e))
 }
 
 fn warn(events: &EventHub, text: String) {

@@ -192,7 +192,8 @@ async fn state_is_saved_by_itself_and_loads_elsewhere() {
     let list = other.path().join("list.json");
     std::fs::write(&list, format!("[\"127.0.0.1:{}\"]", a.listen_addrs()[0].port())).unwrap();
     let d = start().await;
-    d.load_state(Some(&list)).await.unwrap();
+    let loaded = d.load_state(Some(&list)).await.unwrap();
+    assert_eq!((loaded.peers, loaded.skipped), (1, 0));
     linked(&d, &[&a]).await;
     std::fs::write(&list, "{").unwrap();
     assert!(d.load_state(Some(&list)).await.is_err());

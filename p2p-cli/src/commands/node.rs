@@ -36,10 +36,8 @@ pub(crate) async fn import(
     keep_to_itself(&mut settings);
     settings.take_free_ports();
     let session = Session::start(settings.node, screen.clone(), stop, Show::Trouble).await?;
-    let outcome = session.unless_stopped(async {
-        let (path, peers) = session.node.load_state(Some(file)).await?;
-        Ok(Line::Loaded { command: "import", path: path.display().to_string(), peers })
-    });
+    let outcome = session
+        .unless_stopped(async { Ok(Line::loaded("import", session.node.load_state(Some(file)).await?)) });
     let outcome = outcome.await;
     let line = session.end_with(outcome).await?;
     screen.show(&line).await;

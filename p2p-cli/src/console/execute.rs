@@ -82,10 +82,7 @@ impl Console {
                 let (path, peers) = node.save_state(file.as_deref()).await?;
                 Line::Saved { command: name, path: path.display().to_string(), peers }
             }
-            Command::Load(file) => {
-                let (path, peers) = node.load_state(file.as_deref()).await?;
-                Line::Loaded { command: name, path: path.display().to_string(), peers }
-            }
+            Command::Load(file) => Line::loaded(name, node.load_state(file.as_deref()).await?),
             Command::Debug => Line::Debug { command: name, on: self.logging.toggle_debug() },
             Command::Stop => {
                 node.leave().await;

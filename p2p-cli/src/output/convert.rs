@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::SystemTime;
 
 use data_encoding::BASE64;
-use p2p_node::{Direction, EntryKind, Event, FileEntry, Kind, Node, PeerInfo, Status};
+use p2p_node::{Direction, EntryKind, Event, FileEntry, Kind, LoadedState, Node, PeerInfo, Status};
 
 use super::line::{Entry, Line, Log, Peer};
 use crate::failure::Failure;
@@ -57,6 +57,11 @@ impl Line {
             path: share.path.display().to_string(),
             ticket: node.file_ticket(share).to_string(),
         }
+    }
+
+    pub(crate) fn loaded(command: &'static str, loaded: LoadedState) -> Self {
+        let LoadedState { path, peers, skipped, .. } = loaded;
+        Self::Loaded { command, path: path.display().to_string(), peers, skipped }
     }
 
     pub(crate) fn folder_entry(entry: &p2p_node::Entry) -> Self {

@@ -166,8 +166,17 @@ fn reply(line: &Line, paint: Paint) -> String {
             format!("id   {id}\n{name}{}", invitation(addrs, ticket))
         }
         Line::Status { .. } => status(line),
-        Line::Saved { path, peers, .. } => format!("{peers} peers saved to {}", visible(path)),
-        Line::Loaded { path, peers, .. } => format!("{peers} peers loaded from {}", visible(path)),
+        Line::Saved { path, peers, .. } => {
+            format!("{peers} peer{} saved to {}", plural(*peers as u64), visible(path))
+        }
+        Line::Loaded { path, peers, skipped, .. } => {
+            let left_out = match skipped {
+                0 => String::new(),
+                1 => "; 1 entry made no sense and was left out".to_owned(),
+                _ => format!("; {skipped} entries made no sense and were left out"),
+            };
+            format!("{peers} peer{} loaded from {}{left_out}", plural(*peers as u64), visible(path))
+        }
         Line::Debug { on, .. } => format!("debug messages are {}", if *on { "on" } else { "off" }),
         Line::Stopped { .. } => "left the network; `connect` joins again".to_owned(),
         Line::Help { commands, .. } => help(commands),
@@ -175,7 +184,7 @@ fn reply(line: &Line, paint: Paint) -> String {
     }
 }
 
-const fn plural(count: u64) -> &'static str {
+pub(super) const fn plural(count: u64) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
@@ -375,6 +384,24 @@ mod tests {
         let told = |missed| plain(&Line::Lagged { missed, others: 0, from_pos: 12, gone: true });
         assert_eq!(told(1), "! message 11 is in the log no longer\n");
         assert_eq!(told(3), "! messages 9 to 11 are in the log no longer\n");
+    }
+
+    #[test]
+    fn one_is_no_plural() {
+        let loaded = |peers, skipped| {
+            plain(&Line::Loaded { command: "load", path: "p".into(), peers, skipped }).trim_end().to_owned()
+        };
+        assert_eq!(loaded(2, 0), "2 peers loaded from p");
+        assert_eq!(loaded(1, 1), "1 peer loaded from p; 1 entry made no sense and was left out");
+        assert_eq!(loaded(0, 2), "0 peers loaded from p; 2 entries made no sense and were left out");
+        assert_eq!(
+            plain(&Line::Saved { command: "save", path: "p".into(), peers: 1 }),
+            "1 peer saved to p\n"
+        );
+        let mut status = p2p_node::Status::default();
+        (status.known_peers, status.log_messages) = (1, 1);
+        let one = plain(&Line::status(status));
+        assert!(one.contains("1 peer known") && one.contains("1 message,"), "{one}");
     }
 
     #[test]

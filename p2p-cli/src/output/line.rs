@@ -219,6 +219,8 @@ pub(crate) enum Line {
         command: &'static str,
         path: String,
         peers: usize,
+        /// Entries that made no sense.
+        skipped: usize,
     },
     Debug {
         command: &'static str,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::human::short;
+use super::human::{plural, short};
 use super::line::{Entry, Line, Manual, Peer};
 use super::text::{ago, duration, named, shortened, size, table, visible};
 
@@ -71,10 +71,12 @@ pub(super) fn status(line: &Line) -> String {
         refused.iter().filter(|(_, n)| **n > 0).map(|(word, n)| format!("{n} {word}")).collect();
     let refused = if refused.is_empty() { "nothing".to_owned() } else { refused.join(", ") };
     format!(
-        "up        {}\nlinks     {links}, {known_peers} peers known\nmessages  {messages_in} in, {messages_out} out\n\
-         log       {} messages, {}\nfiles     {} sent\nrefused   {refused}\nrouter    {}",
+        "up        {}\nlinks     {links}, {known_peers} peer{} known\nmessages  {messages_in} in, {messages_out} out\n\
+         log       {} message{}, {}\nfiles     {} sent\nrefused   {refused}\nrouter    {}",
         duration(Duration::from_millis(*uptime_ms)),
+        plural(*known_peers as u64),
         log.messages,
+        plural(log.messages),
         size(log.bytes),
         size(*files_sent),
         visible(upnp)

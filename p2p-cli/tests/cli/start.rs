@@ -226,8 +226,13 @@ fn a_python_p2p_list_is_imported() {
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     let said = lines(&output);
     let loaded = said.last().unwrap();
-    keys(loaded, &["event", "command", "path", "peers"]);
+    keys(loaded, &["event", "command", "path", "peers", "skipped"]);
     assert_eq!((&loaded["command"], &loaded["peers"]), (&"import".into(), &2.into()));
+    assert_eq!(loaded["skipped"], 0);
+    fs::write(&list, r#"["127.0.0.1", "nonsense", 5]"#).unwrap();
+    let output = run(p2p(&scratch.path("d")).arg("import").arg(&list));
+    let told = format!("1 peer loaded from {}; 2 entries made no sense and were left out\n", list.display());
+    assert_eq!((code(&output), stdout(&output)), (0, told));
     let state = fs::read_to_string(scratch.path("d").join("state.json")).unwrap();
     assert!(state.contains("192.0.2.1"), "{state}");
     let output = run(p2p(&scratch.path("d")).arg("--json").arg("import").arg(scratch.path("none")));

@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use p2p_peers::{PeerStore, Snapshot};
+use p2p_peers::{Loaded, PeerStore};
 use p2p_wire::NodeId;
 
 use super::Node;
 use crate::command::Command;
 use crate::error::{ConnectError, NoSuchPeer, StateError};
-use crate::info::{Connected, PeerInfo};
+use crate::info::{Connected, LoadedState, PeerInfo};
 use crate::join;
 use crate::start;
 use crate::target::Target;
@@ -91,23 +91,23 @@ impl Node {
         tokio::task::spawn_blocking(save).await.unwrap_or(Err(StateError::Stopped))
     }
 
-    /// Takes over the peers of a file: ours, or python-p2p's list of addresses. Returns which, and how
-    /// many peers and addresses came of it.
+    /// Takes over the peers of a file: ours, or python-p2p's list of addresses. What of it makes no sense is left out and
+    /// counted.
     ///
     /// # Errors
     /// [`StateError`]; the file is left alone.
-    pub async fn load_state(&self, path: Option<&Path>) -> Result<(PathBuf, usize), StateError> {
+    pub async fn load_state(&self, path: Option<&Path>) -> Result<LoadedState, StateError> {
         let path = path.map_or_else(|| self.state_path(), Path::to_owned);
         let load = {
             let path = path.clone();
             move || start::read_snapshot(&path).map_err(|detail| StateError::Load { path, detail })
         };
-        let snapshot: Snapshot<NodeId> =
+        let Loaded { snapshot, skipped, .. }: Loaded<NodeId> =
             tokio::task::spawn_blocking(load).await.unwrap_or(Err(StateError::Stopped))?;
         let seeds = snapshot.seeds.len();
         let restore = |reply| Command::Restore { snapshot: Box::new(snapshot), reply };
         let peers = self.ask(restore).await.ok_or(StateError::Stopped)?;
         self.tell(Command::Join).await;
-        Ok((path, peers + seeds))
+        Ok(LoadedState { path, peers: peers + seeds, skipped })
     }
 }
