@@ -1,6 +1,7 @@
 //! A running node with its events on the screen, from start to goodbye.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal as _;
 use std::time::Duration;
 
 use p2p_node::{Config, Event, Events, Follow, Message, Node, Since};
@@ -8,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::output::{Line, Screen};
 use crate::signals::Stop;
 
@@ -16,6 +17,10 @@ use crate::signals::Stop;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(4_500);
 /// From being told to leave to the end of the process: what a reader that does not read can cost at most.
 const LEAVE_TIMEOUT: Duration = Duration::from_millis(4_800);
+/// A wait that is longer is told of: what takes less would only flicker.
+const MOMENT: Duration = Duration::from_secs(1);
+/// What whoever has said something and wants to leave waits for.
+pub(crate) const UNTIL_TAKEN: &str = "until a neighbour has taken what was sent";
 /// Names remembered for messages; beyond, ids alone are shown.
 const MAX_NAMES: usize = 4096;
 
@@ -103,6 +108,20 @@ impl Session {
             done = work => done,
             () = stop.wait() => Err(Failure::interrupted()),
         }
+    }
+
+    /// Does `work`. Who sits at a terminal is told what that waits for (`for a link`) if it takes longer than a moment.
+    pub(crate) async fn waiting<T>(&self, what_for: &str, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::time::sleep(MOMENT) => {}
+        }
+        if !self.screen.is_json() && std::io::stderr().is_terminal() {
+            failure::warn(&format!("waiting {what_for}…"));
+        }
+        work.await
     }
 
     /// Leaves in good order: goodbye to peers, state saved, ports unmapped, last events written.

@@ -12,7 +12,7 @@ use crate::config::Settings;
 use crate::failure::{self, Exit, Failure};
 use crate::joining::Joining;
 use crate::output::{Line, Screen, dropped};
-use crate::session::{Session, Show, is_of};
+use crate::session::{Session, Show, UNTIL_TAKEN, is_of};
 use crate::signals::Stop;
 
 /// Read from standard input at most: more than any message, so that the node says what its limit is.
@@ -51,11 +51,14 @@ pub(crate) async fn send(
     let named = settings.node.connect.clone();
     let session = Session::start(settings.node, screen.clone(), stop, Show::Trouble).await?;
     let outcome = session.unless_stopped(async {
-        Joining::through(&session, named).anybody().await?;
+        session.waiting("for a link", Joining::through(&session, named).anybody()).await?;
         // A directory restored from a copy learns here which numbers are used.
-        session.node.compared().await;
+        session.waiting("for what a neighbour holds of this node", session.node.compared()).await;
         let to = match to {
-            Some(typed) => Some(recipient(&session.node, &typed).await?),
+            Some(typed) => {
+                let known = recipient(&session.node, &typed);
+                Some(session.waiting("until a neighbour tells of the recipient", known).await?)
+            }
             None => None,
         };
         if let (Some(to), Some(wait)) = (to, wait) {
@@ -64,7 +67,7 @@ pub(crate) async fn send(
             let sent = receipt.sent();
             let (seq, queued_links, to) = (sent.seq, sent.queued_links, Some(to.to_string()));
             screen.show(&Line::Sent { command: "send", seq, queued_links, to }).await;
-            let by = receipt.wait().await?.by.to_string();
+            let by = session.waiting("for the receipt", receipt.wait()).await?.by.to_string();
             return Ok(Line::Receipt { seq, by });
         }
         let sent = match (to, topic) {
@@ -73,7 +76,7 @@ pub(crate) async fn send(
             (None, None) => session.node.send(payload).await,
         };
         let sent = sent.map_err(not_sent)?;
-        if !session.node.handed_over().await {
+        if !session.waiting(UNTIL_TAKEN, session.node.handed_over()).await {
             let detail = "nobody is known to have taken the message; it is kept, and goes out when this node runs again";
             return Err(Failure::new(Exit::Deadline, "not_taken", detail));
         }

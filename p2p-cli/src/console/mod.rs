@@ -23,7 +23,7 @@ use crate::failure::Failure;
 use crate::joining::Joining;
 use crate::logging::Logging;
 use crate::output::{Line, Screen};
-use crate::session::{Session, Show};
+use crate::session::{Session, Show, UNTIL_TAKEN};
 use crate::signals::Stop;
 
 /// Runs a node with a console until `exit`, the end of input or a signal.
@@ -51,13 +51,14 @@ pub(crate) async fn run(
     let left = console.serve(input, awaited, &mut failed).await;
     if left.is_some() && !by_hand {
         // Who types may leave before; a script said how long it waits.
-        let missing = console.session.unless_stopped(async { Ok(console.receipts.settled().await) }).await;
+        let settled = console.session.waiting("for receipts", console.receipts.settled());
+        let missing = console.session.unless_stopped(async { Ok(settled.await) }).await;
         failed += missing.unwrap_or(0);
     }
     if left.is_some() {
         // A script ends as soon as it has said everything; the node itself tells what has not left.
-        let all =
-            console.session.unless_stopped(async { Ok(console.session.node.handed_over().await) }).await;
+        let handed_over = console.session.waiting(UNTIL_TAKEN, console.session.node.handed_over());
+        let all = console.session.unless_stopped(async { Ok(handed_over.await) }).await;
         failed += u64::from(matches!(all, Ok(false)));
     }
     console.session.end().await?;

@@ -49,7 +49,7 @@ fn why_nobody_was_reached_is_told_before_the_deadline() {
         // 4 would be the deadline.
         assert_eq!(code(&output), 1, "{said}");
         assert!(
-            said.contains("no peer was reached: ") && why.iter().all(|part| said.contains(part)),
+            said.starts_with("p2p: no peer was reached: ") && why.iter().all(|part| said.contains(part)),
             "{said}"
         );
     }

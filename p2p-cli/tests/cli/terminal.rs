@@ -28,6 +28,13 @@ struct Terminal {
 
 impl Terminal {
     fn start(data: &Path, args: &[&str]) -> Self {
+        let mut terminal = Self::open(data, args);
+        // Nothing is forgotten: what connects quickly is told of before the first prompt.
+        terminal.wait("a prompt", |screen| screen.contains("> ").then_some(()));
+        terminal
+    }
+
+    fn open(data: &Path, args: &[&str]) -> Self {
         let size = Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).unwrap();
         let stdio = || pty.slave.try_clone().unwrap();
@@ -45,10 +52,7 @@ impl Terminal {
                 }
             }
         });
-        let mut terminal = Self { child, keyboard, line: pty.slave, shown, screen: String::new() };
-        // Nothing is forgotten: what connects quickly is told of before the first prompt.
-        terminal.wait("a prompt", |screen| screen.contains("> ").then_some(()));
-        terminal
+        Self { child, keyboard, line: pty.slave, shown, screen: String::new() }
     }
 
     fn press(&mut self, keys: &str) {
@@ -177,4 +181,23 @@ fn what_failed_was_seen_at_a_terminal_and_is_no_failure_of_the_program() {
     terminal.see("> ");
     terminal.press("exit\r");
     assert_eq!(terminal.exit_code(), Some(0));
+}
+
+#[test]
+fn send_says_what_it_waits_for() {
+    let scratch = Scratch::new();
+    let mut alone = Terminal::open(&scratch.path("alone"), &["send", "hi"]);
+    alone.see("p2p: waiting for a link…");
+    let node = Node::start(&scratch.path("node"));
+    let absent = "79b5562e8fe654f94078b112e8a98ba7901f853ae695bed7e0e3910bad049664";
+    let send = |args: &[&str]| {
+        let args = [&["--connect", &node.addr, "send", "hi", "--to"], args].concat();
+        Terminal::open(&scratch.path("d"), &args)
+    };
+    let mut waiting = send(&[absent, "--wait", "3600"]);
+    waiting.see("sent on 1 link");
+    waiting.see("p2p: waiting for the receipt…");
+    drop(waiting);
+    // The start of an id: who it is must be told.
+    send(&[&absent[..8]]).see("p2p: waiting until a neighbour tells of the recipient…");
 }
