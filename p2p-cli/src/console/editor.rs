@@ -68,7 +68,10 @@ impl Typing {
             let line = self.editor.readline(PROMPT);
             TYPING.store(false, Ordering::SeqCst);
             let Ok(line) = line else { return };
-            if !line.trim().is_empty() && matches!(self.editor.add_history_entry(&line), Ok(true)) {
+            // Several, if they were pasted.
+            let commands = line.lines().filter(|command| !command.trim().is_empty());
+            let new = commands.filter(|command| matches!(self.editor.add_history_entry(*command), Ok(true)));
+            if new.count() > 0 {
                 // Written with mode 0600 by the editor. A full disk costs the history, not the console.
                 let _ = self.editor.append_history(&self.history);
             }

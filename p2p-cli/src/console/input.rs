@@ -1,6 +1,7 @@
 //! Lines of input, one at a time. They are read on a thread of their own: reading a terminal or a pipe can't
 //! be interrupted.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead};
 use std::sync::mpsc as sync;
 
@@ -23,6 +24,8 @@ pub(crate) enum Typed {
 #[derive(Debug)]
 pub(crate) struct Input {
     lines: mpsc::Receiver<Typed>,
+    /// The rest of what was pasted.
+    pasted: VecDeque<Typed>,
     /// Tells the editor that the last command is done and it may prompt; a pipe needs no telling.
     prompt: Option<sync::SyncSender<()>>,
     prompted: bool,
@@ -41,25 +44,35 @@ impl Input {
                 }
             }
         });
-        Self { lines, prompt: None, prompted: false }
+        Self { lines, pasted: VecDeque::new(), prompt: None, prompted: false }
     }
 
     /// An editor that sends a line each time it is told to prompt.
     pub(crate) const fn from_editor(lines: mpsc::Receiver<Typed>, prompt: sync::SyncSender<()>) -> Self {
-        Self { lines, prompt: Some(prompt), prompted: false }
+        Self { lines, pasted: VecDeque::new(), prompt: Some(prompt), prompted: false }
     }
 
     /// The next line; `None` at the end of input. Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Option<Typed> {
+        if let Some(typed) = self.pasted.pop_front() {
+            return Some(typed);
+        }
         if let (Some(prompt), false) = (&self.prompt, self.prompted) {
             // The editor reads one such word per line: there is room, unless it is gone, and then the
             // lines end too.
             let _ = prompt.try_send(());
             self.prompted = true;
         }
-        let typed = self.lines.recv().await;
+        let typed = self.lines.recv().await?;
         self.prompted = false;
-        typed
+        match typed {
+            // The editor takes what is pasted as one text. As typed, each line of it is a command.
+            Typed::Line(text) if text.contains(&b'\n') => {
+                self.pasted.extend(text.split(|&b| b == b'\n').map(|line| Typed::Line(line.to_vec())));
+                self.pasted.pop_front()
+            }
+            typed => Some(typed),
+        }
     }
 }
 
@@ -110,6 +123,22 @@ mod tests {
             });
         }
         lines
+    }
+
+    #[tokio::test]
+    async fn what_is_pasted_is_a_command_a_line() {
+        let (give, lines) = mpsc::channel(1);
+        let (prompt, prompts) = sync::sync_channel(1);
+        let mut input = Input::from_editor(lines, prompt);
+        for text in ["msg one\n\nmsg two", "status"] {
+            give.send(Typed::Line(text.into())).await.unwrap();
+            for expected in text.split('\n') {
+                let Some(Typed::Line(line)) = input.next().await else { panic!("no line") };
+                assert_eq!(line, expected.as_bytes());
+            }
+            // One prompt for all of them.
+            assert!(prompts.try_recv().is_ok() && prompts.try_recv().is_err());
+        }
     }
 
     #[test]

@@ -201,3 +201,21 @@ fn send_says_what_it_waits_for() {
     // The start of an id: who it is must be told.
     send(&[&absent[..8]]).see("p2p: waiting until a neighbour tells of the recipient…");
 }
+
+#[test]
+fn each_line_that_is_pasted_is_a_command() {
+    let scratch = Scratch::new();
+    let mut friend = Node::start(&scratch.path("friend"));
+    let mut terminal = Terminal::start(&scratch.path("d"), &["--connect", &friend.addr]);
+    friend.event("peer_up", |_| true);
+    // As a terminal hands over what is pasted.
+    terminal.press("\x1b[200~msg one\rmsg two\r\nconect x\x1b[201~\r");
+    terminal.see("did you mean");
+    for text in ["one", "two"] {
+        assert_eq!(friend.event("message", |_| true)["text"], *text);
+    }
+    terminal.press("exit\r");
+    assert_eq!(terminal.exit_code(), Some(0));
+    let history = fs::read_to_string(scratch.path("d").join("history")).unwrap();
+    assert!(history.contains("msg one\nmsg two\nconect x\n"), "{history}");
+}
