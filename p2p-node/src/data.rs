@@ -1,7 +1,7 @@
 //! The data directory: its lock, the identity, the reserved sequence numbers.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use p2p_peers::replace_file;
@@ -26,7 +26,10 @@ pub(crate) struct DataDir {
     path: PathBuf,
     /// Removed with the node when nobody asked for a directory.
     temporary: Option<tempfile::TempDir>,
-    _lock: File,
+    /// Nothing may be written.
+    read_only: bool,
+    /// There is none in a copy that has none and cannot get one.
+    _lock: Option<File>,
 }
 
 impl DataDir {
@@ -42,19 +45,39 @@ impl DataDir {
         };
         make_private_dir(&path).map_err(|source| StartError::DataDir { path: path.clone(), source })?;
         let lock_path = path.join(LOCK_FILE);
-        let at_lock = |source| StartError::DataDir { path: lock_path.clone(), source };
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&lock_path)
-            .map_err(at_lock)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path, temporary, _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(StartError::InUse { path }),
-            Err(TryLockError::Error(source)) => Err(at_lock(source)),
+        let lock = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&lock_path);
+        let lock = lock.map_err(|source| StartError::DataDir { path: lock_path, source })?;
+        take(&lock, &path)?;
+        Ok(Self { path, temporary, read_only: false, _lock: Some(lock) })
+    }
+
+    /// Opens a directory for one who only reads, as far as it can be: one that cannot be written is as good, a copy on a
+    /// read-only file system, say.
+    pub(crate) fn open_to_read(path: &Path) -> Result<Self, StartError> {
+        match Self::open(Some(path)) {
+            Err(StartError::DataDir { source, .. })
+                if matches!(source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) =>
+            {
+                Self::open_read_only(path)
+            }
+            opened => opened,
         }
+    }
+
+    fn open_read_only(path: &Path) -> Result<Self, StartError> {
+        let lock_path = path.join(LOCK_FILE);
+        let lock = match File::open(&lock_path) {
+            // A node that may write here can run all the same.
+            Ok(lock) => take(&lock, path).map(|()| Some(lock))?,
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(source) => return Err(StartError::DataDir { path: lock_path, source }),
+        };
+        Ok(Self { path: path.to_owned(), temporary: None, read_only: true, _lock: lock })
+    }
+
+    /// Whether nothing may be written.
+    pub(crate) const fn is_read_only(&self) -> bool {
+        self.read_only
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -75,7 +98,7 @@ impl DataDir {
         let path = self.path.join(KEY_FILE);
         match File::open(&path) {
             Ok(file) => Ok((read_key(&path, file)?, false)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
                 let key = SecretKey::generate(&mut rand::rng());
                 write_key(&path, &key).map_err(|source| StartError::DataDir { path, source })?;
                 Ok((key, true))
@@ -97,6 +120,15 @@ impl DataDir {
     /// The file that keeps the reserved sequence numbers, if anything of this directory is kept.
     pub(crate) fn seq_path(&self) -> Option<PathBuf> {
         self.is_kept().then(|| self.path.join(SEQ_FILE))
+    }
+}
+
+/// Takes the lock of the directory at `path`.
+fn take(lock: &File, path: &Path) -> Result<(), StartError> {
+    match lock.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(StartError::DataDir { path: path.join(LOCK_FILE), source }),
     }
 }
 
@@ -245,6 +277,20 @@ mod tests {
         assert!(matches!(DataDir::open(Some(dir.path())), Err(StartError::InUse { .. })));
         drop(first);
         assert!(DataDir::open(Some(dir.path())).is_ok());
+    }
+
+    #[test]
+    fn one_that_cannot_be_written_is_read_unless_a_node_runs_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let unlocked = DataDir::open_read_only(dir.path()).unwrap();
+        assert!(unlocked.is_read_only() && fs::read_dir(dir.path()).unwrap().next().is_none());
+        let node = DataDir::open(Some(dir.path())).unwrap();
+        assert!(matches!(DataDir::open_read_only(dir.path()), Err(StartError::InUse { .. })));
+        drop(node);
+        let reader = DataDir::open_read_only(dir.path()).unwrap();
+        assert!(matches!(DataDir::open(Some(dir.path())), Err(StartError::InUse { .. })));
+        drop(reader);
+        assert!(!DataDir::open_to_read(dir.path()).unwrap().is_read_only());
     }
 
     #[test]

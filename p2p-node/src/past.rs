@@ -20,7 +20,8 @@ pub struct PastMessages {
     _data: DataDir,
 }
 
-/// Reads the log of the node in `data_dir`, which must not run. Blocks, as the iterator does.
+/// Reads the log of the node in `data_dir`, which must not run. Blocks, as the iterator does. Where nothing can be written,
+/// as in a copy on a read-only file system, nothing is.
 ///
 /// # Errors
 /// [`LogError::InUse`] if it runs, [`LogError::NoLog`] if there is none; then nothing is made there.
@@ -30,9 +31,10 @@ pub fn read_log(data_dir: &Path, since: Since) -> Result<PastMessages, LogError>
     if !data_dir.join("log").is_dir() || !data_dir.join(KEY_FILE).is_file() {
         return Err(LogError::NoLog);
     }
-    let data = DataDir::open(Some(data_dir)).map_err(refused)?;
+    let data = DataDir::open_to_read(data_dir).map_err(refused)?;
     let (key, _) = data.identity().map_err(refused)?;
-    let mut log = OpenLog::open(&data.log_path(), &key, SystemTime::now())?;
+    let open = if data.is_read_only() { OpenLog::open_read_only } else { OpenLog::open };
+    let mut log = open(&data.log_path(), &key, SystemTime::now())?;
     let (reader, warnings) = (log.reader.clone(), std::mem::take(&mut log.found.warnings));
     let next = reader.start(since);
     let missed = if matches!(since, Since::Pos(1..)) { reader.missing_from(next) } else { 0 };
@@ -48,7 +50,7 @@ pub fn read_log(data_dir: &Path, since: Since) -> Result<PastMessages, LogError>
 }
 
 impl PastMessages {
-    /// What was found damaged, in words for people. A damaged part is moved aside as it is found, so that the next start
+    /// What was found damaged, in words for people. A damaged part is moved aside as it is found, where it can be, so that the next start
     /// of the node does not tell of it again.
     #[must_use]
     pub fn warnings(&self) -> &[String] {

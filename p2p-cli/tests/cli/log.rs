@@ -119,3 +119,28 @@ fn who_asks_for_a_position_is_told_what_was_dropped_behind_it() {
         assert_eq!(ear.wait("the log", told), first);
     }
 }
+
+/// Who may write everywhere (root) tests less.
+#[cfg(unix)]
+#[test]
+fn a_copy_that_cannot_be_written_is_read() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let scratch = Scratch::new();
+    let data = heard(&scratch);
+    let (log, lock) = (data.join("log"), data.join("lock"));
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for locked in [true, false] {
+        if locked {
+            mode(&lock, 0o400);
+        } else {
+            fs::remove_file(&lock).unwrap();
+        }
+        mode(&log, 0o500);
+        mode(&data, 0o500);
+        let output = run(p2p(&data).args(["--json", "log"]));
+        mode(&data, 0o700);
+        mode(&log, 0o700);
+        assert_eq!((code(&output), stderr(&output).as_str()), (0, ""), "with a lock: {locked}");
+        assert_eq!(lines(&output).len(), 3);
+    }
+}

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use p2p_gossip::Ranges;
 use p2p_wire::NodeId;
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use redb::{Database, ReadableDatabase, ReadableTable as _, TableDefinition};
 
 use super::ranges;
 
@@ -44,7 +44,7 @@ pub(super) trait Disk {
     /// Returns once the names are on the disk.
     fn sync_dir(&mut self) -> io::Result<()>;
     fn remove(&mut self, segment: u64) -> io::Result<()>;
-    /// Gives a file that is no segment another name, and says which.
+    /// Gives a file that is no segment another name, and says what became of it.
     fn set_aside(&mut self, segment: u64) -> io::Result<String>;
     /// What is kept of dropped segments, and a warning if it was damaged.
     fn base(&mut self) -> io::Result<(Base, Option<String>)>;
@@ -57,12 +57,18 @@ pub(super) trait Disk {
 pub(super) struct RealDisk {
     dir: PathBuf,
     seen: Option<Database>,
+    /// What would be written at the start is not.
+    read_only: bool,
 }
 
 impl RealDisk {
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        Ok(Self { dir: dir.to_owned(), seen: None })
+        Ok(Self { dir: dir.to_owned(), seen: None, read_only: false })
+    }
+
+    pub(super) fn read_only(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), seen: None, read_only: true }
     }
 
     fn seen_path(&self) -> PathBuf {
@@ -81,23 +87,29 @@ impl RealDisk {
         if !self.seen_path().exists() {
             return Ok(Base::default());
         }
+        if self.read_only {
+            let path = self.seen_path();
+            return guard(|| base_of(&Database::builder().set_cache_size(CACHE).open_read_only(path)?));
+        }
         let db = self.database()?;
-        guard(|| {
-            let read = db.begin_read()?;
-            let mut base = Base::default();
-            for entry in read.open_table(AUTHORS)?.iter()? {
-                let (author, ranges) = entry?;
-                let author = author.value().try_into().ok().map(NodeId::from_bytes);
-                let pair = author.zip(ranges::decode(ranges.value()));
-                let (author, ranges) = pair.ok_or_else(|| redb::Error::Corrupted("an author".to_owned()))?;
-                base.seen.insert(author, ranges);
-            }
-            let next = read.open_table(NEXT)?;
-            base.next_pos = next.get("pos")?.map_or(0, |n| n.value());
-            base.next_n = next.get("n")?.map_or(0, |n| n.value());
-            Ok(base)
-        })
+        guard(|| base_of(db))
     }
+}
+
+fn base_of(db: &impl ReadableDatabase) -> Result<Base, redb::Error> {
+    let read = db.begin_read()?;
+    let mut base = Base::default();
+    for entry in read.open_table(AUTHORS)?.iter()? {
+        let (author, ranges) = entry?;
+        let author = author.value().try_into().ok().map(NodeId::from_bytes);
+        let pair = author.zip(ranges::decode(ranges.value()));
+        let (author, ranges) = pair.ok_or_else(|| redb::Error::Corrupted("an author".to_owned()))?;
+        base.seen.insert(author, ranges);
+    }
+    let next = read.open_table(NEXT)?;
+    base.next_pos = next.get("pos")?.map_or(0, |n| n.value());
+    base.next_n = next.get("n")?.map_or(0, |n| n.value());
+    Ok(base)
 }
 
 /// Where a segment is.
@@ -176,19 +188,27 @@ impl Disk for RealDisk {
     }
 
     fn remove(&mut self, segment: u64) -> io::Result<()> {
+        if self.read_only {
+            return Ok(());
+        }
         fs::remove_file(segment_path(&self.dir, segment))
     }
 
     fn set_aside(&mut self, segment: u64) -> io::Result<String> {
         let path = segment_path(&self.dir, segment);
+        if self.read_only {
+            return Ok(format!("left out: {}", path.display()));
+        }
         let aside = corrupt_name(&path);
         fs::rename(&path, &aside)?;
-        Ok(aside.display().to_string())
+        Ok(format!("moved to {}", aside.display()))
     }
 
     fn base(&mut self) -> io::Result<(Base, Option<String>)> {
         let error = match self.read_base() {
             Ok(base) => return Ok((base, None)),
+            // Whoever only reads what the segments hold can do without; one of a node that was killed needs a repair.
+            Err(_) if self.read_only => return Ok((Base::default(), None)),
             Err(error) => error,
         };
         self.seen = None;

@@ -50,7 +50,19 @@ impl OpenLog {
     /// # Errors
     /// Those of the disk. Damage is none: it is in the warnings.
     pub(crate) fn open(dir: &Path, key: &SecretKey, clock: SystemTime) -> io::Result<Self> {
-        let (store, mut found) = Store::open(RealDisk::open(dir)?, key.id(), LogLimits::default())?;
+        Self::on(RealDisk::open(dir)?, dir, key, clock)
+    }
+
+    /// As [`OpenLog::open`], and writes nothing: for reading.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub(crate) fn open_read_only(dir: &Path, key: &SecretKey, clock: SystemTime) -> io::Result<Self> {
+        Self::on(RealDisk::read_only(dir), dir, key, clock)
+    }
+
+    fn on(disk: RealDisk, dir: &Path, key: &SecretKey, clock: SystemTime) -> io::Result<Self> {
+        let (store, mut found) = Store::open(disk, key.id(), LogLimits::default())?;
         let reader = LogReader::new(dir.to_owned(), store.index(), key.clone());
         let time = LogTime::new(found.newest_ms, clock);
         let now = Duration::from_millis(time.now_ms());

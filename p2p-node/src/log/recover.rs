@@ -84,9 +84,9 @@ impl<D: Disk> Store<D> {
             return self.disk.remove(number);
         }
         if !bytes.starts_with(MAGIC) {
-            let aside = self.disk.set_aside(number)?;
+            let fate = self.disk.set_aside(number)?;
             found.warnings.push(format!(
-                "a part of the message log is damaged or of another version and was moved to {aside}; its messages may be \
+                "a part of the message log is damaged or of another version and was {fate}; its messages may be \
                  delivered again"
             ));
             return Ok(());

@@ -9,7 +9,7 @@ use p2p_gossip::Ranges;
 use p2p_wire::{Envelope, EnvelopeId, NewEntry, NodeId, SecretKey};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
-use super::disk::{Base, Disk, RealDisk};
+use super::disk::{Base, Disk, RealDisk, segment_path};
 use super::ranges;
 use super::read::{LogReader, Since};
 use super::record::Record;
@@ -431,6 +431,42 @@ fn what_was_dropped_is_remembered_on_a_real_disk_and_a_damaged_memory_is_told_of
     let (_, found) = open();
     assert_eq!(found.warnings.len(), 1);
     assert!(found.seen.is_empty());
+}
+
+#[test]
+fn reading_alone_leaves_everything_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Store::open(RealDisk::open(dir.path()).unwrap(), me(), LogLimits::default()).unwrap();
+    let (one, two) = (envelope(&key(2), 1, 1, 100), envelope(&key(2), 2, 1, 100));
+    let (mut store, _) = open();
+    store.commit(1, &mut [append(&one), deliver(&one)]).unwrap();
+    drop(store);
+    let (mut store, _) = open();
+    store.trim(u64::MAX / 2).unwrap();
+    store.commit(2, &mut [append(&two), deliver(&two)]).unwrap();
+    drop(store);
+    // One that was begun, and one that is damaged: a node removes the one and moves the other.
+    std::fs::write(segment_path(dir.path(), 77), "p2p").unwrap();
+    std::fs::write(segment_path(dir.path(), 78), [7; 100]).unwrap();
+    let content = || {
+        let files = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path());
+        files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect::<BTreeMap<_, _>>()
+    };
+    let read = |remembers| {
+        let before = content();
+        let disk = RealDisk::read_only(dir.path());
+        let (store, found) = Store::open(disk, me(), LogLimits::default()).unwrap();
+        assert!(found.warnings.len() == 1 && found.warnings[0].contains("left out"), "{:?}", found.warnings);
+        assert_eq!(seqs(&found.seen, &one.id()), remembers);
+        let reader = LogReader::new(dir.path().to_owned(), store.index(), key(1));
+        assert_eq!(reader.read(0).unwrap()[0].pos, 2);
+        drop(store);
+        assert_eq!(content(), before);
+    };
+    read(true);
+    // What was dropped matters to a node alone.
+    std::fs::write(dir.path().join("seen.redb"), [7; 5_000]).unwrap();
+    read(false);
 }
 
 #[test]
