@@ -55,7 +55,8 @@ pub(crate) async fn run(
         let missing = console.session.unless_stopped(async { Ok(settled.await) }).await;
         failed += missing.unwrap_or(0);
     }
-    if left.is_some() {
+    // Who types and has no link was told that what is kept goes out with the first one.
+    if left.is_some() && (!by_hand || console.session.node.status().await.links > 0) {
         // A script ends as soon as it has said everything; the node itself tells what has not left.
         let handed_over = console.session.waiting(UNTIL_TAKEN, console.session.node.handed_over());
         let all = console.session.unless_stopped(async { Ok(handed_over.await) }).await;
