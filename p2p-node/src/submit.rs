@@ -44,8 +44,10 @@ struct State {
     waiting: VecDeque<Submitted>,
     bytes: usize,
     links: usize,
-    /// Reservations that failed, and why the last one did.
+    /// Reservations that failed so far. It only rises, so that who waits knows of one that failed meanwhile.
     failures: u64,
+    /// The last one did, and why.
+    failing: bool,
     failure: String,
     /// Somebody waits for a number: a reservation that failed is tried again.
     wanted: bool,
@@ -75,6 +77,7 @@ impl Submissions {
             bytes: 0,
             links: 0,
             failures: 0,
+            failing: false,
             failure: String::new(),
             wanted: false,
             closed: false,
@@ -133,7 +136,7 @@ impl Submissions {
     /// [`Submissions::on_reserved`].
     pub(crate) fn reservation(&self) -> Option<impl FnOnce() -> io::Result<u64> + Send + use<>> {
         let mut state = self.lock();
-        if state.failures > 0 && !state.wanted {
+        if state.failing && !state.wanted {
             return None;
         }
         state.sequence.reservation()
@@ -142,13 +145,11 @@ impl Submissions {
     pub(crate) fn on_reserved(&self, result: &io::Result<u64>) {
         let mut state = self.lock();
         state.sequence.on_reserved(result);
-        match result {
-            Ok(_) => state.failures = 0,
-            Err(error) => {
-                state.failures += 1;
-                state.failure = error.to_string();
-                state.wanted = false;
-            }
+        state.failing = result.is_err();
+        if let Err(error) = result {
+            state.failures += 1;
+            state.failure = error.to_string();
+            state.wanted = false;
         }
         drop(state);
         self.room.notify_waiters();
@@ -355,5 +356,22 @@ mod tests {
         };
         let (sent, ()) = tokio::join!(submissions.send(message(1)), close);
         assert!(matches!(sent, Err(SendError::Stopped)), "{sent:?}");
+    }
+
+    #[tokio::test]
+    async fn who_sends_once_the_disk_works_again_is_not_told_of_what_failed_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("folder");
+        let submissions = Submissions::new(Sequence::open(Some(path.join("seq")), true));
+        let reserve = async || {
+            submissions.ready.notified().await;
+            let write = submissions.reservation().unwrap();
+            submissions.on_reserved(&write());
+        };
+        let (sent, ()) = tokio::join!(submissions.send(message(1)), reserve());
+        assert!(matches!(sent, Err(SendError::Storage(_))), "{sent:?}");
+        std::fs::create_dir(&path).unwrap();
+        let (sent, ()) = tokio::join!(submissions.send(message(1)), reserve());
+        assert_eq!(sent.unwrap(), Sent::new(1, 0));
     }
 }
