@@ -85,7 +85,7 @@ impl Driver {
         wanted
     }
 
-    /// Whether more may be taken from links: not while the disk is behind.
+    /// Whether more may be taken from links, and from the application: not while the disk is behind.
     pub(super) fn log_has_room(&self) -> bool {
         self.log.as_ref().is_none_or(LogQueue::has_room)
     }

@@ -1,4 +1,5 @@
-//! Messages of this node on their way out: sealed, signed, and held back while links are full, or have much to ask for.
+//! Messages of this node on their way out: sealed, signed, and held back while links are full, or have much to ask for, or
+//! the disk is behind.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,7 +16,7 @@ use crate::submit::Bundle;
 use super::Driver;
 
 /// While links are full the publisher looks again this often, so that one that has stopped reading is
-/// not waited for.
+/// not waited for. The log says itself when it has room.
 const RETRY: Duration = Duration::from_millis(100);
 /// A full link that has taken nothing for this long is not waited for; it gets announcements.
 const STUCK: Duration = Duration::from_secs(1);
@@ -30,7 +31,7 @@ const KEPT_BYTES: usize = 4 << 20;
 pub(super) struct Publisher {
     sent: VecDeque<Outgoing>,
     sent_bytes: usize,
-    /// Some link is full.
+    /// Some link is full, or the log.
     blocked: bool,
 }
 
@@ -70,9 +71,10 @@ impl Driver {
         self.reserve_numbers();
     }
 
-    /// Whether some neighbour has enough to read, or all have enough to ask for.
+    /// Whether some neighbour has enough to read, or all have enough to ask for, or the disk enough to write.
     fn is_held_back(&self) -> bool {
-        (self.owed.is_full(Instant::now()) && self.neighbours() > 0)
+        !self.log_has_room()
+            || (self.owed.is_full(Instant::now()) && self.neighbours() > 0)
             || self.links.values().any(|link| link.outbox.is_full_but_moving(STUCK))
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -219,4 +220,45 @@ async fn what_waited_for_a_hole_waits_again_after_a_restart_and_comes_once() {
     home.send("after").await.unwrap();
     assert_eq!(event(&mut events, "message", message).await, "after", "nothing came twice");
     home.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn own_messages_wait_for_a_disk_that_stands_still_and_go_on_when_it_moves() {
+    const MESSAGES: usize = 1_000;
+    const LEN: usize = 28 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let node = start(Some(dir.path())).await;
+    set(&node, Some(State::Still));
+    let accepted = AtomicUsize::new(0);
+    let send = async {
+        for _ in 0..MESSAGES {
+            node.send(vec![0; LEN]).await.unwrap();
+            accepted.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let watch = async {
+        // Nobody is linked, so it is the disk alone that holds them up.
+        while node.status().await.refused.get("log_behind").is_none_or(|n| *n == 0) {
+            tokio::task::yield_now().await;
+        }
+        let mut before = 0;
+        while accepted.load(Ordering::Relaxed) > before {
+            before = accepted.load(Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        set(&node, None);
+        before * LEN
+    };
+    let ((), waited) =
+        timeout(DEADLINE, async { tokio::join!(send, watch) }).await.expect("it never went on");
+    // 8 MiB wait for the disk, a group of 1 MiB is with it, and 2 MiB wait for those.
+    assert!(waited < 16 << 20, "{} MiB in memory", waited >> 20);
+    let kept = || async { node.status().await.log_messages };
+    let all = async {
+        while kept().await < MESSAGES as u64 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(DEADLINE, all).await.expect("some are not in the log");
+    node.shutdown().await;
 }

@@ -15,8 +15,8 @@ use super::store::{Op, Store};
 use crate::event::Event;
 use crate::hub::EventHub;
 
-/// What may wait for the disk, in bytes. The driver takes no more from links beyond, so that neighbours are slowed
-/// down and nothing is dropped. 8 MiB: four links' inboxes; a turn of the driver may add a batch more.
+/// What may wait for the disk, in bytes. The driver takes no more from links beyond, nor from the application, so that
+/// both are slowed down and nothing is dropped. 8 MiB: four links' inboxes; a turn of the driver may add a batch more.
 const MAX_WAITING: usize = 8 << 20;
 /// What is written and synced at once, in bytes. There is no waiting for company: while one group is being synced
 /// the next one gathers, so a lone message costs one sync and a busy log one for up to 1 MiB.
@@ -89,7 +89,7 @@ impl LogQueue {
         self.queue.ready.notify_one();
     }
 
-    /// Whether the driver may take more from links.
+    /// Whether the driver may take more from links and the application.
     pub(crate) fn has_room(&self) -> bool {
         self.queue.lock().bytes < MAX_WAITING
     }

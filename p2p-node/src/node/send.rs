@@ -15,7 +15,8 @@ impl Node {
     /// Sends a message to every node.
     ///
     /// Returns once it is accepted: it has its number and goes to the links that stand, in one envelope with what
-    /// else was accepted meanwhile. While links are full and 256 messages or 2 MiB wait, it waits too.
+    /// else was accepted meanwhile. While links are full, or the log's disk is behind, and 256 messages or 2 MiB wait, it waits
+    /// too.
     /// (`queued_links` 0: nobody is linked now.)
     ///
     /// # Errors
