@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use p2p_files::FileHash;
-use p2p_wire::{Entry, NodeId, PrivateBody, SecretKey};
+use p2p_wire::{Entry, Envelope, NodeId, PrivateBody, SecretKey};
 
 use crate::command::Topics;
 
@@ -102,6 +102,28 @@ impl Message {
     #[must_use]
     pub fn text(&self) -> Option<&str> {
         std::str::from_utf8(&self.payload).ok()
+    }
+}
+
+/// Makes what the application wants of an envelope independent of it, if that is less than half of it. A payload is a
+/// part of its envelope and keeps all of it in memory, and events are bounded by their payloads. So at most twice what is
+/// counted is kept, and one envelope more, of which some were read; a lone message of some size and a bundle for this node
+/// are not copied, and what is small costs one allocation an envelope.
+pub(crate) fn keep_alone(envelope: &Envelope, messages: &mut [(bool, Message)]) {
+    // What was sealed is opened into memory of its own.
+    let mut parts: Vec<&mut Bytes> = messages
+        .iter_mut()
+        .filter(|(wanted, message)| *wanted && !message.private)
+        .map(|(_, message)| &mut message.payload)
+        .collect();
+    let len = parts.iter().map(|part| part.len()).sum::<usize>();
+    if len >= envelope.bytes().len() / 2 {
+        return;
+    }
+    let mut copy = BytesMut::with_capacity(len);
+    parts.iter().for_each(|part| copy.extend_from_slice(part));
+    for part in &mut parts {
+        **part = copy.split_to(part.len()).freeze();
     }
 }
 

@@ -241,15 +241,16 @@ impl Stream for Events {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::UNIX_EPOCH;
 
     use bytes::Bytes;
-    use p2p_wire::NodeId;
+    use p2p_wire::{Envelope, NewEntry, NodeId, SecretKey};
     use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::Message;
+    use crate::event::{Content, Message, keep_alone};
 
     fn notice(n: u64) -> Event {
         Event::Notice(n.to_string())
@@ -381,5 +382,62 @@ mod tests {
         tokio::task::yield_now().await;
         hub.publish(notice(1));
         assert_eq!(reader.await.unwrap(), Some(notice(1)));
+    }
+
+    /// Counts what is alive of it.
+    struct Owner(Bytes);
+
+    static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    impl Drop for Owner {
+        fn drop(&mut self) {
+            ALIVE.fetch_sub(self.0.len(), Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn what_events_keep_in_memory_is_what_is_counted() {
+        let key = |n| SecretKey::from_bytes(&[n; 32]);
+        let (author, me, somebody) = (key(2), key(1), key(3).id());
+        let large = vec![0; 60 << 10];
+        let entry = |topic, recipient, payload| NewEntry { topic, time_ms: 0, recipient, payload };
+        // One byte beside what is for somebody else; beside a topic that nobody wants; all of it wanted.
+        let bundles = [
+            vec![entry("", None, &b"x"[..]), entry("", Some(somebody), &large)],
+            vec![entry("other", None, &large), entry("", None, b"x"), entry("", None, b"")],
+            vec![entry("", None, &large[..30_000]), entry("", None, &large[..30_000])],
+        ];
+        for (entries, kept, copied) in
+            [(&bundles[0], 1, true), (&bundles[1], 1, true), (&bundles[2], 60_000, false)]
+        {
+            let hub = EventHub::default();
+            let _reader = hub.subscribe();
+            for n in 0..1_000 {
+                let envelope = Envelope::sign(&author, 1, 1 + 3 * n, entries).unwrap();
+                ALIVE.fetch_add(envelope.bytes().len(), Ordering::Relaxed);
+                let bytes = Bytes::from_owner(Owner(envelope.bytes().clone()));
+                let envelope = Envelope::decode(bytes).unwrap();
+                let read = |entry| match Message::read(&me, author.id(), entry, false) {
+                    Content::Message { message, .. } => Some((message.topic.is_empty(), message)),
+                    _ => None,
+                };
+                let mut messages: Vec<_> = envelope.entries().filter_map(read).collect();
+                let before: Vec<_> = messages.iter().map(|(_, message)| message.payload.clone()).collect();
+                keep_alone(&envelope, &mut messages);
+                assert!(messages.iter().map(|(_, message)| &message.payload).eq(&before));
+                let wanted = messages.into_iter().filter(|(wanted, _)| *wanted);
+                hub.publish_all(wanted.map(|(_, message)| Event::Message(message)));
+            }
+            let (alive, counted) = (ALIVE.load(Ordering::Relaxed), lock(&hub.ring).bytes);
+            let events = (MAX_EVENT_BYTES / 30_000 * 30_000).min(1_000 * kept);
+            assert_eq!(counted, events);
+            assert!(alive <= 2 * counted && (alive == 0) == copied, "{alive} bytes alive, {counted} counted");
+        }
     }
 }

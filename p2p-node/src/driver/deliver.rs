@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use crate::command::Command;
 use crate::convert;
-use crate::event::{Content, Event, Message};
+use crate::event::{Content, Event, Message, keep_alone};
 use crate::log::{Entry, LogQueue, Op};
 
 use super::Driver;
@@ -64,6 +64,7 @@ impl Driver {
                 Content::Unreadable => self.counters.unreadable_private += 1,
             }
         }
+        keep_alone(&envelope, &mut messages);
         self.counters.messages_in += messages.len() as u64;
         if let Some(log) = &self.log {
             return log.push(Op::Deliver { envelope, entries, shown, late, messages, receipts });
