@@ -14,7 +14,7 @@ use redb::{Database, ReadableDatabase, ReadableTable as _, TableDefinition};
 use super::ranges;
 
 /// A segment is 4 MiB and one group more; a larger file is none of ours.
-const MAX_SEGMENT_FILE: u64 = 16 << 20;
+pub(super) const MAX_SEGMENT_FILE: u64 = 16 << 20;
 
 const AUTHORS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("authors-1");
 const NEXT: TableDefinition<'_, &str, u64> = TableDefinition::new("next-1");

@@ -19,7 +19,9 @@ use super::recover::Found;
 use crate::event::Message;
 
 /// A segment that is as large gets a successor. 4 MiB: a 16th of the log goes at once.
-const SEGMENT: u64 = 4 << 20;
+pub(super) const SEGMENT: u64 = 4 << 20;
+/// What an op costs besides an envelope, and what its records take at most.
+pub(super) const OP_OVERHEAD: usize = 256;
 /// Segments kept, however small; a process that is killed over and over makes many small ones. A guess.
 const MAX_SEGMENTS: usize = 1024;
 
@@ -73,14 +75,19 @@ pub(crate) enum Op {
 }
 
 impl Op {
-    /// What it costs in memory, about.
+    /// What it costs in memory, about; on the disk it takes no more.
     pub(crate) fn cost(&self) -> usize {
-        const FIXED: usize = 256;
+        const FIXED: usize = OP_OVERHEAD;
         FIXED
             + match self {
                 Self::Append { envelope, .. } => envelope.len(),
-                // Payloads are parts of the envelope.
-                Self::Deliver { messages, .. } => messages.len() * FIXED,
+                // The envelope counts here too: it may be here alone, and is written if it was not appended. Payloads are
+                // parts of it, but for those that were sealed.
+                Self::Deliver { envelope, messages, .. } => {
+                    let payloads = messages.iter().filter(|(_, message)| message.private);
+                    let opened: usize = payloads.map(|(_, message)| message.payload.len()).sum();
+                    envelope.bytes().len() + opened + messages.len() * FIXED
+                }
                 Self::Barrier(_) => 0,
             }
     }

@@ -9,13 +9,15 @@ use p2p_gossip::Ranges;
 use p2p_wire::{Envelope, EnvelopeId, NewEntry, NodeId, SecretKey};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 
+use super::LogQueue;
 use super::disk::{Base, Disk, RealDisk, segment_path};
 use super::ranges;
-use super::read::{LogReader, Since};
+use super::read::{LogReader, LogTime, Since};
 use super::record::Record;
 use super::recover::Found;
 use super::store::{Entry, LogLimits, Op, Store};
 use crate::event::{Content, Message};
+use crate::hub::EventHub;
 
 #[derive(Debug, Clone, Default)]
 struct Stored {
@@ -487,4 +489,43 @@ fn what_is_delivered_and_too_old_to_be_passed_on_is_remembered_and_not_served() 
             new.bytes().len()
         )
     );
+}
+
+#[test]
+fn what_is_too_old_to_be_appended_counts_in_the_queue_and_every_segment_can_be_read_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Store::open(RealDisk::open(dir.path()).unwrap(), me(), LogLimits::default()).unwrap();
+    let queue = LogQueue::default();
+    let kept = envelope(&key(3), 1, 1, 10);
+    queue.push(append(&kept));
+    queue.push(deliver(&kept));
+    // Said to be more than a day old by whoever pushed them.
+    let old: Vec<_> = (1..=24).map(|seq| envelope(&key(2), seq, 1, 1 << 20)).collect();
+    old.iter().for_each(|envelope| queue.push(deliver(envelope)));
+    assert!(!queue.has_room(), "24 MiB wait");
+    let time = LogTime::new(0, UNIX_EPOCH);
+    let write = queue.writer(open().0, time, EventHub::default(), |_, _, _| {});
+    drop(queue);
+    write();
+    for segment in RealDisk::open(dir.path()).unwrap().segments().unwrap() {
+        let len = std::fs::metadata(segment_path(dir.path(), segment)).unwrap().len();
+        assert!(len < 8 << 20, "segment {segment} has {len} bytes");
+    }
+    let (_, found) = open();
+    assert_eq!(found.warnings, [""; 0]);
+    assert!(old.iter().chain([&kept]).all(|one| seqs(&found.seen, &one.id())));
+}
+
+#[test]
+fn what_an_op_takes_on_the_disk_is_no_more_than_it_costs() {
+    for (count, len) in [(1, 0), (1, 100_000), (64, 0), (64, 900)] {
+        let (mut store, _) = open(Model::new(), LogLimits::default());
+        store.commit(1, &mut [append(&envelope(&key(3), 1, 1, 1))]).unwrap();
+        let (one, two) = (envelope(&key(2), 1, count, len), envelope(&key(2), 100, count, len));
+        for op in [append(&one), deliver(&one), deliver(&two)] {
+            let (before, cost) = (store.size().1, op.cost() as u64);
+            store.commit(1, &mut [op]).unwrap();
+            assert!(store.size().1 - before <= cost);
+        }
+    }
 }

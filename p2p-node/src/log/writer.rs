@@ -6,21 +6,25 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use p2p_wire::NodeId;
+use p2p_wire::{MAX_ENVELOPE, NodeId};
 use tokio::sync::Notify;
 
-use super::disk::Disk;
+use super::disk::{Disk, MAX_SEGMENT_FILE};
 use super::read::LogTime;
-use super::store::{Op, Store};
+use super::store::{OP_OVERHEAD, Op, SEGMENT, Store};
 use crate::event::Event;
 use crate::hub::EventHub;
 
-/// What may wait for the disk, in bytes. The driver takes no more from links beyond, nor from the application, so that
+/// What may wait for the disk, in bytes of [`Op::cost`]. The driver takes no more from links beyond, nor from the application, so that
 /// both are slowed down and nothing is dropped. 8 MiB: four links' inboxes; a turn of the driver may add a batch more.
 const MAX_WAITING: usize = 8 << 20;
-/// What is written and synced at once, in bytes. There is no waiting for company: while one group is being synced
-/// the next one gathers, so a lone message costs one sync and a busy log one for up to 1 MiB.
-const GROUP: usize = 1 << 20;
+/// What is written and synced at once, in bytes of cost: most envelopes count twice, as they are written and as they are
+/// handed over. There is no waiting for company: while one group is being synced the next one gathers, so a lone message
+/// costs one sync and a busy log one for about 1 MiB.
+const GROUP: usize = 2 << 20;
+/// A group ends with the op that reaches its size, and a segment with the group that reaches its own.
+const MAX_SEGMENT: u64 = SEGMENT + (GROUP + MAX_ENVELOPE + OP_OVERHEAD) as u64;
+const _: () = assert!(MAX_SEGMENT <= MAX_SEGMENT_FILE, "it would be taken for damaged at the next start");
 /// How often a log that gets nothing looks for what is too old.
 const IDLE: Duration = Duration::from_secs(60);
 
