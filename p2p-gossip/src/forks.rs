@@ -126,7 +126,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         digest: Sum,
     ) {
         if self.settle_fork(&id, digest) == Some(true) {
-            self.keep(now, id, (hops, age), envelope, digest);
+            self.keep(now, id, (hops, age), envelope, digest, false);
         }
     }
 }

@@ -359,7 +359,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.stats.seqs_given_up += given_up.unwrap_or(0);
     }
 
-    /// Puts a verified envelope into the logs, inside and outside, unless it is too old for them.
+    /// Puts a verified envelope into the logs, inside and outside, unless it is too old for them. `delivers`: it is
+    /// handed over too.
     pub(crate) fn keep(
         &mut self,
         now: Instant,
@@ -367,13 +368,14 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         (hops, age): (u16, Duration),
         envelope: &Bytes,
         digest: Sum,
+        delivers: bool,
     ) {
         if age >= self.config.log_age {
             self.stats.log_too_old += 1;
             return;
         }
         let entry = Logged { id, len: envelope.len(), age, hops, digest };
-        self.outputs.push_back(Output::Append { entry, envelope: envelope.clone() });
+        self.outputs.push_back(Output::Append { entry, envelope: envelope.clone(), delivers });
         self.log.insert(now, entry, Some(envelope));
         self.shrink_log();
         self.expire_log(now);

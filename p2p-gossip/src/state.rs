@@ -177,7 +177,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.own_next = id.seqs().end;
         self.mark_seen(&id);
         self.stats.published += 1;
-        self.keep(now, id, (0, Duration::ZERO), &envelope, digest(&envelope));
+        self.keep(now, id, (0, Duration::ZERO), &envelope, digest(&envelope), false);
         let anew = self.tree.wants_renewal(self.me, &self.config);
         let course = if anew { Course::Anew } else { Course::Tree };
         let links = self.forward(now, id, Arrival::new(None, 0, course, Duration::ZERO), &envelope);
@@ -323,7 +323,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.mark_seen(&id);
         self.stats.verified += 1;
         if keeps {
-            self.keep(now, id, (hint.hops, age), &candidate.envelope, digest);
+            self.keep(now, id, (hint.hops, age), &candidate.envelope, digest, id.author != self.me);
         }
         if !first.asked {
             self.on_first(now, from, hint.course);

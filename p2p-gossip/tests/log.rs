@@ -4,10 +4,11 @@ mod net;
 
 use net::{Core, Id, answer, core_with, deliveries, drain, genuine, id, ms, receive, start};
 use p2p_gossip::{
-    Config, Course, Gossip, Input, LogStore, Logged, Message, Output, Read, Restored, Undelivered,
+    Config, Course, Gossip, Held, Input, LogStore, Logged, Message, Output, Read, Restored, Span, Undelivered,
 };
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 fn outside() -> Config {
@@ -16,6 +17,10 @@ fn outside() -> Config {
 
 fn push(id: Id, age: Duration) -> Message<u32> {
     Message::Push { id, hops: 1, course: Course::Tree, age, envelope: genuine(&id, 50) }
+}
+
+fn push_of(id: Id, len: usize) -> Message<u32> {
+    Message::Push { id, hops: 1, course: Course::Tree, age: Duration::ZERO, envelope: genuine(&id, len) }
 }
 
 /// Hands a push in and has it checked. Returns all that comes of it.
@@ -30,6 +35,15 @@ fn appended(outputs: &[net::Out]) -> Vec<Logged<u32>> {
         _ => None,
     };
     outputs.iter().filter_map(entry).collect()
+}
+
+/// What was appended, and whether it said that a delivery follows.
+fn to_come(outputs: &[net::Out]) -> Vec<(Id, bool)> {
+    let told = |output: &net::Out| match output {
+        Output::Append { entry, delivers, .. } => Some((entry.id, *delivers)),
+        _ => None,
+    };
+    outputs.iter().filter_map(told).collect()
 }
 
 fn dropped(outputs: &[net::Out]) -> Vec<Id> {
@@ -235,4 +249,44 @@ fn more_than_may_wait_goes_out_at_a_restart() {
     let went = deliveries(&drain(&mut core));
     assert_eq!(went, (0..12).map(|n| (3, 5 + 2 * n, false)).collect::<Vec<_>>());
     assert_eq!(core.stats().held, 8);
+}
+
+/// A log outside keeps a list of what is to be handed over: what never is would stay on it.
+#[test]
+fn what_is_appended_says_whether_it_is_delivered_too() {
+    let now = start();
+    let (first, overlaps) = (id(7, 0, 0, 2), id(7, 0, 1, 2));
+    let mut winners = Vec::new();
+    for lens in [[50, 60], [60, 50]] {
+        let mut core = core_with(0, &[1], Config::default(), now);
+        let own = id(0, 0, 0, 1);
+        core.publish(now, own, genuine(&own, 50)).unwrap();
+        assert_eq!(to_come(&drain(&mut core)), [(own, false)]);
+        let mut take = |message| {
+            let outputs = receive(&mut core, now, 1, message);
+            answer(&mut core, now, outputs)
+        };
+        let outputs = take(push_of(first, lens[0]));
+        assert_eq!((to_come(&outputs), deliveries(&outputs).len()), (vec![(first, true)], 2));
+        // Another one with the same numbers is asked for when the sums differ, and one of the two is kept.
+        let span = Span { author: 7, from: 0, to: 2 };
+        take(Message::Ranges { held: vec![Held { span, sum: [9; 16] }] });
+        let outputs = take(push_of(first, lens[1]));
+        assert_eq!(deliveries(&outputs), []);
+        winners.push(to_come(&outputs));
+    }
+    winners.sort();
+    assert_eq!(winners, [vec![], vec![(first, false)]]);
+    // Of two that overlap one is kept as well; what is new of the second is delivered whichever it is, and once.
+    let mut kept = BTreeSet::new();
+    for len in 50..70 {
+        let mut core = core_with(0, &[1], Config::default(), now);
+        let outputs = receive(&mut core, now, 1, push_of(first, len));
+        answer(&mut core, now, outputs);
+        let outputs = receive(&mut core, now, 1, push_of(overlaps, len));
+        let outputs = answer(&mut core, now, outputs);
+        assert_eq!(deliveries(&outputs), [(7, 2, false)]);
+        kept.insert(to_come(&outputs));
+    }
+    assert_eq!(kept, BTreeSet::from([vec![], vec![(overlaps, true)]]));
 }

@@ -102,6 +102,9 @@ pub enum Output<P, A> {
         entry: Logged<A>,
         /// The signed bytes.
         envelope: Bytes,
+        /// One `Deliver` of it follows, now or later. None does for our own, and for one that only takes the place of
+        /// others in the log, under which its messages were seen.
+        delivers: bool,
     },
     /// The log lets this envelope go, for its age or for room; a log outside can too.
     Drop {
@@ -120,7 +123,7 @@ pub enum Output<P, A> {
         /// Bytes of these envelopes: how much will be sent is known before it was read.
         bytes: usize,
     },
-    /// Hand messages to the application, exactly once each.
+    /// Hand messages to the application, exactly once each. All that is to be delivered of one envelope comes at once.
     Deliver {
         /// Its id.
         id: EnvelopeId<A>,
@@ -255,9 +258,12 @@ impl<P: Debug, A: Debug> Debug for Output<P, A> {
                 .field("envelope", &Len(envelope))
                 .field("from", from)
                 .finish(),
-            Self::Append { entry, envelope } => {
-                f.debug_struct("Append").field("entry", entry).field("envelope", &Len(envelope)).finish()
-            }
+            Self::Append { entry, envelope, delivers } => f
+                .debug_struct("Append")
+                .field("entry", entry)
+                .field("envelope", &Len(envelope))
+                .field("delivers", delivers)
+                .finish(),
             Self::Drop { id } => f.debug_struct("Drop").field("id", id).finish(),
             Self::Fetch { ticket, to, ids, bytes } => f
                 .debug_struct("Fetch")

@@ -26,6 +26,9 @@ pub(crate) struct World {
     pub(crate) lied: BTreeSet<(u32, Id)>,
     /// The log outside, which forgets nothing unless told that it did, and what was asked of it.
     outside: BTreeMap<Id, (Logged<u32>, Bytes)>,
+    /// Appended by this core, and still to be delivered; delivered by it.
+    to_come: BTreeSet<Id>,
+    came: BTreeSet<Id>,
     reads: Vec<(Ticket, Vec<Id>)>,
 }
 
@@ -43,6 +46,8 @@ impl World {
             honest: BTreeSet::new(),
             lied: BTreeSet::new(),
             outside: BTreeMap::new(),
+            to_come: BTreeSet::new(),
+            came: BTreeSet::new(),
             reads: Vec::new(),
         }
     }
@@ -133,6 +138,8 @@ impl World {
         self.checks.clear();
         self.answered.clear();
         self.reads.clear();
+        self.to_come.clear();
+        self.came.clear();
         self.core.restore(self.now, Restored { authors, envelopes, undelivered });
         self.observe();
     }
@@ -199,8 +206,9 @@ impl World {
             Output::Verify { ticket, id, envelope, .. } => {
                 self.checks.push((ticket, check(&id, &envelope)));
             }
-            Output::Append { entry, envelope } => {
+            Output::Append { entry, envelope, delivers } => {
                 assert_eq!(check(&entry.id, &envelope), Some(entry.digest));
+                assert!(!delivers || self.to_come.insert(entry.id) && !self.came.contains(&entry.id));
                 self.outside.insert(entry.id, (entry, envelope));
             }
             Output::Drop { .. } => {}
@@ -210,6 +218,8 @@ impl World {
             }
             Output::Deliver { id, envelope, entries, .. } => {
                 assert!(check(&id, &envelope).is_some() && id.author != 0 && entries != 0);
+                self.to_come.remove(&id);
+                assert!(self.came.insert(id), "an envelope is handed over at once");
                 for (bit, seq) in id.seqs().enumerate() {
                     if entries >> bit & 1 == 1 {
                         *self.delivered.entry((id.author, seq)).or_default() += 1;
@@ -240,6 +250,7 @@ impl World {
     }
 
     pub(crate) fn assert_at_most_once(&self) {
+        assert!(self.to_come.is_empty(), "said to be delivered, and never was");
         for (message, times) in &self.delivered {
             assert_eq!(*times, 1, "{message:?}");
         }
