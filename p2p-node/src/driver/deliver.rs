@@ -16,11 +16,11 @@ use super::Driver;
 
 impl Driver {
     /// A verified envelope goes into the log; nobody waits for it but its delivery.
-    pub(super) fn log_envelope(&self, entry: &Logged<NodeId>, envelope: Bytes) {
+    pub(super) fn log_envelope(&self, entry: &Logged<NodeId>, envelope: Bytes, delivers: bool) {
         let Some(log) = &self.log else { return };
         let age_ms = u32::try_from(entry.age.as_millis()).unwrap_or(Entry::TOO_OLD);
         let (id, hops, digest) = (convert::wire_id(entry.id), entry.hops, entry.digest);
-        log.push(Op::Append { entry: Entry { id, age_ms, hops, digest }, envelope });
+        log.push(Op::Append { entry: Entry { id, age_ms, hops, digest }, envelope, delivers });
     }
 
     /// The core wants to pass on what is in the log. What waits to be written is written first.

@@ -73,7 +73,7 @@ impl Driver {
             Output::Up(peer) => self.on_up(peer),
             Output::Down(peer) => self.on_down(peer),
             Output::Verify { ticket, id, envelope } => self.verify(ticket, id, envelope),
-            Output::Append { entry, envelope } => self.log_envelope(&entry, envelope),
+            Output::Append { entry, envelope, delivers } => self.log_envelope(&entry, envelope, delivers),
             Output::Fetch { ticket, to, ids, bytes } => self.begin_read(ticket, to, ids, bytes),
             Output::Deliver { envelope, entries, late } => self.deliver(envelope, entries, late),
             Output::Lookup { id, hash, from } => self.look_up(id, hash, from),

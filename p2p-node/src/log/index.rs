@@ -85,9 +85,11 @@ impl Index {
         self.given.get(from).map_or(self.next_pos, |given| given.pos)
     }
 
-    pub(super) fn ids_of(&self, segment: u64) -> impl Iterator<Item = &EnvelopeId> {
-        // The oldest segment holds the lowest numbers.
-        self.envelopes.values().take_while(move |place| place.segment == segment).map(|place| &place.id)
+    /// What the oldest segment holds.
+    pub(super) fn of_oldest(&self, segment: u64) -> impl Iterator<Item = (u64, &Place)> {
+        // It holds the lowest numbers.
+        let places = self.envelopes.iter().map(|(n, place)| (*n, place));
+        places.take_while(move |(_, place)| place.segment == segment)
     }
 
     /// Forgets the oldest segment.

@@ -1,7 +1,7 @@
 //! The message log on disk: what came is written and synced, then handed to the application.
 //!
-//! `docs/store.md` has the format and the reasons. `record` is the bytes, `store` the segments, `recover` reads them at
-//! the start, `disk` every step that touches the disk, `index` where things are, `ranges` what was seen of an author,
+//! `docs/store.md` has the format and the reasons. `record` is the bytes, `store` the segments, `trim` drops the oldest,
+//! `recover` reads them at the start, `disk` every step that touches the disk, `index` where things are, `ranges` what was seen of an author,
 //! `writer` the thread that commits groups, `read` what the application sees of it.
 
 mod disk;
@@ -15,6 +15,7 @@ mod recover;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trim;
 mod writer;
 
 use std::io;

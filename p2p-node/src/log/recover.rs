@@ -62,7 +62,7 @@ impl<D: Disk> Store<D> {
                 id.seqs().enumerate().filter(|(_, seq)| !author.has(*seq)).map(|(bit, _)| 1 << bit).sum();
             if entries != 0 {
                 ranges::add(author, id.first, id.seqs().end);
-                self.open.insert(id, (n, entries));
+                self.open.insert(id, n);
                 // Copied: it is a part of a whole segment.
                 let envelope = Bytes::copy_from_slice(&envelope);
                 found.undelivered.push(Undelivered { id, entries, envelope });

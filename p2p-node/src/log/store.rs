@@ -11,9 +11,8 @@ use bytes::Bytes;
 use p2p_wire::{Envelope, EnvelopeId, NodeId};
 use tokio::sync::oneshot;
 
-use super::disk::{Base, Disk};
+use super::disk::Disk;
 use super::index::{Given, Index, Place};
-use super::ranges;
 use super::record::{ENVELOPE_PREFIX, HEADER, MAGIC, Record};
 use super::recover::Found;
 use crate::event::Message;
@@ -22,8 +21,6 @@ use crate::event::Message;
 pub(super) const SEGMENT: u64 = 4 << 20;
 /// What an op costs besides an envelope, and what its records take at most.
 pub(super) const OP_OVERHEAD: usize = 256;
-/// Segments kept, however small; a process that is killed over and over makes many small ones. A guess.
-const MAX_SEGMENTS: usize = 1024;
 
 /// What the log may hold; the oldest segments go when it is more. The current segment always stays.
 #[derive(Debug, Clone, Copy)]
@@ -57,9 +54,9 @@ impl Entry {
 /// What is to be written.
 #[derive(Debug)]
 pub(crate) enum Op {
-    /// A verified envelope.
-    Append { entry: Entry, envelope: Bytes },
-    /// Entries of an envelope go to the application: those of `shown` as `messages`, which get their positions here.
+    /// A verified envelope. `delivers`: one `Deliver` of it follows.
+    Append { entry: Entry, envelope: Bytes, delivers: bool },
+    /// All entries of an envelope that are to be delivered: those of `shown` as `messages`, which get their positions here.
     Deliver {
         envelope: Envelope,
         entries: u64,
@@ -93,6 +90,15 @@ impl Op {
     }
 }
 
+/// What is written at once.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// Where it begins in its segment.
+    base: usize,
+    pub(super) bytes: Vec<u8>,
+    places: Vec<(u64, Place)>,
+}
+
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) number: u64,
@@ -104,14 +110,14 @@ pub(super) struct Segment {
 #[derive(Debug)]
 pub(super) struct Store<D: Disk> {
     pub(super) disk: D,
-    limits: LogLimits,
+    pub(super) limits: LogLimits,
     index: Arc<Mutex<Index>>,
     pub(super) segments: VecDeque<Segment>,
     /// The last segment, once something was written.
-    current: Option<D::File>,
+    pub(super) current: Option<D::File>,
     pub(super) next_n: u64,
-    /// Envelopes of others that still have entries to hand over, with these.
-    pub(super) open: BTreeMap<EnvelopeId, (u64, u64)>,
+    /// Envelopes that are in the log and are still to be handed over, with their numbers.
+    pub(super) open: BTreeMap<EnvelopeId, u64>,
     pub(super) me: NodeId,
 }
 
@@ -147,77 +153,91 @@ impl<D: Disk> Store<D> {
     /// # Errors
     /// Those of the disk. The messages have positions and can be handed over; they are not in the log then.
     pub(super) fn commit(&mut self, now_ms: u64, group: &mut [Op]) -> io::Result<()> {
-        let mut bytes = Vec::new();
-        let (mut places, mut gives) = (Vec::new(), Vec::new());
+        let mut batch = self.batch();
+        let mut gives = Vec::new();
         let mut next_pos = self.lock().next_pos;
-        let base = match (&self.current, self.segments.back()) {
-            (Some(_), Some(last)) if last.len < SEGMENT => usize::try_from(last.len).unwrap_or(usize::MAX),
-            _ => MAGIC.len(),
-        };
         for op in group {
             match op {
-                Op::Append { entry, envelope } => {
-                    let offset = small(base + bytes.len());
-                    let place = self.append(now_ms, *entry, envelope, offset, &mut bytes);
-                    places.push(place);
+                Op::Append { entry, envelope, delivers } => {
+                    let n = self.append(now_ms, *entry, envelope, &mut batch);
+                    if *delivers {
+                        self.open.insert(entry.id, n);
+                    }
                 }
                 Op::Deliver { envelope, entries, shown, late, messages, .. } => {
                     let id = envelope.id();
-                    if !self.open.contains_key(&id) {
-                        // Too old to be passed on, and so not appended; kept so that it is not delivered again.
+                    let n = self.open.remove(&id).unwrap_or_else(|| {
+                        // Not appended, mostly because it is too old to be passed on, or let go while it waited. Kept so
+                        // that it is not delivered again.
                         let entry = Entry { id, age_ms: Entry::TOO_OLD, hops: 0, digest: [0; 16] };
-                        let offset = small(base + bytes.len());
-                        places.push(self.append(now_ms, entry, envelope.bytes(), offset, &mut bytes));
-                    }
+                        self.append(now_ms, entry, envelope.bytes(), &mut batch)
+                    });
                     let pos = next_pos;
                     for (_, message) in messages {
                         message.pos = next_pos;
                         next_pos += 1;
                     }
-                    let Some((n, left)) = self.open.get_mut(&id) else { continue };
-                    *left &= !*entries;
-                    let (n, entries, shown, late) = (*n, *entries, *shown, *late);
-                    if *left == 0 {
-                        self.open.remove(&id);
-                    }
-                    Record::Delivered { pos, n, at_ms: now_ms, entries, shown, late }.encode(&mut bytes);
+                    let (entries, shown, late) = (*entries, *shown, *late);
+                    Record::Delivered { pos, n, at_ms: now_ms, entries, shown, late }
+                        .encode(&mut batch.bytes);
                     gives.push(Given { pos, n, at_ms: now_ms, shown, late });
                 }
                 Op::Barrier(_) => {}
             }
         }
-        let written = self.write(&bytes);
-        let segment = self.segments.back().map_or(0, |last| last.number);
+        let written = self.put(now_ms, &batch);
+        if written.is_err() {
+            // What is not in the log is written when it is handed over.
+            for (n, place) in &batch.places {
+                if self.open.get(&place.id) == Some(n) {
+                    self.open.remove(&place.id);
+                }
+            }
+        }
         let mut index = self.lock();
         index.next_pos = next_pos;
         if written.is_ok() {
-            for (n, id, offset, len) in places {
-                index.add(n, Place { id, segment, offset, len });
-            }
             gives.into_iter().for_each(|given| index.give(given));
-            drop(index);
-            if let Some(last) = self.segments.back_mut() {
-                last.newest_ms = now_ms;
-            }
         }
+        drop(index);
         written
     }
 
-    fn append(
-        &mut self,
-        at_ms: u64,
-        entry: Entry,
-        envelope: &Bytes,
-        offset: u32,
-        bytes: &mut Vec<u8>,
-    ) -> (u64, EnvelopeId, u32, u32) {
+    /// An empty one, for the place where the next is written.
+    pub(super) fn batch(&self) -> Batch {
+        let base = match (&self.current, self.segments.back()) {
+            (Some(_), Some(last)) if last.len < SEGMENT => usize::try_from(last.len).unwrap_or(usize::MAX),
+            _ => MAGIC.len(),
+        };
+        Batch { base, bytes: Vec::new(), places: Vec::new() }
+    }
+
+    /// Adds an envelope to a batch, and returns its number.
+    pub(super) fn append(&mut self, at_ms: u64, entry: Entry, envelope: &Bytes, batch: &mut Batch) -> u64 {
         let (n, Entry { id, age_ms, hops, digest }) = (self.next_n, entry);
         self.next_n += 1;
-        Record::Envelope { n, at_ms, age_ms, hops, digest, envelope: envelope.clone() }.encode(bytes);
-        if id.author != self.me {
-            self.open.insert(id, (n, u64::MAX >> (64 - u32::from(id.count.clamp(1, 64)))));
+        let offset = small(batch.base + batch.bytes.len());
+        Record::Envelope { n, at_ms, age_ms, hops, digest, envelope: envelope.clone() }
+            .encode(&mut batch.bytes);
+        // Its segment is known when it is written.
+        let len = small(HEADER + ENVELOPE_PREFIX + envelope.len());
+        batch.places.push((n, Place { id, segment: 0, offset, len }));
+        n
+    }
+
+    /// Writes a batch and returns once it is on the disk and in the index.
+    pub(super) fn put(&mut self, now_ms: u64, batch: &Batch) -> io::Result<()> {
+        if batch.bytes.is_empty() {
+            return Ok(());
         }
-        (n, id, offset, small(HEADER + ENVELOPE_PREFIX + envelope.len()))
+        self.write(&batch.bytes)?;
+        let Some(last) = self.segments.back_mut() else { return Ok(()) };
+        last.newest_ms = now_ms;
+        let segment = last.number;
+        let mut index = self.lock();
+        batch.places.iter().for_each(|&(n, place)| index.add(n, Place { segment, ..place }));
+        drop(index);
+        Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -253,42 +273,6 @@ impl<D: Disk> Store<D> {
         self.disk.sync_dir()?;
         self.segments.push_back(Segment { number, len: MAGIC.len() as u64, newest_ms: 0 });
         Ok(file)
-    }
-
-    /// Drops the oldest segments while there is more than the limits allow. What was seen is kept.
-    ///
-    /// # Errors
-    /// Those of the disk; the segment stays until the next time.
-    pub(super) fn trim(&mut self, now_ms: u64) -> io::Result<()> {
-        while self.is_over(now_ms) {
-            let Some(oldest) = self.segments.front().map(|oldest| oldest.number) else { break };
-            let mut base = Base { seen: BTreeMap::new(), next_pos: 0, next_n: self.next_n };
-            {
-                let index = self.lock();
-                base.next_pos = index.next_pos;
-                for id in index.ids_of(oldest) {
-                    ranges::add(base.seen.entry(id.author).or_default(), id.first, id.seqs().end);
-                }
-            }
-            self.disk.merge(&base)?;
-            self.disk.remove(oldest)?;
-            self.segments.pop_front();
-            self.lock().forget(oldest);
-        }
-        Ok(())
-    }
-
-    fn is_over(&self, now_ms: u64) -> bool {
-        let Some(oldest) = self.segments.front() else { return false };
-        // The last one is being written, unless this process has written nothing yet.
-        if self.segments.len() == 1 && self.current.is_some() {
-            return false;
-        }
-        let bytes: u64 = self.segments.iter().map(|segment| segment.len).sum();
-        bytes > self.limits.bytes
-            || self.lock().len() > self.limits.envelopes
-            || self.segments.len() > MAX_SEGMENTS
-            || now_ms.saturating_sub(oldest.newest_ms) > self.limits.age_ms
     }
 
     /// Envelopes and bytes.

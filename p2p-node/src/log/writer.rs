@@ -197,3 +197,52 @@ impl Trouble {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::log::disk::{RealDisk, segment_path};
+    use crate::log::store::LogLimits;
+    use crate::log::tests::{self, Model, append, deliver, envelope, key, me, seqs};
+
+    #[test]
+    fn what_is_too_old_to_be_appended_counts_in_the_queue_and_every_segment_can_be_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Store::open(RealDisk::open(dir.path()).unwrap(), me(), LogLimits::default()).unwrap();
+        let queue = LogQueue::default();
+        let kept = envelope(&key(3), 1, 1, 10);
+        queue.push(append(&kept));
+        queue.push(deliver(&kept));
+        // Said to be more than a day old by whoever pushed them.
+        let old: Vec<_> = (1..=24).map(|seq| envelope(&key(2), seq, 1, 1 << 20)).collect();
+        old.iter().for_each(|envelope| queue.push(deliver(envelope)));
+        assert!(!queue.has_room(), "24 MiB wait");
+        let time = LogTime::new(0, UNIX_EPOCH);
+        let write = queue.writer(open().0, time, EventHub::default(), |_, _, _| {});
+        drop(queue);
+        write();
+        for segment in RealDisk::open(dir.path()).unwrap().segments().unwrap() {
+            let len = std::fs::metadata(segment_path(dir.path(), segment)).unwrap().len();
+            assert!(len < 8 << 20, "segment {segment} has {len} bytes");
+        }
+        let (_, found) = open();
+        assert_eq!(found.warnings, [""; 0]);
+        assert!(old.iter().chain([&kept]).all(|one| seqs(&found.seen, &one.id())));
+    }
+
+    #[test]
+    fn what_an_op_takes_on_the_disk_is_no_more_than_it_costs() {
+        for (count, len) in [(1, 0), (1, 100_000), (64, 0), (64, 900)] {
+            let (mut store, _) = tests::open(Model::new(), LogLimits::default());
+            store.commit(1, &mut [append(&envelope(&key(3), 1, 1, 1))]).unwrap();
+            let (one, two) = (envelope(&key(2), 1, count, len), envelope(&key(2), 100, count, len));
+            for op in [append(&one), deliver(&one), deliver(&two)] {
+                let (before, cost) = (store.size().1, op.cost() as u64);
+                store.commit(1, &mut [op]).unwrap();
+                assert!(store.size().1 - before <= cost);
+            }
+        }
+    }
+}

@@ -147,6 +147,8 @@ pub enum Output {
         entry: Logged<NodeId>,
         /// The signed bytes.
         envelope: Bytes,
+        /// One `Deliver` of it follows.
+        delivers: bool,
     },
     /// Read these out of the log on disk and answer with [`Input::Fetched`].
     Fetch {

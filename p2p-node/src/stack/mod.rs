@@ -385,7 +385,7 @@ impl<R: Rng> Stack<R> {
             G::Gap { missing } => Output::Gap(missing),
             G::Forked { author } => Output::Forked(author),
             G::Misbehaved { peer, fault } => Output::Misbehaved { peer, fault: fault.to_string() },
-            G::Append { entry, envelope, .. } => Output::Append { entry, envelope },
+            G::Append { entry, envelope, delivers } => Output::Append { entry, envelope, delivers },
             G::Fetch { ticket, to, ids, bytes } => {
                 let ids = ids.into_iter().map(convert::wire_id).collect();
                 Output::Fetch { ticket, to, ids, bytes }
