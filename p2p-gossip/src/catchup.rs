@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use rand::{Rng, RngExt};
 use tracing::debug;
 
-use crate::claims::{Next, Peer, Wanted};
+use crate::claims::Peer;
 use crate::message::{EnvelopeId, Fault, Held, Key, Message, Span, Sum};
 use crate::ranges::Ranges;
 use crate::state::{Gossip, Timer};
 use crate::sums::BUCKETS;
+use crate::wanted::{Next, Wanted};
 
 /// Bytes of the head of a frame.
 const HEAD_BYTES: u32 = 16;

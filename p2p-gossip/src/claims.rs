@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 use crate::bucket::Bucket;
 use crate::config::Config;
 use crate::message::{EnvelopeId, Key, Span};
-use crate::ranges::Ranges;
 use crate::seen::Seen;
 use crate::tell::Rest;
+use crate::wanted::{Next, Wanted};
 
 /// Spans in one pull.
 pub const MAX_SPANS: usize = 256;
-/// Ranges a pull looks through for one that is not here, of one author.
-const MAX_PIECES: usize = 64;
 /// What comes live waits for older messages only while neighbours go on handing some over, one each so long.
 const ALIVE: Duration = Duration::from_secs(3);
 /// An exchange of digests that takes longer is over.
@@ -28,11 +26,11 @@ const PENALTY: Duration = Duration::from_secs(10);
 
 /// A range that a neighbour said it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Claim {
+pub(crate) struct Claim {
     from: u64,
-    to: u64,
+    pub(crate) to: u64,
     /// Below it is nothing more to ask this neighbour for.
-    next: u64,
+    pub(crate) next: u64,
 }
 
 /// What a neighbour is asked for.
@@ -100,27 +98,6 @@ pub(crate) struct Claims<P, A> {
     exchanged_at: Option<Instant>,
     next_number: u32,
     max: usize,
-}
-
-/// What [`Claims::next_pull`] found.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Next<A> {
-    /// Ask for this.
-    Pull(u32, Vec<Span<A>>),
-    /// There is something, and it is being asked of another or was announced. To be looked at after so many waits.
-    Later(u32),
-    /// It holds nothing that is not here.
-    Nothing,
-}
-
-/// What is not to be asked for, and how much.
-pub(crate) struct Wanted<'a, A> {
-    pub(crate) seen: &'a Seen<A>,
-    /// What of an author is on its way by other means.
-    pub(crate) coming: &'a dyn Fn(A) -> Ranges,
-    pub(crate) messages: u64,
-    /// Authors that it may introduce.
-    pub(crate) new_authors: u64,
 }
 
 impl<P: Key, A: Key> Claims<P, A> {
@@ -413,27 +390,6 @@ impl<P: Key, A: Key> Claims<P, A> {
         for span in spans {
             self.busy.remove(&span.author);
         }
-    }
-}
-
-impl<A: Key> Wanted<'_, A> {
-    /// Adds what of a claim is to be asked for. Whether there is more that is not here.
-    fn take(&mut self, author: A, claim: Claim, coming: &Ranges, spans: &mut Vec<Span<A>>) -> bool {
-        let mut later = false;
-        for (from, to) in self.seen.unseen(&author, claim.next, claim.to).take(MAX_PIECES) {
-            let mut taken = 0;
-            for (start, end) in coming.gaps(from, to) {
-                if spans.len() >= MAX_SPANS || self.messages == 0 {
-                    return true;
-                }
-                let len = (end - start).min(self.messages);
-                self.messages -= len;
-                taken += len;
-                spans.push(Span { author, from: start, to: start + len });
-            }
-            later |= taken < to - from;
-        }
-        later
     }
 }
 

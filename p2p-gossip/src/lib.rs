@@ -57,6 +57,7 @@ mod neighbor;
 mod offers;
 mod order;
 mod pace;
+mod pull;
 mod ranges;
 mod recent;
 mod restore;
@@ -69,6 +70,7 @@ mod tell;
 mod timers;
 mod tree;
 mod wait;
+mod wanted;
 
 pub use claims::MAX_SPANS;
 pub use config::{Config, LogStore};

@@ -2,9 +2,17 @@
 
 use std::fs;
 use std::net::TcpListener;
+#[cfg(unix)]
+use std::net::TcpStream;
+#[cfg(unix)]
+use std::process::Command;
+#[cfg(unix)]
+use std::time::Instant;
 
 use serde_json::Value;
 
+#[cfg(unix)]
+use crate::util::{DEADLINE, json_event};
 use crate::util::{Node, Running, Scratch, bare, code, is_hash, keys, lines, p2p, run, stderr, stdout};
 
 #[test]
@@ -273,4 +281,34 @@ fn what_nobody_read_is_told_at_the_end() {
     drop(reader);
     let said = fs::read_to_string(&log).unwrap();
     assert!(said.contains("were not written"), "{said}");
+}
+
+/// With 64 descriptors, of which it needs some itself.
+#[cfg(unix)]
+#[test]
+fn a_node_that_has_no_descriptors_left_takes_links_once_some_are_free() {
+    let scratch = Scratch::new();
+    let plain = p2p(&scratch.path("few"));
+    let mut limited = Command::new("sh");
+    limited.args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""]).arg(plain.get_program());
+    limited.args(plain.get_args()).args(["--json", "--verbose", "daemon"]);
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    let mut node = Running::spawn(limited);
+    let ready = node.wait("ready", json_event("ready", |_| true));
+    let addr = ready["listen"][0].as_str().unwrap();
+    let held: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(addr).unwrap()).collect();
+    let until = Instant::now() + DEADLINE;
+    while !node.log().contains("cannot accept a connection") {
+        assert!(Instant::now() < until, "it never ran out of them:\n{}", node.log());
+        std::thread::yield_now();
+    }
+    drop(held);
+    let output = run(p2p(&scratch.path("other")).args(["--connect", addr, "send", "still there?"]));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    node.wait("the message", json_event("message", |message| message["text"] == "still there?"));
 }

@@ -256,7 +256,7 @@ impl Node {
     }
 }
 
-fn json_event(event: &str, wanted: impl Fn(&Value) -> bool) -> impl Fn(&str) -> Option<Value> {
+pub(crate) fn json_event(event: &str, wanted: impl Fn(&Value) -> bool) -> impl Fn(&str) -> Option<Value> {
     move |line| {
         let value: Value = serde_json::from_str(line).expect("every line is JSON");
         (value["event"] == *event && wanted(&value)).then_some(value)

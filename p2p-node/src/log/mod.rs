@@ -4,6 +4,8 @@
 //! `recover` reads them at the start, `disk` every step that touches the disk, `index` where things are, `ranges` what was seen of an author,
 //! `writer` the thread that commits groups, `read` what the application sees of it.
 
+#[cfg(test)]
+mod damage_tests;
 mod disk;
 #[cfg(test)]
 mod driver_tests;
