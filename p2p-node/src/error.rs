@@ -251,6 +251,9 @@ pub enum TopicsError {
         /// The most.
         limit: usize,
     },
+    /// This node is stopping.
+    #[error("the node has stopped")]
+    Stopped,
 }
 
 /// Why a file is not shared.

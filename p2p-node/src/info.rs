@@ -154,7 +154,8 @@ pub struct Status {
     /// Everything that was refused or dropped, by kind; kinds that never happened are left out, `forged`
     /// never is.
     pub refused: BTreeMap<&'static str, u64>,
-    /// Envelopes in the log; each holds up to 64 messages of one author.
+    /// Messages in the log, own ones and those for others included; where it is in memory, envelopes, which hold up to 64 messages
+    /// of one author each.
     pub log_messages: u64,
     /// Their bytes.
     pub log_bytes: u64,

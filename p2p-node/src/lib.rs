@@ -71,6 +71,9 @@ pub use stack::{Hangup, Input, LinkUp, LinkView, Output, Stack};
 pub use target::{ParseTargetError, Target};
 pub use view::View;
 
+/// The crates whose types are in the signatures here.
+pub use {bytes, p2p_files, p2p_gossip, p2p_peers, p2p_wire};
+
 pub use p2p_files::{
     AddError, Entry, EntryKind, FileHash, Info, Kind, ManifestError, ManifestReader, ParseHashError,
     Refreshed, SelectError, Selection, Share, ShareState, Sums, Torrent, TorrentError,

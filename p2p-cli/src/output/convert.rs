@@ -195,7 +195,8 @@ fn rfc3339(time: SystemTime) -> String {
     } else {
         jiff::Timestamp::MAX
     });
-    stamp.max(jiff::Timestamp::UNIX_EPOCH).to_string()
+    // With as many digits always, so that they sort as text.
+    format!("{:.3}", stamp.max(jiff::Timestamp::UNIX_EPOCH))
 }
 
 fn ms(time: std::time::Duration) -> u64 {
@@ -218,7 +219,7 @@ mod tests {
     fn times_are_rfc_3339_in_utc_whatever_an_author_claims() {
         let at = |ms| SystemTime::UNIX_EPOCH + Duration::from_millis(ms);
         assert_eq!(rfc3339(at(1_700_000_000_123)), "2023-11-14T22:13:20.123Z");
-        assert_eq!(rfc3339(at(0)), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(at(0)), "1970-01-01T00:00:00.000Z");
         assert!(rfc3339(at(u64::MAX / 4)).starts_with("9999-"), "{}", rfc3339(at(u64::MAX / 4)));
     }
 }

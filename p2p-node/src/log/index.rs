@@ -39,12 +39,15 @@ pub(super) struct Index {
     envelopes: BTreeMap<u64, Place>,
     by_id: BTreeMap<EnvelopeId, u64>,
     given: VecDeque<Given>,
+    /// In the envelopes.
+    messages: u64,
     /// Of the next message.
     pub(super) next_pos: u64,
 }
 
 impl Index {
     pub(super) fn add(&mut self, n: u64, place: Place) {
+        self.messages += u64::from(place.id.count);
         self.envelopes.insert(n, place);
         self.by_id.insert(place.id, n);
     }
@@ -73,6 +76,11 @@ impl Index {
         self.envelopes.len()
     }
 
+    /// Messages in the envelopes, whoever they are for.
+    pub(super) const fn messages(&self) -> u64 {
+        self.messages
+    }
+
     /// Messages with a position of at least `pos`, in their order.
     pub(super) fn since(&self, pos: u64) -> impl Iterator<Item = (&Given, &Place)> {
         let from = self.given.partition_point(|given| given.end() <= pos);
@@ -98,6 +106,7 @@ impl Index {
             && first.get().segment == segment
         {
             let (n, place) = first.remove_entry();
+            self.messages -= u64::from(place.id.count);
             if self.by_id.get(&place.id) == Some(&n) {
                 self.by_id.remove(&place.id);
             }

@@ -279,6 +279,10 @@ impl<D: Disk> Store<D> {
     pub(super) fn size(&self) -> (usize, u64) {
         (self.lock().len(), self.segments.iter().map(|segment| segment.len).sum())
     }
+
+    pub(super) fn messages(&self) -> u64 {
+        self.lock().messages()
+    }
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ struct Queue {
     waiting: Mutex<Waiting>,
     ready: Condvar,
     room: Notify,
-    envelopes: AtomicU64,
+    messages: AtomicU64,
     bytes: AtomicU64,
     unlogged: AtomicU64,
 }
@@ -103,9 +103,9 @@ impl LogQueue {
         self.queue.room.notified().await;
     }
 
-    /// Envelopes and bytes in the log.
+    /// Messages and bytes in the log.
     pub(crate) fn size(&self) -> (u64, u64) {
-        (self.queue.envelopes.load(Ordering::Relaxed), self.queue.bytes.load(Ordering::Relaxed))
+        (self.queue.messages.load(Ordering::Relaxed), self.queue.bytes.load(Ordering::Relaxed))
     }
 
     /// Records that could not be written, because the disk is full or failed.
@@ -124,9 +124,8 @@ impl LogQueue {
     ) -> impl FnOnce() + use<D, F> {
         let queue = Arc::clone(&self.queue);
         let show = |queue: &Queue, store: &Store<D>| {
-            let (envelopes, bytes) = store.size();
-            queue.envelopes.store(envelopes as u64, Ordering::Relaxed);
-            queue.bytes.store(bytes, Ordering::Relaxed);
+            queue.messages.store(store.messages(), Ordering::Relaxed);
+            queue.bytes.store(store.size().1, Ordering::Relaxed);
         };
         show(&queue, &store);
         move || {

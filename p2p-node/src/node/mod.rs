@@ -211,8 +211,7 @@ impl Node {
     /// [`TopicsError`]; nothing has changed then.
     pub async fn subscribe(&self, topics: Option<BTreeSet<String>>) -> Result<(), TopicsError> {
         topics.as_ref().map_or(Ok(()), check_topics)?;
-        self.ask(|reply| Command::Subscribe { topics, reply }).await;
-        Ok(())
+        self.ask(|reply| Command::Subscribe { topics, reply }).await.ok_or(TopicsError::Stopped)
     }
 
     /// Counters.
