@@ -24,6 +24,8 @@ const PART: std::ops::RangeInclusive<usize> = 64..=512;
 /// Ranges of one author in the rest: what is above that is left out, or authors behind it would wait for hours.
 const MAX_REST: usize = 1_024;
 
+/// Lines' worth that stays of the share, or while the rest is told nothing could be compared: sums of all buckets are 61.
+const RESERVE: usize = 90;
 /// Who lacks something asks for it half a second after it was told, and then with pauses.
 const HANDING: Duration = Duration::from_millis(1_500);
 
@@ -36,6 +38,16 @@ pub(crate) struct Rest<A> {
     /// The first range that is to be told: authors rise, and the seqs of each; and how many of that author were.
     next: Option<(A, u64, usize)>,
     at: Option<Instant>,
+}
+
+impl<A: Key> Rest<A> {
+    /// Goes on with what is still to be told, of these too.
+    fn join(self, new: Self) -> Self {
+        let mut buckets = [self.buckets, new.buckets].concat();
+        buckets.sort_unstable();
+        buckets.dedup();
+        Self { buckets, newest: self.newest.max(new.newest), ..self }
+    }
 }
 
 impl<A> Peer<A> {
@@ -71,7 +83,12 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
         let at = now.checked_add(PAUSE);
         if let Some(of) = self.claims.get_mut(to) {
-            of.rest = first_cut.map(|newest| Rest { buckets, newest, next: None, at });
+            let new = first_cut.map(|newest| Rest { buckets, newest, next: None, at });
+            // Begun anew with each comparison it would never come to its end.
+            of.rest = match (of.rest.take(), new) {
+                (Some(old), Some(new)) => Some(old.join(new)),
+                (_, new) => new,
+            };
             of.ranges_sent = Some(now);
         }
         // An empty list is an answer too.
@@ -90,11 +107,12 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     }
 
     fn tell_part(&mut self, now: Instant, to: P) {
-        let room = self.room_for_lines(now, to).min(self.config.max_claims).min(*PART.end());
+        let room =
+            self.room_for_lines(now, to).saturating_sub(RESERVE).min(self.config.max_claims).min(*PART.end());
         let Some(mut rest) = self.claims.get_mut(to).and_then(|of| of.rest.take()) else { return };
         rest.at = now.checked_add(PAUSE);
         let mut done = false;
-        if room >= *PART.start() {
+        if room >= self.config.max_claims.clamp(1, *PART.start()) {
             let authors = self.log.older_authors_of(rest.buckets.iter().copied(), rest.newest);
             let begun = rest.next.take();
             let mut held = Vec::new();

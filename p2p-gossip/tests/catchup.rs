@@ -563,3 +563,13 @@ fn all_authors_are_told_of_however_many() {
     net.run_for(ms(240_000));
     assert_eq!(net.nodes[1].got.len(), ids.len());
 }
+
+/// Telling of all takes longer than it is between two comparisons, and is not begun anew with each.
+#[test]
+fn what_takes_long_to_be_told_is_told_to_the_end() {
+    let ids: Vec<Id> =
+        (100..120).flat_map(|author| (0..250).map(move |n| id(author, 1_000 * n, 1_000 * n, 1))).collect();
+    let mut net = newcomer(&ids);
+    net.run_for(ms(600_000));
+    assert_eq!(net.nodes[1].got.len(), ids.len());
+}
