@@ -1,13 +1,13 @@
 //! What a neighbour is told of the log: the ranges that are here of the authors in buckets that differ. One message of them
 //! and its share of summaries may not hold all; then the rest follows as the share comes back.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use rand::Rng;
 
 use crate::catchup::is_over;
 use crate::claims::Peer;
-use crate::log::Age;
 use crate::message::{Held, Key, Message, Sum};
 use crate::state::Gossip;
 
@@ -24,6 +24,8 @@ const PART: std::ops::RangeInclusive<usize> = 64..=512;
 /// Ranges of one author in the rest: what is above that is left out, or authors behind it would wait for hours.
 const MAX_REST: usize = 1_024;
 
+/// Authors that are remembered to have been told of whole.
+const MAX_TOLD: usize = 4_096;
 /// Lines' worth that stays of the share, or while the rest is told nothing could be compared: sums of all buckets are 61.
 const RESERVE: usize = 90;
 /// Who lacks something asks for it half a second after it was told, and then with pauses.
@@ -33,8 +35,8 @@ const HANDING: Duration = Duration::from_millis(1_500);
 #[derive(Debug)]
 pub(crate) struct Rest<A> {
     buckets: Vec<usize>,
-    /// Authors with something newer were told whole.
-    newest: Age,
+    /// Authors that were told whole. What comes of them meanwhile comes through the tree.
+    told: BTreeSet<A>,
     /// The first range that is to be told: authors rise, and the seqs of each; and how many of that author were.
     next: Option<(A, u64, usize)>,
     at: Option<Instant>,
@@ -46,7 +48,13 @@ impl<A: Key> Rest<A> {
         let mut buckets = [self.buckets, new.buckets].concat();
         buckets.sort_unstable();
         buckets.dedup();
-        Self { buckets, newest: self.newest.max(new.newest), ..self }
+        let mut told = self.told;
+        told.extend(new.told);
+        // Those may be told again.
+        while told.len() > MAX_TOLD {
+            told.pop_first();
+        }
+        Self { buckets, told, ..self }
     }
 }
 
@@ -68,13 +76,15 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         let buckets: Vec<_> = differ.map(|(bucket, _)| bucket).collect();
         let authors = self.log.authors_of(buckets.iter().copied());
         let room = self.room_for_lines(now, to).min(self.config.max_claims);
-        let (mut held, mut first_cut) = (Vec::new(), None);
+        let (mut held, mut told, mut is_cut) = (Vec::new(), BTreeSet::new(), false);
         for author in authors {
             let left = room - held.len();
             let (lines, next) = self.log.held(author, 0, MAX_HELD.min(left));
             held.extend(lines);
-            if next.is_some() && first_cut.is_none() {
-                first_cut = self.log.newest(&author);
+            if next.is_some() {
+                is_cut = true;
+            } else {
+                told.insert(author);
             }
             if left == 0 {
                 self.stats.summaries_spared += 1;
@@ -83,7 +93,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
         let at = now.checked_add(PAUSE);
         if let Some(of) = self.claims.get_mut(to) {
-            let new = first_cut.map(|newest| Rest { buckets, newest, next: None, at });
+            let new = is_cut.then_some(Rest { buckets, told, next: None, at });
             // Begun anew with each comparison it would never come to its end.
             of.rest = match (of.rest.take(), new) {
                 (Some(old), Some(new)) => Some(old.join(new)),
@@ -113,7 +123,8 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         rest.at = now.checked_add(PAUSE);
         let mut done = false;
         if room >= self.config.max_claims.clamp(1, *PART.start()) {
-            let authors = self.log.older_authors_of(rest.buckets.iter().copied(), rest.newest);
+            let mut authors = self.log.authors_rising(rest.buckets.iter().copied());
+            authors.retain(|author| !rest.told.contains(author));
             let begun = rest.next.take();
             let mut held = Vec::new();
             for author in authors.into_iter().filter(|author| begun.is_none_or(|(next, ..)| *author >= next))

@@ -573,3 +573,20 @@ fn what_takes_long_to_be_told_is_told_to_the_end() {
     net.run_for(ms(600_000));
     assert_eq!(net.nodes[1].got.len(), ids.len());
 }
+
+/// What an author says meanwhile is no reason to leave out what it said before.
+#[test]
+fn an_author_that_goes_on_is_told_to_the_end_too() {
+    let ids: Vec<Id> = (0..400).map(|n| id(9, 10_000 * n, 10_000 * n, 1)).collect();
+    let mut net = newcomer(&ids);
+    net.input(0, Input::NeighborUp(77));
+    for n in 0..600 {
+        let live = id(9, 10_000_000, 10_000_000 + n, 1);
+        net.input(0, Input::Received { from: 77, message: push(live, &genuine(&live, 20)) });
+        net.run_for(ms(100));
+    }
+    let mut got: Vec<_> = net.nodes[1].got.iter().map(|(_, seq, _)| *seq).collect();
+    got.sort_unstable();
+    got.truncate(ids.len());
+    assert_eq!(got, ids.iter().map(|id| id.first).collect::<Vec<_>>());
+}

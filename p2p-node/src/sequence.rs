@@ -67,14 +67,15 @@ impl Sequence {
     }
 
     /// What has to be written to disk at the end, so that the next process goes on right behind the last number that was used:
-    /// numbers without a hole are one range to all that keep or compare them. No number is given out after it.
+    /// numbers without a hole are one range to all that keep or compare them. No number is given out after it. One is used up
+    /// where none was: a run rises from start to start, and address records go by it.
     pub(crate) fn give_back(&mut self) -> Option<impl FnOnce() -> std::io::Result<()> + Send + use<>> {
         // A reservation that is being written may come after what is written here; then some numbers stay unused.
         if self.reserving || self.next >= self.reserved {
             return None;
         }
         self.reserved = self.next;
-        let (path, next) = (self.path.clone()?, self.next);
+        let (path, next) = (self.path.clone()?, self.next.max(self.run.saturating_add(1)));
         Some(move || write_reserved(&path, next))
     }
 
@@ -145,6 +146,10 @@ mod tests {
             assert_eq!(sequence.take(), None);
             give_back().unwrap();
         }
+        // A run that used none is not the next one's.
+        let mut sequence = Sequence::open(Some(path.clone()), false);
+        reserve(&mut sequence);
+        sequence.give_back().unwrap()().unwrap();
         // One that dies, or whose reservation is under way, gives nothing back.
         let mut sequence = Sequence::open(Some(path.clone()), false);
         reserve(&mut sequence);
@@ -152,7 +157,7 @@ mod tests {
         let write = sequence.reservation().unwrap();
         assert!(sequence.give_back().is_none());
         write().unwrap();
-        assert_eq!(Sequence::open(Some(path), false).run(), 16 + 2 * RESERVE - 1);
+        assert_eq!(Sequence::open(Some(path), false).run(), 17 + 2 * RESERVE - 1);
     }
 
     #[test]

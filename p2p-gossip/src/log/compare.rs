@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::message::{EnvelopeId, Held, Key, MAX_ENTRIES, Span, Sum};
 use crate::sums;
 
-use super::{Due, Entry, Log, Place};
+use super::{Entry, Log, Place};
 
 impl<P: Key, A: Key> Log<P, A> {
     /// Into which of 256 buckets an author belongs. Only while the log is empty.
@@ -31,29 +31,18 @@ impl<P: Key, A: Key> Log<P, A> {
     pub(crate) fn authors_of(&mut self, buckets: impl IntoIterator<Item = usize>) -> Vec<A> {
         self.index_fresh();
         let authors = buckets.into_iter().flat_map(|bucket| self.sums.authors(bucket));
-        let newest = |author: A| Some((self.newest(&author)?, author));
+        let newest = |author: A| Some((self.authors.get(&author)?.due.last().copied()?, author));
         let mut authors: Vec<_> = authors.filter_map(newest).collect();
         authors.sort_unstable_by(|a, b| b.cmp(a));
         authors.into_iter().map(|(_, author)| author).collect()
     }
 
-    /// The authors of these buckets whose newest envelopes are no newer than `newest`, rising.
-    pub(crate) fn older_authors_of(
-        &mut self,
-        buckets: impl IntoIterator<Item = usize>,
-        newest: Age,
-    ) -> Vec<A> {
+    /// The same, rising.
+    pub(crate) fn authors_rising(&mut self, buckets: impl IntoIterator<Item = usize>) -> Vec<A> {
         self.index_fresh();
-        let authors = buckets.into_iter().flat_map(|bucket| self.sums.authors(bucket));
-        let mut authors: Vec<_> =
-            authors.filter(|author| self.newest(author).is_some_and(|age| age <= newest)).collect();
+        let mut authors: Vec<_> = buckets.into_iter().flat_map(|bucket| self.sums.authors(bucket)).collect();
         authors.sort_unstable();
         authors
-    }
-
-    /// Of the newest envelope of an author.
-    pub(crate) fn newest(&self, author: &A) -> Option<Age> {
-        self.authors.get(author)?.due.last().copied().map(Age)
     }
 
     /// What is here of an author from this seq on, which begins a range: at most `max` ranges, the lowest if there are more; and
@@ -98,10 +87,6 @@ impl<P: Key, A: Key> Log<P, A> {
         others.map(|(there, _, sum)| (there, sum)).collect()
     }
 }
-
-/// How new an envelope of the log is; the larger the newer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Age(Due);
 
 fn summed<A>((span, digests): (Span<A>, Vec<Sum>)) -> Held<A> {
     Held { span, sum: sums::of_all(digests) }

@@ -12,8 +12,6 @@ use crate::config::{Config, LogStore};
 use crate::message::{EnvelopeId, Key, Logged, Sum};
 use crate::sums::Sums;
 
-pub(crate) use compare::Age;
-
 /// Neighbours whose answers are counted per envelope; the oldest is forgotten first.
 const COUNTED_PEERS: usize = 256;
 /// Envelopes that wait to be put into the indexes together.
