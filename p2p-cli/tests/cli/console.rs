@@ -55,7 +55,9 @@ fn commands_that_need_nobody_answer_as_specified() {
 
     assert_eq!(node.ask("stop"), json!({"event": "stopped", "command": "stop"}));
     assert_eq!(node.ask("exit"), json!({"event": "bye", "command": "exit"}));
-    assert_eq!(node.process.exit_code(), 0);
+    // Nobody has the message.
+    node.event("error", |e| e["error"] == "not_taken");
+    assert_eq!(node.process.exit_code(), 1);
 }
 
 #[test]

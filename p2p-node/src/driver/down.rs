@@ -16,9 +16,7 @@ impl Driver {
     /// The link has ended, by itself or by the other side.
     pub(super) fn link_is_down(&mut self, peer: NodeId, cause: &Closed) {
         let Some(link) = self.links.remove(&peer) else { return };
-        if link.bye.is_none() {
-            self.may_have_lost(&link);
-        }
+        self.settle_sent(peer, &link, link.bye.is_none());
         link.outbox.close();
         let (cause, reason) = match link.bye {
             Some(reason) => (down_cause(reason), reason.as_str().to_owned()),
@@ -34,9 +32,7 @@ impl Driver {
     /// still heard.
     pub(super) fn close_link(&mut self, peer: NodeId, bye: ByeReason, cause: DownCause, reason: &str) {
         let Some(link) = self.links.remove(&peer) else { return };
-        if cause == DownCause::Silent {
-            self.may_have_lost(&link);
-        }
+        self.settle_sent(peer, &link, cause == DownCause::Silent);
         match encode_frame(&Packet::Bye(bye)) {
             Ok(frame) => link.outbox.close_with(frame),
             Err(_) => link.outbox.close(),
@@ -47,10 +43,12 @@ impl Driver {
         self.after_down(peer, link.stage, cause, reason.to_owned());
     }
 
-    /// What a link held when it broke is nowhere else if there is no other.
-    fn may_have_lost(&mut self, link: &LinkHandle) {
-        if link.stage == Stage::Agreed && link.outbox.has_unhandled() && self.neighbours() == 0 {
-            self.owed.lose();
+    /// What a link held when it broke may never have been handled. One that ends in good order writes what it holds.
+    fn settle_sent(&mut self, peer: NodeId, link: &LinkHandle, broke: bool) {
+        if broke && link.outbox.has_unhandled() {
+            self.handed.gone(peer);
+        } else {
+            self.handed.handled(peer);
         }
     }
 

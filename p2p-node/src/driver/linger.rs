@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use p2p_wire::NodeId;
 use tokio::sync::oneshot;
 
 use crate::event::Event;
@@ -120,9 +121,13 @@ impl Driver {
         if !self.linger.waits() {
             return false;
         }
-        let left = self.left_to_take(now);
+        let arrives = !self.linger.waiting.is_empty();
+        if arrives {
+            self.settle_handled();
+        }
+        let (left, moving) = (self.left_to_take(now, arrives), self.on_its_way(arrives));
         let written = self.links.values().map(|link| link.outbox.written()).sum();
-        let idle = self.linger.idle(now, left, written);
+        let idle = self.linger.idle(now, left + moving, written);
         let patience = if self.neighbours() == 0 { ALONE } else { PATIENCE };
         self.linger.answer(now, left == 0, left == 0 || idle >= patience);
         let gone = self.linger.until.is_some_and(|until| left == 0 || idle >= LINGER || now >= until);
@@ -145,20 +150,35 @@ impl Driver {
         false
     }
 
-    /// What of own messages has not left yet, in bytes and messages; 0 if all has. What waits for a link is not told from what
-    /// others sent through here. Who leaves closes the links, which write what they hold; who is to stay until all has arrived
-    /// waits for what is under way as well.
-    fn left_to_take(&self, now: Instant) -> usize {
-        let left = self.owed.len() + self.shared.submissions.waiting();
+    /// Neighbours that have nothing left to handle have what they were sent.
+    fn settle_handled(&mut self) {
+        let peers: Vec<NodeId> = self.handed.peers().collect();
+        for peer in peers {
+            if self.links.get(&peer).is_some_and(|link| link.outbox.unhandled() == 0) {
+                self.handed.handled(peer);
+            }
+        }
+    }
+
+    /// Own messages that are nowhere else; 0 if there are none. Who leaves closes the links, which write what they hold; who is to
+    /// stay until all has arrived waits until a neighbour has handled it.
+    fn left_to_take(&self, now: Instant, arrives: bool) -> usize {
         // Older ones, of an earlier process too, that a neighbour may be about to ask for.
-        let left = left + usize::from(self.owed.has_lost()) + usize::from(self.stack.is_handing(now));
+        let older = usize::from(self.stack.is_handing(now));
+        let left = self.shared.submissions.waiting() + older;
+        match arrives {
+            true => left + self.handed.len(),
+            // Nobody is there to take anything: what is left stays.
+            false if self.neighbours() == 0 => 0,
+            false => left + self.owed.len() + self.on_its_way(false),
+        }
+    }
+
+    /// Bytes that wait for links, and where it matters those under way, of others' messages too.
+    fn on_its_way(&self, arrives: bool) -> usize {
         let is_open = |link: &&LinkHandle| link.stage == Stage::Agreed && link.bye.is_none();
-        let links = self.links.values().filter(is_open);
-        let arrives = !self.linger.waiting.is_empty();
         let of = |link: &LinkHandle| if arrives { link.outbox.unhandled() } else { link.outbox.waiting() };
-        let (count, bytes) = links.fold((0, 0), |(n, sum), link| (n + 1, sum + of(link)));
-        // Nobody is there to take anything: what is left stays.
-        if count == 0 && !arrives { 0 } else { left + bytes }
+        self.links.values().filter(is_open).map(of).sum()
     }
 
     /// The node leaves although some of its messages are nowhere else.

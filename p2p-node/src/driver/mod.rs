@@ -6,6 +6,7 @@ mod deliver;
 mod down;
 mod dues;
 mod end;
+mod handed;
 mod hear;
 mod late;
 mod linger;
@@ -155,6 +156,7 @@ pub(crate) struct Driver {
     saving: bool,
     linger: linger::Linger,
     owed: owed::Owed,
+    handed: handed::Handed,
     /// It has said goodbye.
     ended: bool,
 }
@@ -202,6 +204,7 @@ impl Driver {
             saving: false,
             linger: linger::Linger::default(),
             owed: owed::Owed::default(),
+            handed: handed::Handed::default(),
             ended: false,
         }
     }

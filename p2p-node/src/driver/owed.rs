@@ -21,8 +21,6 @@ pub(super) struct Owed {
     bytes: usize,
     /// When the first of these was published, or one was sent to somebody.
     moved: Option<Instant>,
-    /// The last link broke with messages that its other side may not have handled.
-    lost: bool,
 }
 
 impl Owed {
@@ -50,20 +48,6 @@ impl Owed {
 
     pub(super) fn len(&self) -> usize {
         self.envelopes.len()
-    }
-
-    /// What was sent may be nowhere else. That is so until something is sent over another link: neighbours compare logs
-    /// by then, and what they take of it is not told from what they had.
-    pub(super) const fn lose(&mut self) {
-        self.lost = true;
-    }
-
-    pub(super) const fn linked(&mut self) {
-        self.lost = false;
-    }
-
-    pub(super) const fn has_lost(&self) -> bool {
-        self.lost
     }
 
     /// Whether there is enough to ask for, and somebody does.

@@ -111,10 +111,12 @@ impl Driver {
             let displaced = link.outbox.push_message(*id, *hops, frame);
             if may_be_sent && displaced.iter().all(|item| item.id != *id) {
                 self.owed.sent(Instant::now(), id);
+                self.handed.sent(to, *id);
             }
             for Item { id: other, hops, frame } in displaced {
                 let now = Instant::now();
                 if other.author == me && other != *id {
+                    self.handed.displaced(to, &other);
                     self.owed.published(now, other, frame.len());
                 }
                 self.counters.announced_instead += 1;

@@ -21,6 +21,9 @@ const RETRY: Duration = Duration::from_millis(100);
 /// A full link that has taken nothing for this long is not waited for; it gets announcements.
 const STUCK: Duration = Duration::from_secs(1);
 
+/// Of each message of a copy the same could be said.
+const WARN_AGAIN: Duration = Duration::from_secs(60);
+
 /// What was sent since the start is kept, up to this much, to be sent again should its numbers turn out
 /// to be used already. The oldest falls out.
 const KEPT_MESSAGES: usize = 256;
@@ -33,6 +36,8 @@ pub(super) struct Publisher {
     sent_bytes: usize,
     /// Some link is full, or the log.
     blocked: bool,
+    /// When the application was told that the key is in use elsewhere.
+    warned: Option<Instant>,
 }
 
 impl Publisher {
@@ -137,9 +142,8 @@ impl Driver {
             .expect("topics, sizes and number were checked when they were accepted");
         let now = Instant::now();
         self.stack.publish(now, &envelope)?;
-        if self.neighbours() > 0 {
-            self.owed.linked();
-        }
+        // It goes out behind this.
+        self.handed.published(envelope.id());
         self.owed.published(now, envelope.id(), envelope.bytes().len());
         Ok(())
     }
@@ -173,7 +177,11 @@ impl Driver {
         let text = "this identity is in use elsewhere, or was restored from an old copy: messages go on under new numbers. \
                     Two nodes must never share a key";
         tracing::warn!(first = id.first, "{text}");
-        self.shared.events.publish(Event::Warning(text.to_owned()));
+        let now = Instant::now();
+        if self.publisher.warned.is_none_or(|at| now.saturating_duration_since(at) >= WARN_AGAIN) {
+            self.publisher.warned = Some(now);
+            self.shared.events.publish(Event::Warning(text.to_owned()));
+        }
         self.reserve_numbers();
     }
 }

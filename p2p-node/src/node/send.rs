@@ -103,10 +103,9 @@ impl Node {
         self.ask(|reply| Command::Compare { reply }).await;
     }
 
-    /// Waits until all messages of this node have arrived at somebody: its neighbours have handled what they were sent, and
-    /// somebody has asked for each large one, which is announced, or was sent without a link. Whether that is so; if not, nothing
-    /// has moved for 10 s (5 s without any neighbour), or two minutes have passed, or the last link broke before its other side
-    /// had handled everything. What is left is in the log. For whoever sends something and is gone.
+    /// Waits until all messages of this node have arrived at somebody: a neighbour has said that it handled each, which it was
+    /// sent, or asked for. Whether that is so; if not, nothing has moved for 10 s (5 s without any neighbour), or two minutes have
+    /// passed. The last 256 envelopes count. What is left is in the log. For whoever sends something and is gone.
     pub async fn handed_over(&self) -> bool {
         self.ask(|reply| Command::HandOver { reply }).await.unwrap_or(false)
     }

@@ -172,3 +172,30 @@ async fn what_died_with_the_last_link_is_not_handed_over() {
     peer_down(&mut events, key(1).id()).await;
     assert!(!node.handed_over().await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_handled_it_is_enough_though_another_one_stands_still() {
+    let node = start().await;
+    let _still = Hostile::join(addr(&node), &key(1)).await;
+    let honest = start().await;
+    let mut events = honest.events();
+    honest.connect(target(&node)).await.unwrap();
+    node.send("to whoever reads").await.unwrap();
+    // Before the one that stands still is given up.
+    let handed = timeout(Duration::from_secs(8), node.handed_over()).await;
+    assert_eq!(handed, Ok(true));
+    assert_eq!(message(&mut events).await.text(), Some("to whoever reads"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_back_and_asks_for_what_it_missed_has_it() {
+    let node = start().await;
+    let mut events = node.events();
+    let peer = Hostile::join(addr(&node), &key(1)).await;
+    node.send("missed").await.unwrap();
+    drop(peer);
+    peer_down(&mut events, key(1).id()).await;
+    let honest = start().await;
+    honest.connect(target(&node)).await.unwrap();
+    assert!(node.handed_over().await);
+}
