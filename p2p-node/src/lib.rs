@@ -34,6 +34,7 @@ mod rate;
 mod records;
 mod resume;
 mod running;
+mod saved;
 mod sequence;
 mod shared;
 pub mod sim;

@@ -34,6 +34,7 @@ use crate::listen;
 use crate::log::OpenLog;
 use crate::own::{self, OwnAddrs};
 use crate::records::CheckedRecords;
+use crate::saved;
 use crate::sequence::Sequence;
 use crate::shared::{Handshakes, Shared};
 use crate::stack::Stack;
@@ -66,12 +67,9 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
         warn(&events, warning.to_string());
     }
     let content_dir = config.content_dir.clone().unwrap_or_else(|| data.path().join("content"));
-    let (snapshot, now) = (load_peers(&data, &events)?, Instant::now());
+    let saved = load_peers(&data, &events)?;
     let sequence = Sequence::open(data.seq_path(), new_identity);
     let mut stack = stack(id, &config, sequence.run());
-    if let Some(snapshot) = snapshot {
-        stack.with_table(now, |table, now| table.restore(now, snapshot));
-    }
     let log = open_log(&config, &data, &key, &mut stack, &events)?;
     let reader = log.as_ref().map(|log| log.reader.clone());
     let own = OwnAddrs::new(listen, file_listen.port(), own::interfaces(), sequence.run());
@@ -126,7 +124,7 @@ pub(crate) fn start(config: Config, events: EventHub) -> Result<Arc<Shared>, Sta
         });
         queue = Some(started);
     }
-    let parts = DriverParts { stack, commands: command_queue, own, log: queue };
+    let parts = DriverParts { stack, commands: command_queue, own, log: queue, saved };
     shared.tasks.spawn(Driver::new(Arc::clone(&shared), parts).run());
     for listener in [node_listener, file_listener] {
         shared.tasks.spawn(listen::accept_loop(Arc::clone(&shared), listener));
@@ -210,7 +208,7 @@ fn open_log(
     Ok(Some(log))
 }
 
-/// The peer table of the last run. A damaged one is moved aside with a warning; the node starts clean.
+/// The peer table of the last run, unchecked. A damaged one is moved aside with a warning; the node starts clean.
 fn load_peers(data: &DataDir, events: &EventHub) -> Result<Option<Snapshot<NodeId>>, StartError> {
     let path = data.state_path();
     match PeerStore::new(path.clone()).load::<NodeId>() {
@@ -230,12 +228,14 @@ fn load_peers(data: &DataDir, events: &EventHub) -> Result<Option<Snapshot<NodeI
     }
 }
 
-/// Reads a state file that the user names; it is left alone whatever it is.
-pub(crate) fn read_snapshot(path: &Path) -> Result<Loaded<NodeId>, String> {
+/// Reads and checks a state file that the user names; it is left alone whatever it is.
+pub(crate) fn read_snapshot(path: &Path, checked: &CheckedRecords) -> Result<Loaded<NodeId>, String> {
     let mut bytes = Vec::new();
     let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
     file.take(MAX_STATE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    Snapshot::decode(&bytes).map_err(|e| causes(&e))
+    let mut loaded: Loaded<NodeId> = Snapshot::decode(&bytes).map_err(|e| causes(&e))?;
+    loaded.skipped += saved::drop_unsound(&mut loaded.snapshot, checked);
+    Ok(loaded)
 }
 
 fn warn(events: &EventHub, text: String) {

@@ -1,6 +1,7 @@
 //! The one loop around the [`Stack`]: sockets, clock and core meet only here.
 
 mod admit;
+mod begin;
 mod copies;
 mod deliver;
 mod down;
@@ -28,7 +29,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use p2p_peers::{DialFailure, Target};
+use p2p_peers::{DialFailure, Snapshot, Target};
 use p2p_wire::NodeId;
 use rand::rngs::StdRng;
 use tokio::sync::{mpsc, oneshot};
@@ -157,6 +158,8 @@ pub(crate) struct Driver {
     linger: linger::Linger,
     owed: owed::Owed,
     handed: handed::Handed,
+    /// What an earlier run knew, until it is checked.
+    saved: Option<Snapshot<NodeId>>,
     /// It has said goodbye.
     ended: bool,
 }
@@ -167,11 +170,13 @@ pub(crate) struct DriverParts {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) own: OwnAddrs,
     pub(crate) log: Option<LogQueue>,
+    /// The peers of an earlier run, as the file names them.
+    pub(crate) saved: Option<Snapshot<NodeId>>,
 }
 
 impl Driver {
     pub(crate) fn new(shared: Arc<Shared>, parts: DriverParts) -> Self {
-        let DriverParts { stack, commands, own, log } = parts;
+        let DriverParts { stack, commands, own, log, saved } = parts;
         let upnp = if shared.config.upnp { "searching" } else { "off" };
         Self {
             claims: Claims::new(shared.id),
@@ -205,6 +210,7 @@ impl Driver {
             linger: linger::Linger::default(),
             owed: owed::Owed::default(),
             handed: handed::Handed::default(),
+            saved,
             ended: false,
         }
     }
@@ -214,6 +220,9 @@ impl Driver {
         let shared = Arc::clone(&self.shared);
         self.reserve_numbers();
         self.publish_own_addrs();
+        if let Some(saved) = self.saved.take() {
+            self.restore(saved).await;
+        }
         // These wait for as long as the node runs: what is made anew in each turn costs each message its locks.
         let mut stopped = pin!(shared.stop.cancelled());
         let mut submitted = pin!(shared.submissions.ready.notified());

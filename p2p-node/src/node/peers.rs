@@ -1,6 +1,7 @@
 //! Peers: making and ending links, keeping somebody out, and the table of who is known.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use p2p_peers::{Loaded, PeerStore};
 use p2p_wire::NodeId;
@@ -92,15 +93,18 @@ impl Node {
     }
 
     /// Takes over the peers of a file: ours, or python-p2p's list of addresses. What of it makes no sense is left out and
-    /// counted.
+    /// counted, and so are address records that their owners did not sign.
     ///
     /// # Errors
     /// [`StateError`]; the file is left alone.
     pub async fn load_state(&self, path: Option<&Path>) -> Result<LoadedState, StateError> {
         let path = path.map_or_else(|| self.state_path(), Path::to_owned);
         let load = {
-            let path = path.clone();
-            move || start::read_snapshot(&path).map_err(|detail| StateError::Load { path, detail })
+            let (path, shared) = (path.clone(), Arc::clone(self.shared()));
+            move || {
+                start::read_snapshot(&path, &shared.records)
+                    .map_err(|detail| StateError::Load { path, detail })
+            }
         };
         let Loaded { snapshot, skipped, .. }: Loaded<NodeId> =
             tokio::task::spawn_blocking(load).await.unwrap_or(Err(StateError::Stopped))?;

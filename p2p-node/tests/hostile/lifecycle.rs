@@ -43,6 +43,53 @@ async fn a_damaged_peer_table_is_moved_aside_with_a_warning() {
     }
 }
 
+/// One letter of the first signature in a peer table is another one.
+fn damage_a_record(path: &Path) {
+    const SIGNATURE: usize = 20;
+    let mut text = fs::read(path).unwrap();
+    let begin = text.windows(9).position(|part| part == b"\"bytes\":\"").unwrap() + 9;
+    let end = begin + text[begin..].iter().position(|byte| *byte == b'"').unwrap();
+    let letter = &mut text[end - SIGNATURE];
+    *letter = if *letter == b'A' { b'B' } else { b'A' };
+    fs::write(path, text).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_address_record_in_the_peer_table_costs_that_record_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let other = start().await;
+    let node = in_dir(dir.path()).await.unwrap();
+    node.connect(target(&other)).await.unwrap();
+    node.shutdown().await;
+    drop(node);
+    let path = dir.path().join("state.json");
+    damage_a_record(&path);
+    let copy = dir.path().join("copy.json");
+    fs::copy(&path, &copy).unwrap();
+    let node = in_dir(dir.path()).await.unwrap();
+    let mut events = node.events();
+    let warning = until(&mut events, |e| if let Event::Warning(text) = e { Some(text) } else { None }).await;
+    assert!(warning.contains("left out 1 address record "), "{warning}");
+    // It dials whom it knows, by the address beside the record.
+    peer_up(&mut events, other.id()).await;
+    let is_linked_to_newcomers = async |node: &Node| {
+        for _ in 0..2 {
+            let newcomer = start().await;
+            newcomer.connect(target(node)).await.unwrap();
+            let mut heard = newcomer.events();
+            node.send("welcome").await.unwrap();
+            assert_eq!(message(&mut heard).await.text(), Some("welcome"));
+            newcomer.shutdown().await;
+        }
+    };
+    is_linked_to_newcomers(&node).await;
+    // The same of a file that the user names.
+    let loads = start().await;
+    let loaded = loads.load_state(Some(&copy)).await.unwrap();
+    assert_eq!((loaded.peers, loaded.skipped), (1, 1));
+    is_linked_to_newcomers(&loads).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_key_file_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
