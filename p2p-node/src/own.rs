@@ -4,7 +4,7 @@
 //! private addresses, loopback if there is nothing else, and is told only over links that are private
 //! or loopback themselves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 
 use p2p_peers::{Reach, reach};
@@ -25,8 +25,10 @@ pub(crate) struct OwnAddrs {
     interfaces: Vec<IpAddr>,
     /// What the router maps: local port to external address.
     mapped: BTreeMap<u16, SocketAddr>,
-    /// As which addresses others see this node, from links that are not private.
-    observed: BTreeSet<IpAddr>,
+    /// Who saw this node last and at which address, over links that are not private; one a place, oldest first.
+    observed: VecDeque<(IpAddr, IpAddr)>,
+    /// What the router named and somebody saw as well, oldest first.
+    confirmed: VecDeque<IpAddr>,
     records: [Option<PeerRecord>; 2],
     seq: u64,
 }
@@ -34,8 +36,12 @@ pub(crate) struct OwnAddrs {
 /// Records signed in one run before their numbers meet those of the next one: an address change a second
 /// for an hour.
 const RECORDS_A_RUN: u64 = 4096;
-/// Observed addresses kept: only those that the router also names matter.
+/// Observations kept until the router names what was seen; the oldest goes. A guess: the first neighbours of a node tell of
+/// it before its router has answered.
 const MAX_OBSERVED: usize = 16;
+/// Confirmed addresses kept, those that the router names now among them (one, or two if its ports differ): it may name an
+/// earlier one again, and links that stand do not tell twice what they see.
+const MAX_CONFIRMED: usize = 4;
 
 impl OwnAddrs {
     /// `run` is the first message number of this process: it rises from start to start, whatever the
@@ -47,7 +53,8 @@ impl OwnAddrs {
             file_port,
             interfaces,
             mapped: BTreeMap::new(),
-            observed: BTreeSet::new(),
+            observed: VecDeque::new(),
+            confirmed: VecDeque::new(),
             records: [None, None],
             seq: run.saturating_mul(RECORDS_A_RUN),
         }
@@ -68,23 +75,47 @@ impl OwnAddrs {
         let changed = self.mapped != mapped;
         if changed {
             self.mapped = mapped;
+            self.confirm();
             self.records = [None, None];
         }
         changed
     }
 
     /// Somebody at `by` sees this node at `ip`. What a router says is believed once an outside peer
-    /// confirms it this way: a second NAT, or a router that does not know its address, is noticed.
+    /// confirms it this way: a second NAT, or a router that does not know its address, is noticed. Others may lie: they
+    /// neither keep out who comes after them nor undo what was confirmed.
     pub(crate) fn on_observed(&mut self, ip: IpAddr, by: IpAddr) -> bool {
-        let ip = ip.to_canonical();
-        if is_private(by) || reach(ip) != Reach::Global || self.observed.len() >= MAX_OBSERVED {
+        let (ip, by) = (ip.to_canonical(), by.to_canonical());
+        if is_private(by) || reach(ip) != Reach::Global {
             return false;
         }
-        let news = self.observed.insert(ip) && self.mapped.values().any(|external| external.ip() == ip);
+        self.observed.retain(|(observer, _)| *observer != by);
+        self.observed.push_back((by, ip));
+        if self.observed.len() > MAX_OBSERVED {
+            self.observed.pop_front();
+        }
+        let news = self.confirm();
         if news {
             self.records = [None, None];
         }
         news
+    }
+
+    /// Keeps what the router names and somebody saw, however many see something else from now on. Whether there is any news.
+    fn confirm(&mut self) -> bool {
+        let named: Vec<IpAddr> = self.mapped.values().map(|external| external.ip().to_canonical()).collect();
+        let seen = |ip: &IpAddr| self.observed.iter().any(|(_, seen)| seen == ip);
+        let mut news: Vec<IpAddr> = named.iter().copied().filter(seen).collect();
+        news.sort_unstable();
+        news.dedup();
+        news.retain(|ip| !self.confirmed.contains(ip));
+        self.confirmed.extend(&news);
+        while self.confirmed.len() > MAX_CONFIRMED
+            && let Some(past) = self.confirmed.iter().position(|ip| !named.contains(ip))
+        {
+            self.confirmed.remove(past);
+        }
+        !news.is_empty()
     }
 
     /// What to tell a friend: public addresses first.
@@ -145,7 +176,8 @@ impl OwnAddrs {
 
     fn confirmed_mapping(&self) -> Option<PeerAddr> {
         let node = self.mapped.get(&self.port)?;
-        let confirmed = reach(node.ip()) == Reach::Global && self.observed.contains(&node.ip());
+        let confirmed =
+            reach(node.ip()) == Reach::Global && self.confirmed.contains(&node.ip().to_canonical());
         confirmed.then(|| PeerAddr {
             ip: node.ip(),
             port: node.port(),
@@ -224,6 +256,54 @@ mod tests {
         assert!(!own.on_observed(ip("11.9.9.9"), ip("11.0.0.100")), "another address than the router's");
         assert!(own.on_observed(ip("11.0.113.1"), ip("11.0.0.100")));
         assert_eq!(ips(&own.addrs()), ["11.0.113.1", "192.168.1.5"]);
+    }
+
+    #[test]
+    fn a_mapping_is_confirmed_however_many_other_addresses_were_seen_before() {
+        let mut own = own("0.0.0.0", &["192.168.1.5"]);
+        for n in 1..=200 {
+            own.on_observed(ip(&format!("11.7.7.{n}")), ip(&format!("11.3.{n}.1")));
+        }
+        own.set_mapped(vec![(7000, "11.0.113.1:7000".parse().unwrap())]);
+        assert!(own.on_observed(ip("11.0.113.1"), ip("11.3.1.1")));
+        assert_eq!(ips(&own.addrs()), ["11.0.113.1", "192.168.1.5"]);
+    }
+
+    #[test]
+    fn a_confirmed_mapping_stays_so_however_many_see_other_addresses_afterwards() {
+        let mut own = own("0.0.0.0", &["192.168.1.5"]);
+        let mapping = || vec![(7000, "11.0.113.1:7000".parse().unwrap())];
+        own.set_mapped(mapping());
+        assert!(own.on_observed(ip("11.0.113.1"), ip("11.0.0.100")));
+        let lie = |own: &mut OwnAddrs, last: u8| {
+            for n in 0..=255 {
+                let news = own.on_observed(ip(&format!("11.{n}.7.{last}")), ip(&format!("11.3.{n}.{last}")));
+                assert!(!news);
+            }
+            assert!(own.observed.len() <= MAX_OBSERVED, "{} observations", own.observed.len());
+        };
+        lie(&mut own, 1);
+        assert_eq!(ips(&own.addrs()), ["11.0.113.1", "192.168.1.5"]);
+        // The router is started anew, and nobody greets this node again.
+        assert!(own.set_mapped(Vec::new()));
+        assert_eq!(ips(&own.addrs()), ["192.168.1.5"]);
+        lie(&mut own, 2);
+        assert!(own.set_mapped(mapping()));
+        assert_eq!(ips(&own.addrs()), ["11.0.113.1", "192.168.1.5"]);
+    }
+
+    #[test]
+    fn each_address_of_a_long_life_is_confirmed_in_its_turn() {
+        let mut own = own("0.0.0.0", &["192.168.1.5"]);
+        for day in 1..=200 {
+            let external = format!("11.0.113.{day}");
+            own.set_mapped(vec![(7000, SocketAddr::new(ip(&external), 7000))]);
+            assert_eq!(ips(&own.addrs()), ["192.168.1.5"]);
+            // One observer tells of all of them.
+            assert!(own.on_observed(ip(&external), ip("11.0.0.100")));
+            assert_eq!(ips(&own.addrs()), [external.as_str(), "192.168.1.5"]);
+            assert!(own.confirmed.len() <= MAX_CONFIRMED);
+        }
     }
 
     #[test]
