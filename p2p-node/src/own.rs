@@ -45,7 +45,8 @@ const MAX_CONFIRMED: usize = 4;
 
 impl OwnAddrs {
     /// `run` is the first message number of this process: it rises from start to start, whatever the
-    /// clock says, and so do the records' numbers that begin with it.
+    /// clock says, and so do the records' numbers that begin with it. Without a file of numbers it is the clock's, in
+    /// microseconds: above 2^52, in the year 2112, records have numbers that rise within one run only.
     pub(crate) fn new(listen: SocketAddr, file_port: u16, interfaces: Vec<IpAddr>, run: u64) -> Self {
         Self {
             host: listen.ip().to_canonical(),
@@ -56,7 +57,7 @@ impl OwnAddrs {
             observed: VecDeque::new(),
             confirmed: VecDeque::new(),
             records: [None, None],
-            seq: run.saturating_mul(RECORDS_A_RUN),
+            seq: run.saturating_mul(RECORDS_A_RUN).min(u64::MAX - RECORDS_A_RUN),
         }
     }
 
@@ -137,7 +138,7 @@ impl OwnAddrs {
     }
 
     fn sign(&mut self, key: &SecretKey) {
-        self.seq += 1;
+        self.seq = self.seq.saturating_add(1);
         let (public, local) = self.split();
         let record = |scope, addrs: &[PeerAddr]| {
             let addrs = &addrs[..addrs.len().min(MAX_RECORD_ADDRS)];
@@ -314,5 +315,17 @@ mod tests {
         assert_eq!(own.records(&key, true)[0].seq(), first, "signed once");
         own.set_interfaces(vec![ip("192.168.1.6")]);
         assert!(own.records(&key, true)[0].seq() > first);
+    }
+
+    #[test]
+    fn a_clock_in_another_century_leaves_the_records_of_a_run_in_order() {
+        for run in [(1 << 52) - 1, 1 << 52, 1 << 53, u64::MAX - RECORDS_A_RUN] {
+            let mut own =
+                OwnAddrs::new(SocketAddr::new(ip("0.0.0.0"), 7000), 0, vec![ip("192.168.1.5")], run);
+            let key = SecretKey::from_bytes(&[1; 32]);
+            let first = own.records(&key, true)[0].seq();
+            own.set_interfaces(vec![ip("192.168.1.6")]);
+            assert!(own.records(&key, true)[0].seq() > first && first >= run, "run {run}");
+        }
     }
 }
