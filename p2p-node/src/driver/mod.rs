@@ -17,6 +17,7 @@ mod publish;
 mod pulls;
 mod receipts;
 mod report;
+mod saving;
 mod tasks;
 
 pub(crate) use receipts::MAX_AWAITED;
@@ -152,9 +153,7 @@ pub(crate) struct Driver {
     upnp: String,
     started: Instant,
     next_pos: u64,
-    /// The peer table changed since it was last written.
-    unsaved: bool,
-    saving: bool,
+    saving: saving::Saving,
     linger: linger::Linger,
     owed: owed::Owed,
     handed: handed::Handed,
@@ -205,8 +204,7 @@ impl Driver {
             upnp: upnp.to_owned(),
             started: Instant::now(),
             next_pos: 1,
-            unsaved: false,
-            saving: false,
+            saving: saving::Saving::default(),
             linger: linger::Linger::default(),
             owed: owed::Owed::default(),
             handed: handed::Handed::default(),
@@ -284,8 +282,7 @@ impl Driver {
         self.perform_all();
         self.answer_pulls();
         self.flush_messages(hear::TURN);
-        if self.unsaved && !self.saving && self.shared.data.is_kept() {
-            (self.unsaved, self.saving) = (false, true);
+        if self.shared.data.is_kept() && self.saving.begin(Instant::now) {
             self.save_in_background();
         }
         self.ring_links();
@@ -298,6 +295,7 @@ impl Driver {
             self.receipts.deadline(),
             self.linger.deadline(),
             self.copies.deadline(),
+            self.saving.deadline(),
         ];
         due.into_iter().flatten().min().unwrap_or_else(|| Instant::now() + IDLE)
     }

@@ -91,7 +91,7 @@ impl Driver {
                 self.shared.events.publish(Event::Warning(text));
                 self.hang_up(peer, Hangup::Misbehaved);
             }
-            Output::Save => self.unsaved = true,
+            Output::Save => self.saving.change(),
         }
     }
 
@@ -244,9 +244,10 @@ impl Driver {
     }
 
     pub(super) fn on_saved(&mut self, result: Result<usize, String>) {
-        self.saving = false;
+        let news = self.saving.end(Instant::now(), result.is_ok());
         match result {
             Ok(peers) => tracing::debug!(peers, "peer table saved"),
+            Err(error) if !news => tracing::error!(%error, "the peer table could still not be saved"),
             Err(error) => {
                 tracing::error!(%error, "the peer table could not be saved");
                 let text = format!("the peer table could not be saved: {error}");

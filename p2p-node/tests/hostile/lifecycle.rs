@@ -91,6 +91,27 @@ async fn a_damaged_address_record_in_the_peer_table_costs_that_record_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_peer_table_that_could_not_be_written_is_written_once_it_can_be() {
+    let dir = tempfile::tempdir().unwrap();
+    let (node, other) = (in_dir(dir.path()).await.unwrap(), start().await);
+    let path = dir.path().join("state.json");
+    // Nothing takes the place of a folder.
+    fs::create_dir_all(path.join("in-the-way")).unwrap();
+    let mut events = node.events();
+    node.connect(target(&other)).await.unwrap();
+    let warning = until(&mut events, |e| if let Event::Warning(text) = e { Some(text) } else { None }).await;
+    assert!(warning.contains("could not be saved"), "{warning}");
+    fs::remove_dir_all(&path).unwrap();
+    // Nothing changes any more.
+    let saved = async {
+        while !fs::read_to_string(&path).is_ok_and(|text| text.contains(&other.id().to_string())) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(DEADLINE, saved).await.expect("it waits for another change");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_key_file_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     let node = in_dir(dir.path()).await.unwrap();
