@@ -289,3 +289,32 @@ fn many_ids_on_one_machine_are_two_neighbours() {
         .collect();
     assert!(late.is_empty(), "{late:?} did not get the message");
 }
+
+/// Eight computers behind one public address, with a port of its own forwarded to each, and twelve nodes elsewhere. Two links
+/// to one address are all that each of these has, and all eight begin with the same one.
+#[test]
+fn an_office_behind_one_address_gets_into_the_network() {
+    for seed in 1..4 {
+        let mut sim = Sim::new(SimConfig { seed, ..SimConfig::default() });
+        let hub = sim.add(None);
+        for _ in 0..11 {
+            sim.add(Some(hub));
+            sim.run_for(Duration::from_secs(1));
+        }
+        let first = sim.add(Some(hub));
+        let mut office = vec![first];
+        for _ in 0..7 {
+            sim.run_for(Duration::from_secs(5));
+            office.push(sim.add_beside(first, Conduct::Honest, Some(hub)));
+        }
+        let mut alone = vec![Duration::ZERO; office.len()];
+        let step = Duration::from_secs(10);
+        for _ in 0..90 {
+            sim.run_for(step);
+            for (alone, &node) in alone.iter_mut().zip(&office) {
+                *alone += if sim.neighbours(node).count() == 0 { step } else { Duration::ZERO };
+            }
+        }
+        assert!(alone.iter().all(|alone| *alone < Duration::from_secs(120)), "seed {seed}: {alone:?}");
+    }
+}

@@ -24,6 +24,10 @@ use super::{Driver, LinkHandle, MAX_WAITERS, Stage};
 impl Driver {
     /// May a dial that has proved the peer's id say hello?
     pub(super) fn on_claim(&mut self, peer: NodeId, addr: SocketAddr, reply: oneshot::Sender<Claim>) {
+        if self.stack.is_guest(peer) {
+            // It is dialled by this node now: its visit would only be in the way.
+            self.close_link(peer, ByeReason::Full, DownCause::HungUp, "no room for it");
+        }
         let answer = if self.links.contains_key(&peer) {
             Claim::Linked
         } else if self.stack.table().peer(peer).is_some_and(|p| p.banned) {
@@ -62,7 +66,14 @@ impl Driver {
             // Before the link is judged: a peer that was disconnected, or one too many, is taken then.
             self.stack.with_table(now, |table, now| table.want(now, peer));
         }
-        let answer = self.judge(&offer).map(|verdict| {
+        let verdict = match self.judge(&offer) {
+            Err(ByeReason::Full) if self.may_visit(&offer) => {
+                let admitted = self.take(now, offer, true);
+                return self.tell_admitted(peer, Ok(admitted), reply);
+            }
+            verdict => verdict,
+        };
+        let answer = verdict.map(|verdict| {
             if verdict == Verdict::Replace {
                 self.close_link(
                     peer,
@@ -71,11 +82,20 @@ impl Driver {
                     "a newer link takes its place",
                 );
             }
-            self.take(now, offer)
+            self.take(now, offer, false)
         });
         if matches!(answer, Err(ByeReason::Duplicate)) {
             self.on_rival(now, peer);
         }
+        self.tell_admitted(peer, answer, reply);
+    }
+
+    fn tell_admitted(
+        &mut self,
+        peer: NodeId,
+        answer: Result<Admitted, ByeReason>,
+        reply: oneshot::Sender<Result<Admitted, ByeReason>>,
+    ) {
         if let Err(Ok(admitted)) = reply.send(answer)
             && self.links.get(&peer).is_some_and(|link| link.id == admitted.link)
         {
@@ -104,7 +124,16 @@ impl Driver {
         }
     }
 
-    fn take(&mut self, now: Instant, offer: Offer) -> Admitted {
+    /// A caller for whom there is no room is told of others, unless this node dials it at the same time.
+    fn may_visit(&self, offer: &Offer) -> bool {
+        let Offer { peer, direction, addr, .. } = offer;
+        *direction == Direction::In
+            && !self.links.contains_key(peer)
+            && self.claims.judge(*peer, *direction, None) == Verdict::Take
+            && self.stack.has_room_for_guest(addr.ip())
+    }
+
+    fn take(&mut self, now: Instant, offer: Offer, visits: bool) -> Admitted {
         let Offer { peer, addr, direction, target, agreed, hello, records, .. } = offer;
         if let Some(agreed) = agreed {
             self.wait_for(peer, agreed);
@@ -145,16 +174,14 @@ impl Driver {
         };
         self.links.insert(peer, handle);
         tracing::debug!(peer = %peer.short(), %addr, direction = direction.as_str(), "link up");
-        let up = LinkUp {
-            peer,
-            addr,
-            direction,
-            target,
-            private: is_private(addr.ip()),
-            records,
-            seen_at: SystemTime::now(),
+        let private = is_private(addr.ip());
+        let up = if visits {
+            Input::Visit { peer, addr, private }
+        } else {
+            let seen_at = SystemTime::now();
+            Input::LinkUp(LinkUp { peer, addr, direction, target, private, records, seen_at })
         };
-        self.stack.handle(now, Input::LinkUp(up));
+        self.stack.handle(now, up);
         Admitted { link, outbox }
     }
 

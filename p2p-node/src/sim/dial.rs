@@ -98,6 +98,9 @@ impl Turn<'_> {
         if self.node.stack.as_deref().is_some_and(banned) {
             return self.on_dial_failed(number, DialFailure::Refused);
         }
+        if self.node.stack.as_deref().is_some_and(|stack| stack.is_guest(peer)) {
+            self.close(to, ByeReason::Full, DownCause::HungUp);
+        }
         let claim = match self.node.link_to(to) {
             Some(_) => None,
             None => self.node.claims.claim(peer),
@@ -124,12 +127,17 @@ impl Turn<'_> {
         }
         let dialler = self.world.face(from).addr;
         let verdict = self.judge(from, Direction::In, dialler);
-        let answer = Event::DialAnswer { dial, answer: verdict.map(|_| ()) };
-        self.cause(from, self.now + one_way, answer);
-        if let Ok(verdict) = verdict {
-            // The port that the dialler's system chose.
-            let addr = SocketAddr::new(dialler.ip(), 49_152);
-            self.take(LinkId { dialler: from, dial }, from, None, addr, verdict);
+        let visits = verdict == Err(ByeReason::Full) && self.may_visit(from, dialler);
+        let answer = if visits { Ok(()) } else { verdict.map(|_| ()) };
+        self.cause(from, self.now + one_way, Event::DialAnswer { dial, answer });
+        // The port that the dialler's system chose.
+        let addr = SocketAddr::new(dialler.ip(), 49_152);
+        let link = LinkId { dialler: from, dial };
+        if visits {
+            let peer = self.connect(link, from);
+            self.input(Input::Visit { peer, addr, private: false });
+        } else if let Ok(verdict) = verdict {
+            self.take(link, from, None, addr, verdict);
         }
     }
 
@@ -186,6 +194,22 @@ impl Turn<'_> {
         }
     }
 
+    /// As the driver's.
+    fn may_visit(&self, other: u32, addr: SocketAddr) -> bool {
+        let (node, peer) = (&*self.node, self.world.face(other).id);
+        node.link_to(other).is_none()
+            && node.claims.judge(peer, Direction::In, None) == Verdict::Take
+            && node.stack.as_ref().is_some_and(|stack| stack.has_room_for_guest(addr.ip()))
+    }
+
+    /// The connection stands.
+    fn connect(&mut self, link: LinkId, other: u32) -> NodeId {
+        let peer = self.world.face(other).id;
+        let dialled = link.dialler == self.node.number;
+        self.node.links.push(Half::new(link, (other, peer), dialled, self.latency(other), self.now));
+        peer
+    }
+
     fn take(
         &mut self,
         link: LinkId,
@@ -197,17 +221,15 @@ impl Turn<'_> {
         if verdict == Verdict::Replace {
             self.close(other, ByeReason::Duplicate, DownCause::Replaced);
         }
-        let peer = self.world.face(other);
+        let peer = self.connect(link, other);
         let dialled = link.dialler == self.node.number;
-        let half = Half::new(link, (other, peer.id), dialled, self.latency(other), self.now);
-        self.node.links.push(half);
         let up = LinkUp {
-            peer: peer.id,
+            peer,
             addr,
             direction: if dialled { Direction::Out } else { Direction::In },
             target,
             private: false,
-            records: vec![peer.record.clone()],
+            records: vec![self.world.face(other).record.clone()],
             seen_at: World::wall(self.now),
         };
         self.input(Input::LinkUp(up));

@@ -19,6 +19,16 @@ use crate::view::View;
 pub enum Input {
     /// A handshake ended well and the link was admitted.
     LinkUp(LinkUp),
+    /// A handshake ended well, the link was not admitted for want of room, and
+    /// [`has_room_for_guest`](super::Stack::has_room_for_guest): the caller is told of other peers, and the link ends.
+    Visit {
+        /// Who is at the other end.
+        peer: NodeId,
+        /// Its address as seen from here.
+        addr: SocketAddr,
+        /// The other end's address is private or loopback: local addresses may be told.
+        private: bool,
+    },
     /// The link is gone.
     LinkDown {
         /// The peer.

@@ -4,6 +4,7 @@
 //! gives it sockets and a clock; a simulator can give it others. After each call that takes `&mut self`
 //! drain [`Stack::poll_output`] to `None`.
 
+mod guests;
 mod message;
 mod neighbours;
 
@@ -42,6 +43,7 @@ pub struct Stack<R> {
     gossip: Gossip<NodeId, NodeId, R>,
     queries: Queries,
     links: BTreeMap<NodeId, Link>,
+    guests: guests::Guests,
     liveness: LivenessConfig,
     /// No link has to be probed before then. Links that are heard of make it later; that is found out when it comes.
     probe_at: Option<Instant>,
@@ -69,6 +71,7 @@ impl<R: Rng> Stack<R> {
             gossip,
             queries: Queries::default(),
             links: BTreeMap::new(),
+            guests: guests::Guests::default(),
             liveness,
             probe_at: None,
             own: Vec::new(),
@@ -88,6 +91,7 @@ impl<R: Rng> Stack<R> {
     pub fn handle(&mut self, now: Instant, input: Input) {
         match input {
             Input::LinkUp(link) => self.on_link_up(now, link),
+            Input::Visit { peer, addr, private } => self.on_visit(now, peer, addr, private),
             Input::LinkDown { peer, cause } => self.on_link_down(now, peer, cause),
             Input::Packet { from, packet } => self.on_packet(now, from, packet),
             Input::View { from, view } => self.on_view(now, from, view),
@@ -194,7 +198,7 @@ impl<R: Rng> Stack<R> {
     /// When [`Input::Timeout`] is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let parts = [self.table.poll_timeout(), self.views.poll_timeout(), self.gossip.poll_timeout()];
-        parts.into_iter().chain([self.probe_at]).flatten().min()
+        parts.into_iter().chain([self.probe_at, self.guests.deadline()]).flatten().min()
     }
 
     /// The peer table, to look at.
@@ -254,7 +258,7 @@ impl<R: Rng> Stack<R> {
     }
 
     fn on_link_down(&mut self, now: Instant, peer: NodeId, cause: DownCause) {
-        if self.links.remove(&peer).is_none() {
+        if self.guests.remove(&peer) || self.links.remove(&peer).is_none() {
             return;
         }
         self.table.handle(now, p2p_peers::Input::Disconnected { peer, cause });
@@ -301,7 +305,7 @@ impl<R: Rng> Stack<R> {
 
     /// Over a link that is not a neighbour's, or not any more: what it pushed before it knew may still be new.
     fn on_late(&mut self, now: Instant, from: NodeId, packet: Packet) {
-        let Packet::Push { id, hops, course, age, envelope } = packet else {
+        let (Packet::Push { id, hops, course, age, envelope }, false) = (packet, self.is_guest(from)) else {
             self.strangers += 1;
             return;
         };
@@ -319,6 +323,7 @@ impl<R: Rng> Stack<R> {
             }
             self.probe_at = self.links.values().map(|link| link.liveness.deadline()).min();
         }
+        self.dismiss_guests(now);
         if is_due(self.table.poll_timeout()) {
             self.table.handle(now, p2p_peers::Input::Timeout);
         }

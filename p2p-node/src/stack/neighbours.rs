@@ -15,6 +15,9 @@ use crate::view::View;
 
 impl<R: Rng> Stack<R> {
     pub(super) fn on_view(&mut self, now: Instant, from: NodeId, view: View<PeerRecord>) {
+        if self.is_guest(from) {
+            return self.answer_guest(from, &view);
+        }
         let Some(link) = self.links.get_mut(&from) else { return };
         link.liveness.heard(now);
         let Some(message) = view.message() else { return };
@@ -68,7 +71,7 @@ impl<R: Rng> Stack<R> {
 
     /// What there is to tell of a peer over a link that is private or not: out of the frame that is being handled, which
     /// may be news that the table does not keep, or out of the table.
-    fn records_of(&self, peer: NodeId, private: bool) -> Vec<Bytes> {
+    pub(super) fn records_of(&self, peer: NodeId, private: bool) -> Vec<Bytes> {
         let own: &[PeerRecord] = if peer == self.views.me() { &self.own } else { &[] };
         let at_hand = own.iter().chain(&self.brought).filter(|record| record.id() == peer);
         let at_hand = at_hand.filter(|record| private || record.scope() == Scope::Public);

@@ -96,6 +96,11 @@ async fn who_is_refused_reads_why_and_cannot_keep_its_connection() {
     // The honest neighbour has the only place.
     let mut stage = Stage::with(hasty(|limits| (limits.max_in, limits.handshakes) = (1, 2))).await;
     let greeting = encode_frame(&hello(Vec::new())).unwrap().to_vec();
+    // Whoever finds no room is told of others, but not more than two of one address at once.
+    let mut silent = Vec::new();
+    for n in 2..4 {
+        silent.push(Hostile::greet(stage.addr(), &key(n)).await);
+    }
     // One that has said much more, and is in no hurry to read: no reset overtakes the answer.
     let mut peer = Hostile::open(stage.addr(), &key(1)).await;
     peer.write(&[greeting.clone(), encode_frame(&Packet::Ping(1)).unwrap().repeat(5000)].concat()).await;

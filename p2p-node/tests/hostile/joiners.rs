@@ -1,8 +1,11 @@
 //! Who wants in, and wants it again and again.
 
-use p2p_node::{Packet, View};
+use std::time::{Duration, Instant};
 
-use crate::util::{Hostile, Stage, eventually, key, local, refused};
+use p2p_node::{ByeReason, Packet, View};
+use p2p_wire::PeerRecord;
+
+use crate::util::{Hostile, SOON, Stage, eventually, hasty, key, local, refused};
 
 /// Neighbours at most, besides those the user asked for.
 const ACTIVE: usize = 10;
@@ -76,5 +79,53 @@ async fn greeted_and_silent_links_are_nobodys_neighbours() {
     assert_eq!(links, 1, "the honest one");
     let mut joiner = Hostile::join(stage.addr(), &key(1)).await;
     joiner.ping(1).await;
+    stage.alive_and_untouched().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_finds_no_room_is_told_of_others_and_goes() {
+    // The honest neighbour has the only place.
+    let mut stage = Stage::with(hasty(|limits| limits.max_in = 1)).await;
+    for (n, request) in [(1, View::Join), (2, View::Neighbor { high: true }), (3, View::Join)] {
+        let mut guest = Hostile::greet(stage.addr(), &key(n)).await;
+        assert!(guest.say(&Packet::View(request)).await);
+        let told = guest.rest().await;
+        let [Packet::View(View::Answer { accepted: false, records }), Packet::Bye(ByeReason::Full)] =
+            &told[..]
+        else {
+            panic!("{told:?}");
+        };
+        let of = records.iter().map(|record| PeerRecord::decode(record.clone()).unwrap().id());
+        assert!(of.collect::<Vec<_>>().contains(&stage.honest.id()));
+    }
+    assert_eq!(stage.victim.status().await.links, 1);
+    stage.alive_and_untouched().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guests_are_few_and_those_that_do_not_ask_for_anything_go() {
+    /// Of one address; here all are.
+    const GUESTS: u64 = 2;
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let mut stage = Stage::with(hasty(|limits| limits.max_in = 1)).await;
+    let began = Instant::now();
+    let mut silent = Vec::new();
+    for n in 0..GUESTS {
+        let mut guest = Hostile::greet(stage.addr(), &key(10 + n)).await;
+        // What a guest says besides is nobody's business.
+        assert!(guest.say(&Packet::Graft(None)).await && guest.say(&Packet::Ping(1)).await);
+        silent.push(guest);
+    }
+    for n in 0..20 {
+        let refusal = Hostile::try_greet(stage.addr(), &key(100 + n)).await;
+        assert!(matches!(refusal.err(), Some(Some(Packet::Bye(ByeReason::Full)))));
+    }
+    for guest in &mut silent {
+        assert_eq!(guest.rest().await, [Packet::Bye(ByeReason::Full)]);
+    }
+    let waited = began.elapsed();
+    assert!(waited > PATIENCE / 2 && waited < PATIENCE + SOON, "{waited:?}");
+    assert!(Hostile::greet(stage.addr(), &key(1)).await.say(&Packet::View(View::Join)).await);
+    assert!(refused(&stage.victim, "unexpected").await >= GUESTS);
     stage.alive_and_untouched().await;
 }
