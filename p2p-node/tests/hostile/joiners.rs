@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use p2p_node::{ByeReason, Packet, View};
 use p2p_wire::PeerRecord;
 
-use crate::util::{Hostile, SOON, Stage, eventually, hasty, key, local, refused};
+use crate::util::{Hostile, SOON, Stage, eventually, hasty, key, local, peer_up, refused, start, target};
 
 /// Neighbours at most, besides those the user asked for.
 const ACTIVE: usize = 10;
@@ -100,6 +100,16 @@ async fn whoever_finds_no_room_is_told_of_others_and_goes() {
     }
     assert_eq!(stage.victim.status().await.links, 1);
     stage.alive_and_untouched().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_whose_only_address_has_no_room_joins_through_another() {
+    let stage = Stage::with(hasty(|limits| limits.max_in = 1)).await;
+    let newcomer = start().await;
+    let mut events = newcomer.events();
+    let refusal = newcomer.connect(target(&stage.victim)).await.unwrap_err();
+    assert_eq!(refusal.code(), "refused", "{refusal}");
+    peer_up(&mut events, stage.honest.id()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
