@@ -146,6 +146,7 @@ pub struct Counters {
     pub unanswered: u64,
     /// Messages that had no place in what came before.
     pub unexpected: u64,
-    /// News of joiners and shuffles above the rate of a link.
+    /// News of joiners and shuffles above the rate of a link, and joiners not dialled because too many are that the same
+    /// neighbour told of.
     pub limited: u64,
 }

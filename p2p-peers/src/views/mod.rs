@@ -254,7 +254,7 @@ impl<P: Key, R: Rng> Views<P, R> {
             self.outputs.push_back(Output::Down(peer));
         }
         let dial = self.hunt.end(peer);
-        let news = dial.as_ref().is_some_and(|dial| dial.news);
+        let makes_way = dial.as_ref().is_some_and(|dial| dial.makes_way);
         let via = dial.and_then(|dial| dial.via);
         let via = via.or_else(|| self.passive.remove(peer).and_then(|entry| entry.via));
         let until = now + self.config.answer_wait;
@@ -264,7 +264,7 @@ impl<P: Key, R: Rng> Views<P, R> {
         } else {
             phase = Phase::Asked(until);
             let lost = self.forget_lost(peer);
-            if asked || lost || news || self.wants_more() {
+            if asked || lost || makes_way || self.wants_more() {
                 self.ask(peer, urgent || lost);
             } else {
                 // Reached, but no longer needed.

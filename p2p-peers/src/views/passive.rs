@@ -1,7 +1,7 @@
 //! The passive view: whom to ask when a neighbour is lost.
 
+use rand::Rng;
 use rand::seq::{IndexedRandom, IteratorRandom};
-use rand::{Rng, RngExt};
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry<P> {
@@ -67,14 +67,17 @@ impl<P: Copy + Ord> Passive<P> {
         Some(self.entries.swap_remove(at))
     }
 
-    /// Takes one out to be dialled: any that is not crowded, else any.
-    pub(super) fn draw<R: Rng>(&mut self, rng: &mut R) -> Option<Entry<P>> {
-        let free = (0..self.entries.len()).filter(|&i| !self.entries[i].crowded).choose(rng);
-        let at = match free {
-            Some(at) => at,
-            None if self.entries.is_empty() => return None,
-            None => rng.random_range(0..self.entries.len()),
+    /// Takes one of `among` out to be dialled: any that is not crowded, else any.
+    pub(super) fn draw<R: Rng>(
+        &mut self,
+        among: impl Fn(&Entry<P>) -> bool,
+        rng: &mut R,
+    ) -> Option<Entry<P>> {
+        let found = |crowded: bool, rng: &mut R| {
+            let fits = |&i: &usize| self.entries[i].crowded == crowded && among(&self.entries[i]);
+            (0..self.entries.len()).filter(fits).choose(rng)
         };
+        let at = found(false, rng).or_else(|| found(true, rng))?;
         Some(self.entries.swap_remove(at))
     }
 

@@ -25,14 +25,28 @@ const LOOK_AGAIN_ALONE: Duration = Duration::from_secs(8);
 /// nothing is lost meanwhile. A guess.
 const ONE_MORE_OUT: Duration = Duration::from_secs(5);
 
+/// Dials at once of joiners that one neighbour told of, and that all of them did: whoever makes up joiners holds up no more
+/// than these, for as long as a dial takes. Honest news comes a few times a second at the worst, and a dial is a few round
+/// trips. A guess.
+const NEWS_DIALS_EACH: usize = 2;
+const NEWS_DIALS: usize = 4;
+
+/// Dials at once out of what one neighbour told, where there are others to ask and neighbours left: it could tell of some
+/// that never answer as fast as these are dialled. The table knows more. A guess: half of [`Config::parallel`].
+///
+/// [`Config::parallel`]: super::Config::parallel
+const DIALS_PER_SOURCE: usize = 2;
+
 /// A dial under way.
 #[derive(Debug)]
 pub(super) struct Dial<P> {
     until: Instant,
     /// Who told of the peer.
     pub(super) via: Option<P>,
-    /// A walk with its news ended here: it is to be taken whether there is a place or not.
-    pub(super) news: bool,
+    /// The neighbour with which a walk of the news ended here; `None`: we look for a neighbour ourselves.
+    news_by: Option<P>,
+    /// It is to be taken whether there is a place or not.
+    pub(super) makes_way: bool,
 }
 
 /// Dials under way, and when to look again.
@@ -66,6 +80,19 @@ impl<P: Key> Hunt<P> {
 
     pub(super) fn pending(&self) -> usize {
         self.dials.len()
+    }
+
+    /// Of these, our own attempts to find a neighbour. Dials because of news are none: others decide how many there are, and
+    /// to whom.
+    fn own(&self) -> usize {
+        self.dials.values().filter(|dial| dial.news_by.is_none()).count()
+    }
+
+    /// Whether one more joiner may be dialled that this neighbour tells of.
+    pub(super) fn takes_news(&self, by: P) -> bool {
+        let news = self.dials.values().filter_map(|dial| dial.news_by);
+        let (each, all) = news.fold((0, 0), |(each, all), of| (each + usize::from(of == by), all + 1));
+        each < NEWS_DIALS_EACH && all < NEWS_DIALS
     }
 
     pub(super) fn is_pending(&self, peer: P) -> bool {
@@ -181,12 +208,25 @@ impl<P: Key, R: Rng> Views<P, R> {
             return 0;
         }
         let asked = self.links.values().filter(|link| matches!(link.phase, Phase::Asked(_))).count();
-        let under_way = self.hunt.pending() + asked;
+        let own = self.hunt.own();
+        let under_way = own + asked;
         let alone = self.active().next().is_none();
         let parallel = if alone { config.parallel_alone } else { config.parallel };
         let at_once = missing.clamp(2, parallel.max(2)).saturating_sub(under_way);
-        let places = config.active.saturating_sub(self.taken() + self.hunt.pending());
-        at_once.min(places.max(short_out.saturating_sub(self.hunt.pending())))
+        let places = config.active.saturating_sub(self.taken() + own);
+        at_once.min(places.max(short_out.saturating_sub(own)))
+    }
+
+    /// Somebody of the passive view to dial.
+    fn draw(&mut self) -> Option<Entry<P>> {
+        let any = self.is_small_world() || self.active().next().is_none();
+        let mut busy = BTreeMap::new();
+        for via in self.hunt.dials.values().filter_map(|dial| dial.via) {
+            *busy.entry(via).or_insert(0) += 1;
+        }
+        let told_of = |via: P| busy.get(&via).copied().unwrap_or(0);
+        let among = |entry: &Entry<P>| any || entry.via.is_none_or(|via| told_of(via) < DIALS_PER_SOURCE);
+        self.passive.draw(among, &mut self.rng)
     }
 
     pub(super) fn refill(&mut self, now: Instant) {
@@ -196,7 +236,7 @@ impl<P: Key, R: Rng> Views<P, R> {
         }
         let mut wanted = self.dials_wanted(now);
         while wanted > 0 {
-            let Some(entry) = self.passive.draw(&mut self.rng) else { break };
+            let Some(entry) = self.draw() else { break };
             self.begin(now, entry.peer, entry.via, !entry.crowded);
             wanted = self.dials_wanted(now);
         }
@@ -215,24 +255,26 @@ impl<P: Key, R: Rng> Views<P, R> {
         }
     }
 
+    /// Dials somebody to have one neighbour more.
     pub(super) fn dial(&mut self, now: Instant, peer: P) {
         let via = self.passive.remove(peer).and_then(|entry| entry.via);
         self.begin(now, peer, via, true);
     }
 
-    /// Dials somebody new, to be taken even if one of the neighbours has to go for it.
-    pub(super) fn dial_news(&mut self, now: Instant, peer: P) {
-        self.dial(now, peer);
-        if let Some(dial) = self.hunt.dials.get_mut(&peer) {
-            dial.news = true;
-        }
+    /// Dials somebody new that `by` told of; with `makes_way` to be taken even if one of the neighbours has to go for it.
+    pub(super) fn dial_news(&mut self, now: Instant, peer: P, by: P, makes_way: bool) {
+        let via = self.passive.remove(peer).and_then(|entry| entry.via);
+        let until = now + self.config.dial_wait;
+        self.hunt.dials.insert(peer, Dial { until, via, news_by: Some(by), makes_way });
+        self.outputs.push_back(Output::Dial { peer, spread: true });
     }
 
     fn begin(&mut self, now: Instant, peer: P, via: Option<P>, spread: bool) {
         if self.short(now) == 0 {
             self.hunt.out_at = Some(now + ONE_MORE_OUT);
         }
-        self.hunt.dials.insert(peer, Dial { until: now + self.config.dial_wait, via, news: false });
+        let until = now + self.config.dial_wait;
+        self.hunt.dials.insert(peer, Dial { until, via, news_by: None, makes_way: false });
         self.outputs.push_back(Output::Dial { peer, spread });
     }
 }

@@ -55,10 +55,12 @@ impl<P: Key, R: Rng> Views<P, R> {
                 .push_back(Output::Send { to, message: Message::ForwardJoin { joiner, ttl: ttl - 1 } });
         } else if !known && self.config.discover {
             self.take_in(from, vec![joiner], &[]);
-            if self.has_free_place() {
-                self.dial(now, joiner);
+            if !self.hunt.takes_news(from) {
+                self.counters.limited += 1;
+            } else if self.has_free_place() {
+                self.dial_news(now, joiner, from, false);
             } else if self.makes_way.take(now, self.config.makes_way_per_sec) {
-                self.dial_news(now, joiner);
+                self.dial_news(now, joiner, from, true);
             }
         }
     }

@@ -199,3 +199,58 @@ fn who_is_dialled_after_it_lost_everybody_waits_as_long_as_when_it_joined() {
     assert_eq!(wait(&mut views, lost + ms(200), is_dial), 0);
     assert!(wait(&mut views, lost + ms(201), is_dial) > 0);
 }
+
+/// A joiner that `by` tells of, whose walk ends here.
+fn news(views: &mut Core, now: Instant, by: u32, joiner: u32) -> bool {
+    views.handle(now, Input::Received { from: by, message: Message::ForwardJoin { joiner, ttl: 0 } });
+    outputs(views).iter().any(|output| matches!(output, Output::Dial { peer, .. } if *peer == joiner))
+}
+
+/// They may be made up, and each dial of one that does not answer takes seconds.
+#[test]
+fn two_joiners_are_dialled_at_once_that_one_neighbour_told_of_and_four_in_all() {
+    let now = net::start();
+    let mut views = full(now);
+    let dialled = |views: &mut Core, by: u32| {
+        (0..100).map(|n| by * 1000 + n).filter(|joiner| news(views, now, by, *joiner)).collect::<Vec<_>>()
+    };
+    let first = dialled(&mut views, 6);
+    assert_eq!((first.len(), dialled(&mut views, 7).len(), dialled(&mut views, 8).len()), (2, 2, 0));
+    assert!(views.counters().limited >= 200, "{:?}", views.counters());
+    let later = now + Duration::from_secs(1);
+    views.handle(later, Input::DialFailed(first[0]));
+    assert!(news(&mut views, later, 8, 8500), "one of the four is over");
+}
+
+/// One hostile neighbour would else keep a node from finding others for as long as it likes.
+#[test]
+fn news_of_joiners_that_do_not_answer_holds_up_no_replacement_of_lost_neighbours() {
+    let (begin, half) = (net::start(), Duration::from_millis(500));
+    let mut views = full(begin);
+    let (mut now, mut joiner, mut reached) = (begin, 10_000, Vec::new());
+    for round in 0..40 {
+        if round == 20 {
+            (1..=9).filter(|peer| *peer != 6).for_each(|peer| views.handle(now, Input::LinkDown(peer)));
+        }
+        let told = outputs(&mut views);
+        for output in told {
+            match output {
+                // Made-up ones never answer, lost ones are gone, and the others take a neighbour.
+                Output::Dial { peer: peer @ 100..1_000, .. } => {
+                    reached.push((peer, round));
+                    dialled(&mut views, now, peer, false, vec![]);
+                }
+                Output::Dial { peer: peer @ ..100, .. } => views.handle(now, Input::DialFailed(peer)),
+                _ => {}
+            }
+        }
+        for _ in 0..2 {
+            joiner += 1;
+            views.handle(now, Input::Received { from: 6, message: Message::ForwardJoin { joiner, ttl: 0 } });
+        }
+        now += half;
+        views.handle(now, Input::Timeout);
+    }
+    let honest = views.active().filter(|peer| *peer != 6).count();
+    assert!(honest >= 7, "{honest} others: {reached:?}");
+}
