@@ -71,8 +71,8 @@ pub struct Config {
     pub eager_every: Duration,
     /// How long after a link went down `eager_every` holds. Default 10 min.
     pub eager_for: Duration,
-    /// How long after its last link a peer is dialled at once when the network changes, and told to neighbours.
-    /// Default 1 h.
+    /// How long after its last link a peer is dialled at once when the network changes, and told to neighbours. Where
+    /// there is no link, what was up this long before the last link went is dialled. Default 1 h.
     pub recent: Duration,
     /// A link that held this long proves that all is well: failures are forgotten. A shorter one counts as a failure,
     /// so a peer that closes each link at once is not dialled every second. Default 30 s (a guess: the dead time).

@@ -102,6 +102,8 @@ pub(crate) struct Entry<P> {
     /// Addresses where somebody else answered.
     pub(crate) bad: Bad,
     pub(crate) reached: bool,
+    /// The file says that it was linked shortly before the node ended.
+    pub(crate) lately_before_restart: bool,
     /// Of those that were linked once, which most were not.
     past: Option<Box<Past>>,
 }
@@ -134,6 +136,7 @@ impl<P: Copy> Entry<P> {
             singly: false,
             bad: Bad::default(),
             reached: false,
+            lately_before_restart: false,
             past: None,
         }
     }

@@ -1,5 +1,6 @@
 //! What each report from outside does to the table.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
@@ -204,12 +205,20 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     pub(crate) fn on_network_changed(&mut self, now: Instant) {
         // An address that was ours may be somebody else's now.
         self.ours.clear();
-        let (recent, eager_until) = (self.config.recent, now + self.config.eager_for);
+        let eager_until = now + self.config.eager_for;
+        // Without any link the network was gone, perhaps for long: who was linked shortly before that counts.
+        let connected = self.links.total() > 0;
+        let last = self.entries.values().filter_map(|entry| entry.last_linked()).max();
+        let last = last.filter(|_| !connected).unwrap_or(now);
+        let behind_seeds: BTreeSet<P> = self.seeds.values().filter_map(|seed| seed.peer).collect();
         let mut hurried = Vec::new();
         for (&peer, entry) in &mut self.entries {
-            let linked_lately =
-                entry.last_linked().is_some_and(|at| now.saturating_duration_since(at) <= recent);
-            if linked_lately && !entry.is_connected() {
+            let lately = match entry.last_linked() {
+                Some(at) => last.saturating_duration_since(at) <= self.config.recent,
+                None => entry.lately_before_restart,
+            };
+            let due = lately || entry.anchor || entry.wanted || behind_seeds.contains(&peer);
+            if due && !entry.is_connected() {
                 entry.past_mut().eager_until = Some(eager_until);
                 hurried.push(peer);
             }
@@ -218,7 +227,8 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             self.hurry(peer);
         }
         for (&addr, seed) in &mut self.seeds {
-            seed.until = None;
+            // What failed elsewhere says little about here.
+            (seed.until, seed.failures) = (None, 0);
             self.timers.cancel(Timer::RetrySeed(addr));
         }
     }

@@ -92,7 +92,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             }
             entry.anchor |= saved.anchor;
             if entry.last_connected().is_none() && saved.last_connected.is_some() {
-                entry.reached = true;
+                (entry.reached, entry.lately_before_restart) = (true, lately);
                 let past = entry.past_mut();
                 past.last_connected = saved.last_connected;
                 past.eager_until = lately.then_some(eager_until);

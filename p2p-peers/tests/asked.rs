@@ -1,0 +1,107 @@
+//! What the user asked for is dialled soon: when the network comes, when nobody else is known, and whatever else is dialled.
+
+mod util;
+
+use p2p_peers::{Config, DialFailure, DialStart, DownCause, Input, Snapshot, Source, Target};
+use util::{Bench, addr, secs, wall};
+
+/// A table that dials nobody by itself but whom the user asked for.
+fn bench() -> Bench {
+    Bench::new(Config { target: 0, ..Config::default() })
+}
+
+/// `peer` was dialled and linked once.
+fn linked(bench: &mut Bench, peer: u16) {
+    bench.told(peer.into(), &[addr(peer)], Source::User);
+    let now = bench.now;
+    assert_eq!(bench.table.dial(now, peer.into(), false), DialStart::Started);
+    bench.dialled(peer.into(), addr(peer));
+}
+
+/// The time passes, no dial comes to anything, and whoever has no neighbour looks for one every 8 s.
+fn offline(bench: &mut Bench, s: u64) {
+    let end = bench.now + secs(s);
+    while bench.now < end {
+        let now = bench.now;
+        for peer in bench.table.suggest(now, 8, true) {
+            bench.table.dial(now, peer, false);
+        }
+        for target in bench.dials() {
+            bench.failed(target, DialFailure::Unreachable);
+        }
+        bench.now += secs(8);
+        bench.handle(Input::Timeout);
+    }
+    // Nothing is due at this moment by itself.
+    for target in bench.dials() {
+        bench.failed(target, DialFailure::Unreachable);
+    }
+}
+
+/// Everybody that is dialled or may be.
+fn sought(bench: &mut Bench) -> Vec<Target<u32>> {
+    let now = bench.now;
+    let mut all: Vec<_> = bench.table.suggest(now, 100, true).into_iter().map(Target::Peer).collect();
+    all.extend(bench.dials());
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn when_the_network_comes_after_a_restart_wishes_anchors_and_the_last_neighbours_are_dialled_at_once() {
+    let mut first = bench();
+    // Linked two hours before the others, one of them an anchor.
+    for (peer, at) in [(1, 0), (2, 0), (3, 7200), (4, 7200)] {
+        linked(&mut first, peer);
+        first.lost(peer.into(), DownCause::Closed);
+        let addr = addr(peer).socket_addr();
+        first.handle(Input::Connected { peer: peer.into(), target: None, addr, seen_at: wall(1 + at) });
+    }
+    first.told(5, &[addr(5)], Source::User);
+    first.told(6, &[addr(6)], Source::Peer(1));
+    let now = first.now;
+    first.table.want(now, 5);
+    first.table.set_anchors(&[1]);
+    let bytes = first.table.snapshot().encode().unwrap();
+    let mut bench = bench();
+    let now = bench.now;
+    assert_eq!(bench.table.restore(now, Snapshot::decode(&bytes).unwrap().snapshot), 6);
+    offline(&mut bench, 40 * 60);
+    bench.handle(Input::NetworkChanged);
+    let all = sought(&mut bench);
+    assert!([1, 3, 4, 5].into_iter().all(|peer| all.contains(&Target::Peer(peer))), "{all:?}");
+    assert!(!all.contains(&Target::Peer(2)) && !all.contains(&Target::Peer(6)), "{all:?}");
+}
+
+#[test]
+fn when_the_network_comes_a_wish_that_was_never_linked_is_dialled_at_once() {
+    let mut bench = bench();
+    bench.told(1, &[addr(1)], Source::User);
+    let now = bench.now;
+    bench.table.want(now, 1);
+    offline(&mut bench, 3600);
+    bench.handle(Input::NetworkChanged);
+    assert_eq!(bench.dials(), [Target::Peer(1)]);
+}
+
+/// The seed itself is not dialled: the peer that answered there is.
+#[test]
+fn however_long_the_network_was_away_whom_the_seed_led_to_and_the_last_neighbours_are_dialled_at_once() {
+    let mut bench = bench();
+    let seed = addr(1).socket_addr();
+    bench.handle(Input::Seed(seed));
+    let target = Some(Target::Seed(seed));
+    bench.handle(Input::Connected { peer: 1, target, addr: seed, seen_at: wall(1) });
+    linked(&mut bench, 2);
+    bench.lost(2, DownCause::Closed);
+    bench.now += secs(7200);
+    linked(&mut bench, 3);
+    bench.lost(3, DownCause::Failed);
+    bench.lost(1, DownCause::Failed);
+    offline(&mut bench, 5 * 3600);
+    bench.handle(Input::NetworkChanged);
+    let all = sought(&mut bench);
+    assert!(all.contains(&Target::Peer(1)) && all.contains(&Target::Peer(3)), "{all:?}");
+    assert!(!all.contains(&Target::Peer(2)), "{all:?}");
+}
+
