@@ -41,7 +41,8 @@ pub struct Config {
     /// Links to one address that is not loopback. Default 2 (faults row 24): one machine with many ids is one neighbour
     /// or two. What the user asks for does not count against it.
     pub links_per_ip: usize,
-    /// Dials at once. Default 8 (a guess: more than a home router minds is hundreds).
+    /// Dials at once, but for those that [`views`](crate::views) want, which bound themselves; two of what the user asked
+    /// for may always be under way. Default 8 (a guess: more than a home router minds is hundreds).
     pub dial_parallel: usize,
     /// A dial whose end is not reported is given up after this. Default 90 s: 8 addresses of 5 s and a handshake of
     /// 10 s, with room. Must be above what the dialer allows itself.

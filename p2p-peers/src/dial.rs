@@ -25,19 +25,37 @@ enum Rank {
     Hearsay,
 }
 
+/// Dials at once of what the user asked for, however many others are under way: those that the views want, eight where
+/// there is no neighbour, may take as long as whoever answers likes. A guess.
+const ASKED_DIALS: usize = 2;
+
 impl<P: Key, R: Rng> PeerTable<P, R> {
     /// Starts as many dials as there are reasons and room for.
     pub(crate) fn fill(&mut self, now: Instant) {
-        if self.stopped || self.dials.len() >= self.config.dial_parallel {
+        if self.stopped || !self.may_dial(true) {
             return;
         }
         for target in self.candidates() {
-            if self.dials.len() >= self.config.dial_parallel {
+            if !self.may_dial(true) {
                 break;
             }
-            if self.has_room(target) {
+            if self.has_room(target) && self.may_dial(self.is_asked_target(target)) {
                 self.start_dial(now, target);
             }
+        }
+    }
+
+    /// Whether one more dial may be under way.
+    fn may_dial(&self, asked: bool) -> bool {
+        let all = self.config.dial_parallel;
+        let kept = || self.dials.keys().filter(|target| self.is_asked_target(**target)).count();
+        self.dials.len() < all || (asked && kept() < ASKED_DIALS.min(all))
+    }
+
+    fn is_asked_target(&self, target: Target<P>) -> bool {
+        match target {
+            Target::Seed(_) => true,
+            Target::Peer(peer) => self.is_asked(peer),
         }
     }
 
@@ -92,11 +110,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     }
 
     fn has_room(&self, target: Target<P>) -> bool {
-        let asked = match target {
-            Target::Seed(_) => true,
-            Target::Peer(peer) => self.is_asked(peer),
-        };
-        if asked {
+        if self.is_asked_target(target) {
             self.links.total() + self.dials.len() < self.config.max_links()
         } else {
             self.has_room_for_discovered()

@@ -3,7 +3,7 @@
 mod util;
 
 use p2p_peers::{Config, DialFailure, DialStart, DownCause, Input, Snapshot, Source, Target};
-use util::{Bench, addr, secs, wall};
+use util::{Bench, addr, at, secs, wall};
 
 /// A table that dials nobody by itself but whom the user asked for.
 fn bench() -> Bench {
@@ -103,5 +103,29 @@ fn however_long_the_network_was_away_whom_the_seed_led_to_and_the_last_neighbour
     let all = sought(&mut bench);
     assert!(all.contains(&Target::Peer(1)) && all.contains(&Target::Peer(3)), "{all:?}");
     assert!(!all.contains(&Target::Peer(2)), "{all:?}");
+}
+
+/// Those that the views dial may answer as slowly as they like, and there are always more.
+#[test]
+fn what_the_user_asked_for_is_dialled_however_many_others_are() {
+    let mut bench = bench();
+    for peer in 1..=10 {
+        bench.told(peer.into(), &[addr(peer)], Source::Peer(1000));
+        let now = bench.now;
+        assert_eq!(bench.table.dial(now, peer.into(), false), DialStart::Started);
+    }
+    assert_eq!(bench.dials().len(), 10);
+    let seeds: Vec<_> = (1..=3).map(|n| at(&format!("9.9.9.{n}:4000")).socket_addr()).collect();
+    seeds.iter().for_each(|seed| bench.handle(Input::Seed(*seed)));
+    let dials = bench.dials();
+    assert_eq!(dials, [Target::Seed(seeds[0]), Target::Seed(seeds[1])], "two places are kept");
+    bench.failed(dials[0], DialFailure::TimedOut);
+    assert_eq!(bench.dials(), [Target::Seed(seeds[2])]);
+    bench.told(20, &[addr(20)], Source::User);
+    let now = bench.now;
+    bench.table.want(now, 20);
+    assert_eq!(bench.dials(), []);
+    bench.failed(dials[1], DialFailure::TimedOut);
+    assert_eq!(bench.dials(), [Target::Peer(20)]);
 }
 
