@@ -7,6 +7,7 @@ use bytes::Bytes;
 use rand::{Rng, RngExt};
 
 use crate::entry::Entry;
+use crate::table::Timer;
 use crate::{Key, PeerTable, Scope, State, Target};
 
 /// What became of [`PeerTable::dial`].
@@ -56,11 +57,15 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
 
     /// Up to `count` peers that [`dial`](Self::dial) would take, best first: anchors, those linked within
     /// [`Config::recent`](crate::Config::recent), those linked before, and of those only heard of a random choice.
-    /// `desperate`: also those that had no room a while ago, whose back-off ends with that.
+    /// `desperate`: also those that had no room a while ago, whose back-off ends with that, and seeds that refused us are
+    /// dialled again.
     pub fn suggest(&mut self, now: Instant, count: usize, desperate: bool) -> Vec<P> {
         self.begin(now);
         if self.stopped {
             return Vec::new();
+        }
+        if desperate {
+            self.hurry_refused_seeds(now);
         }
         let recent = self.config.recent;
         let mut ranked = Vec::new();
@@ -91,6 +96,20 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             self.hurry(*peer);
         }
         ranked.into_iter().map(|(_, _, peer)| peer).collect()
+    }
+
+    /// A node without neighbours may know nothing but an address where it was refused.
+    fn hurry_refused_seeds(&mut self, now: Instant) {
+        let mut hurried = false;
+        for (&addr, seed) in &mut self.seeds {
+            if seed.until.is_some() && seed.alone_until.take_if(|at| *at <= now).is_some() {
+                (seed.until, hurried) = (None, true);
+                self.timers.cancel(Timer::RetrySeed(addr));
+            }
+        }
+        if hurried {
+            self.fill(now);
+        }
     }
 
     /// The signed records of `peer`, as its owner signed them; the local one only for a link that is itself private or

@@ -66,7 +66,8 @@ pub struct Config {
     pub backoff_max: Duration,
     /// Wait after the other side said that it has no room; doubles with each further such answer, up to
     /// [`backoff_max`](Self::backoff_max). What the user asks for waits that long at once: who is full is asked again
-    /// and again by all it refused. Default 60 s (faults row 20).
+    /// and again by all it refused. A seed waits no longer than this for a node without neighbours. Default 60 s (faults
+    /// row 20).
     pub refused_base: Duration,
     /// Longest wait for a peer that was linked a moment ago. Default 15 s.
     pub eager_every: Duration,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rand::Rng;
 use tracing::debug;
@@ -18,6 +18,10 @@ use crate::{
 /// Addresses known to be our own; the oldest is forgotten when there are more.
 const MAX_OURS: usize = 64;
 
+/// Whoever has no neighbour and was refused where the user said asks there again after this, doubling up to
+/// [`Config::refused_base`]: it may know nobody else. As often as it looks for somebody else.
+const REFUSED_ALONE: Duration = Duration::from_secs(8);
+
 impl<P: Key, R: Rng> PeerTable<P, R> {
     pub(crate) fn on_seed(&mut self, now: Instant, addr: SocketAddr) {
         let addr = canonical(addr);
@@ -27,7 +31,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         }
         self.insert_seed(addr);
         if let Some(seed) = self.seeds.get_mut(&addr) {
-            (seed.fresh, seed.until) = (true, None);
+            (seed.fresh, seed.until, seed.refusals) = (true, None, 0);
             self.timers.cancel(Timer::RetrySeed(addr));
         }
         self.ask_anew(addr);
@@ -63,7 +67,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         {
             let fresh = seed.peer != Some(peer);
             (seed.peer, seed.fresh) = (Some(peer), false);
-            (seed.failures, seed.duplicates) = (0, 0);
+            (seed.failures, seed.duplicates, seed.refusals, seed.alone_until) = (0, 0, 0, None);
             refusal = refusal.filter(|cause| *cause != HangupCause::Disconnect);
             self.edit(peer, |entry| {
                 entry.held = false;
@@ -160,12 +164,20 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             self.changed(now);
             return;
         }
+        let Config { backoff_base, backoff_max, refused_base, .. } = self.config;
+        let base = if cause == DialFailure::Refused { self.refused_base(true) } else { backoff_base };
         let Some(seed) = self.seeds.get_mut(&addr) else { return };
         seed.fresh = false;
+        seed.alone_until = None;
+        if cause == DialFailure::Refused {
+            seed.refusals = seed.refusals.saturating_add(1);
+            let wait = backoff::delay(seed.refusals, REFUSED_ALONE, refused_base, &mut self.rng);
+            seed.alone_until = Some(now + wait);
+        } else {
+            seed.refusals = 0;
+        }
         let tries = if cause == DialFailure::Duplicate { &mut seed.duplicates } else { &mut seed.failures };
         *tries = tries.saturating_add(1);
-        let Config { backoff_base, backoff_max, .. } = self.config;
-        let base = if cause == DialFailure::Refused { backoff_max } else { backoff_base };
         let wait = backoff::delay(*tries, base, backoff_max, &mut self.rng);
         seed.until = Some(now + wait);
         self.timers.set(Timer::RetrySeed(addr), now + wait);

@@ -245,6 +245,6 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         }
         let owner = self.entries.iter().filter(|(_, entry)| entry.ever_connected() && entry.has_addr(addr));
         let peer = owner.max_by_key(|(_, entry)| entry.last_connected()).map(|(&peer, _)| peer);
-        self.seeds.insert(addr, Seed { peer, fresh: false, failures: 0, duplicates: 0, until: None });
+        self.seeds.insert(addr, Seed::new(peer));
     }
 }

@@ -44,6 +44,17 @@ pub(crate) struct Seed<P> {
     pub(crate) duplicates: u32,
     /// Not dialled before.
     pub(crate) until: Option<Instant>,
+    /// Dials in a row that were refused.
+    pub(crate) refusals: u32,
+    /// After the last of them: not dialled before, even by a node without neighbours.
+    pub(crate) alone_until: Option<Instant>,
+}
+
+impl<P> Seed<P> {
+    pub(crate) const fn new(peer: Option<P>) -> Self {
+        let (failures, duplicates, refusals) = (0, 0, 0);
+        Self { peer, fresh: false, failures, duplicates, until: None, refusals, alone_until: None }
+    }
 }
 
 /// Who is known, who is linked, whom to dial and when.
@@ -388,13 +399,21 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
 
     /// The other side has no room: asking again soon would only be one more of many who ask.
     pub(crate) fn back_off_refused(&mut self, now: Instant, peer: P) {
-        let asked = self.is_asked(peer);
+        // A link that ends with this is none.
+        self.shift(peer, State::Known);
+        let base = self.refused_base(self.is_asked(peer));
         let Some(entry) = self.entries.get_mut(&peer) else { return };
         entry.refusals = entry.refusals.saturating_add(1);
-        let Config { refused_base, backoff_max, .. } = self.config;
-        let base = if asked { backoff_max } else { refused_base };
-        let wait = backoff::delay(entry.refusals, base, backoff_max, &mut self.rng);
+        let wait = backoff::delay(entry.refusals, base, self.config.backoff_max, &mut self.rng);
         self.shift(peer, State::Backoff { until: now + wait.max(Duration::from_millis(1)) });
+    }
+
+    /// The wait after a first refusal: long if it was `asked` for, since all that were named the same full node ask it.
+    /// Without discovery nobody else is looked for, and nothing says that there is no neighbour.
+    pub(crate) fn refused_base(&self, asked: bool) -> Duration {
+        let Config { discover, refused_base, backoff_max, .. } = self.config;
+        let alone = !discover && self.links.total() == 0;
+        if asked && !alone { backoff_max } else { refused_base }
     }
 
     /// Ends a backoff now.

@@ -105,6 +105,41 @@ fn however_long_the_network_was_away_whom_the_seed_led_to_and_the_last_neighbour
     assert!(!all.contains(&Target::Peer(2)), "{all:?}");
 }
 
+/// Seconds between the dials of a seed that refuses, for an hour, with a node that says every 8 s whether it has no neighbour.
+fn refused(config: Config, desperate: Option<bool>) -> Vec<u64> {
+    let mut bench = Bench::new(config);
+    let seed = at("9.9.9.9:4000").socket_addr();
+    bench.handle(Input::Seed(seed));
+    let (mut last, mut waits) = (bench.now, Vec::new());
+    for _ in 0..3600 / 8 {
+        if !bench.dials().is_empty() {
+            waits.push((bench.now - last).as_secs());
+            last = bench.now;
+            bench.failed(Target::Seed(seed), DialFailure::Refused);
+        }
+        bench.now += secs(8);
+        bench.handle(Input::Timeout);
+        if let Some(desperate) = desperate {
+            let now = bench.now;
+            assert_eq!(bench.table.suggest(now, 8, desperate), [0; 0]);
+        }
+    }
+    waits
+}
+
+#[test]
+fn a_node_without_neighbours_that_was_refused_at_the_one_address_it_knows_asks_there_every_minute() {
+    let config = || Config { target: 0, ..Config::default() };
+    let alone = refused(config(), Some(true));
+    assert!(alone[1] <= 8 && alone[2] <= 16 && alone.iter().all(|s| *s <= 64), "{alone:?}");
+    assert!(alone.iter().skip(5).all(|s| *s >= 24), "not a flood: {alone:?}");
+    let others = refused(config(), Some(false));
+    assert!(others.iter().skip(1).all(|s| *s >= 300), "{others:?}");
+    // Nobody looks for others, nor says that there are none.
+    let wishes_only = refused(Config::no_discover(), None);
+    assert!((24..=64).contains(&wishes_only[1]) && wishes_only.len() > 6, "{wishes_only:?}");
+}
+
 /// Those that the views dial may answer as slowly as they like, and there are always more.
 #[test]
 fn what_the_user_asked_for_is_dialled_however_many_others_are() {
