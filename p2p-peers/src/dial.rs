@@ -174,10 +174,11 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         fresh
     }
 
-    /// The user asks for whoever answered at this seed, now or by starting the node again.
+    /// The user asks for whoever answered at this seed, now or by starting the node again: what was hung up before may be
+    /// dialled again.
     pub(crate) fn ask_anew(&mut self, seed: SocketAddr) {
         if let Some(peer) = self.seeds.get(&seed).and_then(|seed| seed.peer) {
-            self.edit(peer, |entry| entry.fresh = true);
+            self.edit(peer, |entry| (entry.fresh, entry.held) = (true, false));
         }
     }
 

@@ -164,3 +164,25 @@ fn what_the_user_asked_for_is_dialled_however_many_others_are() {
     assert_eq!(bench.dials(), [Target::Peer(20)]);
 }
 
+/// `disconnect` ended the wish; this is another.
+#[test]
+fn an_address_named_again_after_a_disconnect_is_dialled_until_it_answers() {
+    let mut bench = bench();
+    linked(&mut bench, 1);
+    let now = bench.now;
+    bench.table.disconnect(now, 1);
+    bench.lost(1, DownCause::HungUp);
+    bench.drain();
+    let seed = addr(1).socket_addr();
+    bench.handle(Input::Seed(seed));
+    let mut dials = 0;
+    for _ in 0..3600 {
+        for target in bench.dials() {
+            dials += 1;
+            bench.failed(target, DialFailure::Unreachable);
+        }
+        bench.now += secs(1);
+        bench.handle(Input::Timeout);
+    }
+    assert!(dials > 10, "{dials} dials in an hour");
+}
