@@ -1,6 +1,7 @@
 //! What the [`views`](crate::views) need of the table: whom they could dial, and dials that they want.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -28,7 +29,8 @@ enum Merit {
     Anchor,
     Lately(Reverse<Instant>),
     Proven,
-    Hearsay,
+    /// After so many others that the same peer told of.
+    Hearsay(u32),
     Refused,
 }
 
@@ -56,7 +58,8 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     }
 
     /// Up to `count` peers that [`dial`](Self::dial) would take, best first: anchors, those linked within
-    /// [`Config::recent`](crate::Config::recent), those linked before, and of those only heard of a random choice.
+    /// [`Config::recent`](crate::Config::recent), those linked before, and of those only heard of a random choice, one after
+    /// the other of each that told of any: whoever tells of many does not crowd out the rest.
     /// `desperate`: also those that had no room a while ago, whose back-off ends with that, and seeds that refused us are
     /// dialled again.
     pub fn suggest(&mut self, now: Instant, count: usize, desperate: bool) -> Vec<P> {
@@ -81,7 +84,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
                 _ if entry.anchor => Merit::Anchor,
                 Some(at) => Merit::Lately(Reverse(at)),
                 None if entry.ever_connected() => Merit::Proven,
-                None => Merit::Hearsay,
+                None => Merit::Hearsay(0),
             };
             ranked.push((merit, self.rng.random::<u32>(), peer));
         }
@@ -89,9 +92,18 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         if count == 0 {
             return Vec::new();
         }
-        ranked.select_nth_unstable(count - 1);
-        ranked.truncate(count);
         ranked.sort_unstable();
+        let mut told = BTreeMap::new();
+        for (merit, _, peer) in &mut ranked {
+            if let Merit::Hearsay(after) = merit {
+                let by = self.entries.get(peer).and_then(|entry| entry.introduced_by);
+                let so_far = told.entry(by).or_insert(0);
+                *after = *so_far;
+                *so_far += 1;
+            }
+        }
+        ranked.sort_unstable();
+        ranked.truncate(count);
         for (_, _, peer) in ranked.iter().filter(|(merit, ..)| *merit == Merit::Refused) {
             self.hurry(*peer);
         }

@@ -192,6 +192,23 @@ fn anchors_come_first_then_who_was_linked_lately_then_hearsay_and_the_full_in_ne
     assert_eq!(suggest(&mut bench, 0, true), [0; 0]);
 }
 
+/// Those may all be made up.
+#[test]
+fn of_hearsay_as_much_is_suggested_of_who_told_little_as_of_who_told_a_lot() {
+    let mut bench = bench();
+    for peer in 1..=60 {
+        bench.told(peer.into(), &[addr(peer)], Source::Peer(1000));
+    }
+    for (peer, by) in (101..=112).zip((1001..=1004).cycle()) {
+        bench.told(peer.into(), &[addr(peer)], Source::Peer(by));
+    }
+    let told_much = |peers: &[u32]| peers.iter().filter(|peer| **peer <= 60).count();
+    let first = suggest(&mut bench, 10, false);
+    assert_eq!((first.len(), told_much(&first)), (10, 2), "{first:?}");
+    assert_ne!(first, suggest(&mut bench, 10, false), "nobody can arrange to be first");
+    assert_eq!(suggest(&mut bench, 100, false).len(), 72);
+}
+
 #[test]
 fn anchors_outlive_a_restart() {
     let mut first = bench();
