@@ -51,6 +51,7 @@ mod tests {
             last_connected: None,
             wanted: true,
             anchor: false,
+            visitor: false,
             banned: false,
             records,
         };

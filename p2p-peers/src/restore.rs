@@ -20,6 +20,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
                 last_connected: entry.last_connected(),
                 wanted: entry.wanted,
                 anchor: entry.anchor,
+                visitor: entry.ever_connected() && !entry.reached,
                 banned: entry.ban == Ban::Forever,
                 records: [Scope::Public, Scope::Local]
                     .iter()
@@ -92,7 +93,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             }
             entry.anchor |= saved.anchor;
             if entry.last_connected().is_none() && saved.last_connected.is_some() {
-                (entry.reached, entry.lately_before_restart) = (true, lately);
+                (entry.reached, entry.lately_before_restart) = (!saved.visitor, lately);
                 let past = entry.past_mut();
                 past.last_connected = saved.last_connected;
                 past.eager_until = lately.then_some(eager_until);

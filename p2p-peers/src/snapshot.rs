@@ -74,6 +74,8 @@ pub struct SavedPeer<P> {
     pub wanted: bool,
     /// It is one of the neighbours to dial first.
     pub anchor: bool,
+    /// It was linked, but only ever because it dialled us.
+    pub visitor: bool,
     /// The user banned it for good.
     pub banned: bool,
     /// Its signed address records, at most one per scope.
@@ -188,6 +190,8 @@ struct PeerOut<'a, P> {
     wanted: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     anchor: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    visitor: bool,
     banned: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     records: Vec<RecordOut>,
@@ -225,6 +229,7 @@ impl<'a, P> From<&'a SavedPeer<P>> for PeerOut<'a, P> {
             last_connected: peer.last_connected.map(format_time),
             wanted: peer.wanted,
             anchor: peer.anchor,
+            visitor: peer.visitor,
             banned: peer.banned,
             records: peer.records.iter().map(record).collect(),
         }
@@ -252,6 +257,9 @@ struct PeerIn<'a> {
     wanted: bool,
     #[serde(default)]
     anchor: bool,
+    /// Files of before do not say; all in them count as reached.
+    #[serde(default)]
+    visitor: bool,
     #[serde(default)]
     banned: bool,
     #[serde(borrow, default)]
@@ -330,8 +338,8 @@ fn parse_peer<P: DeserializeOwned>(raw: &RawValue, skipped: &mut usize) -> Optio
     };
     let addrs = peer.addrs.parse(skipped, parse_addr);
     let records = peer.records.parse(skipped, parse_record);
-    let PeerIn { wanted, anchor, banned, .. } = peer;
-    Some(SavedPeer { id, addrs, last_connected, wanted, anchor, banned, records })
+    let PeerIn { wanted, anchor, visitor, banned, .. } = peer;
+    Some(SavedPeer { id, addrs, last_connected, wanted, anchor, visitor, banned, records })
 }
 
 fn parse_addr(raw: &RawValue) -> Option<SavedAddr> {

@@ -226,6 +226,34 @@ fn anchors_outlive_a_restart() {
     assert!(again.table.snapshot().peers.iter().all(|peer| !peer.anchor));
 }
 
+/// Who dialled us may be behind a router that lets nobody in.
+#[test]
+fn after_a_restart_too_who_dialled_us_gives_way_before_whom_we_reached() {
+    let config = || Config { target: 0, max_in: 2, max_out: 2, max_peers: 5, ..Config::default() };
+    let mut bench = Bench::new(config());
+    known(&mut bench, 1..2);
+    assert_eq!(dial(&mut bench, 1, false), DialStart::Started);
+    up(&mut bench, 1);
+    bench.lost(1, DownCause::Closed);
+    for peer in 2..6 {
+        pass(&mut bench, 1);
+        let (link, seen_at) = (addr(peer).socket_addr(), util::wall(100 + u64::from(peer)));
+        bench.handle(Input::Connected { peer: peer.into(), target: None, addr: link, seen_at });
+        bench.told(peer.into(), &[addr(peer)], Source::Hello);
+        bench.lost(peer.into(), DownCause::Closed);
+    }
+    let bytes = bench.table.snapshot().encode().unwrap();
+    let mut again = Bench::new(config());
+    let now = again.now;
+    assert_eq!(again.table.restore(now, Snapshot::decode(&bytes).unwrap().snapshot), 5);
+    again.inbound(9, addr(9));
+    assert!(again.table.peer(1).is_some() && again.table.peer(9).is_some());
+    // As a file of before.
+    let text = String::from_utf8(bytes).unwrap().replace("\"visitor\":true,", "");
+    let saved = Snapshot::<u32>::decode(text.as_bytes()).unwrap();
+    assert!(saved.skipped == 0 && saved.snapshot.peers.iter().all(|peer| !peer.visitor));
+}
+
 #[test]
 fn a_feeler_goes_to_who_was_never_linked() {
     let mut bench = bench();

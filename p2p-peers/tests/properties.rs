@@ -117,15 +117,16 @@ fn saved_peers() -> impl Strategy<Value = SavedPeer<u32>> {
         peers(),
         prop::collection::vec(addr, 0..5),
         prop::option::of((0..4_000_000_000_u64).prop_map(wall)),
-        any::<[bool; 3]>(),
+        any::<[bool; 4]>(),
         prop::collection::vec(records(), 0..3),
     );
-    parts.prop_map(|(id, addrs, last_connected, [wanted, anchor, banned], records)| SavedPeer {
+    parts.prop_map(|(id, addrs, last_connected, [wanted, anchor, visitor, banned], records)| SavedPeer {
         id,
         addrs,
         last_connected,
         wanted,
         anchor,
+        visitor,
         banned,
         records,
     })
