@@ -173,6 +173,16 @@ struct Bye {
 }
 
 impl Packet {
+    /// Whether it may be left out when there is no room: what is passed on for others or asked again, so that nobody waits for
+    /// it in vain for long.
+    pub(crate) const fn can_be_spared(&self) -> bool {
+        match self {
+            Self::Query(_) | Self::Answer(_) => true,
+            Self::View(view) => view.can_be_spared(),
+            _ => false,
+        }
+    }
+
     /// Bytes of memory behind it, for those kinds that can be larger decoded than they are as frames.
     pub(crate) fn heap(&self) -> usize {
         match self {

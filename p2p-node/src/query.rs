@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use p2p_files::FileHash;
-use p2p_wire::{BadSignature, DecodeError, EncodeError, MAX_FILE_NAME, NodeId, SecretKey, domain, msgpack};
+use p2p_wire::{
+    BadSignature, DecodeError, EncodeError, MAX_FILE_NAME, MAX_RECORD, NodeId, SecretKey, domain, msgpack,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::packet::Packet;
@@ -125,6 +127,10 @@ impl Answer {
         let AnswerFields { q, p, r, n } = msgpack::from_slice(body)?;
         if r.len() > MAX_ANSWER_RECORDS {
             return Err(DecodeError::Layout("more than 2 records in an answer"));
+        }
+        // Relays pass records on unread, and one that is longer is none.
+        if r.iter().any(|record| record.len() > MAX_RECORD) {
+            return Err(DecodeError::Layout("a record of more than 275 bytes in an answer"));
         }
         if n.as_ref().is_some_and(|n| n.len() > MAX_FILE_NAME) {
             return Err(DecodeError::Layout("a file name of more than 255 bytes in an answer"));
@@ -347,6 +353,19 @@ mod tests {
         assert!(back.iter().all(|o| matches!(o, QueryOutput::Send { to, .. } if *to == id(1))));
         queries.on_answer(now + WAY_BACK * 2, answer);
         assert!(drain(&mut queries).is_empty());
+    }
+
+    /// Whoever could make relays carry long answers could fill the queues between other nodes with them.
+    #[test]
+    fn an_answer_carries_no_more_than_address_records() {
+        let of = |lengths: &[usize]| {
+            let records = lengths.iter().map(|len| Bytes::from(vec![0; *len])).collect();
+            let answer = Answer { id: [1; 16], provider: id(4), records, name: None };
+            Answer::decode(&answer.encode().unwrap())
+        };
+        assert!(of(&[MAX_RECORD; MAX_ANSWER_RECORDS]).is_ok());
+        assert!(of(&[MAX_RECORD + 1]).is_err());
+        assert!(of(&[1; MAX_ANSWER_RECORDS + 1]).is_err());
     }
 
     #[test]

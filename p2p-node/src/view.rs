@@ -85,6 +85,14 @@ impl<R> View<R> {
         }
     }
 
+    /// News of others, told again in other frames. The rest says who is whose neighbour.
+    pub(crate) const fn can_be_spared(&self) -> bool {
+        match self {
+            Self::ForwardJoin { .. } | Self::Shuffle { .. } | Self::Reply { .. } => true,
+            Self::Join | Self::Neighbor { .. } | Self::Answer { .. } => false,
+        }
+    }
+
     /// The records in it.
     pub fn records(&self) -> &[R] {
         match self {

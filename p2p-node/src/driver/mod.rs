@@ -109,6 +109,8 @@ struct Counters {
     announced_instead: u64,
     unreadable_private: u64,
     control_queue_full: u64,
+    /// Frames left out because the queue of their link was half full.
+    spared: u64,
     unencodable: u64,
     pulls_full: u64,
     misbehaved: u64,

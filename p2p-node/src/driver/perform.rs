@@ -124,6 +124,10 @@ impl Driver {
             }
             return;
         }
+        if packet.can_be_spared() {
+            self.counters.spared += u64::from(link.outbox.push_spare(frame).is_err());
+            return;
+        }
         let queued = if matches!(packet, Packet::Served { .. }) {
             // It says that the answer before it is complete.
             link.outbox.push_behind(frame)

@@ -119,6 +119,7 @@ impl Driver {
             ("receipts_refused", self.counters.receipts_refused),
             ("other_topics", self.counters.other_topics),
             ("control_queue_full", self.counters.control_queue_full),
+            ("spared", self.counters.spared),
             ("unencodable", self.counters.unencodable),
             ("too_fast", self.shared.too_fast.load(Ordering::Relaxed)),
             ("author_too_fast", gossip.author_too_fast),

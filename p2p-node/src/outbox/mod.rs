@@ -25,6 +25,9 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// Bytes of control frames that may wait. A link that lets this much pile up is not read by the other
 /// side and is closed.
 const CONTROL_BYTES: usize = 512 << 10;
+/// Of these, what frames may take that can be spared. They come of what others say, as fast as others say it, so a queue that
+/// is full of them says nothing about who reads it: the other half is for what must not be lost.
+const SPARED_BYTES: usize = CONTROL_BYTES / 2;
 
 /// Bytes of the length in front of a frame.
 const PREFIX: usize = 4;
@@ -51,8 +54,8 @@ struct Queue {
 }
 
 impl Queue {
-    fn push(&mut self, frame: Bytes) -> Result<(), Full> {
-        if self.bytes + frame.len() > CONTROL_BYTES {
+    fn push(&mut self, frame: Bytes, limit: usize) -> Result<(), Full> {
+        if self.bytes + frame.len() > limit {
             return Err(Full);
         }
         self.bytes += frame.len();
@@ -121,12 +124,21 @@ impl Outbox {
     /// Queues a frame that must not be lost; the writer is told by [`Outbox::ring`]. After [`Outbox::close`] frames are
     /// taken and go nowhere: the link is on its way out.
     pub(crate) fn push_control(&self, frame: Bytes) -> Result<(), Full> {
+        self.push_within(CONTROL_BYTES, frame)
+    }
+
+    /// Queues a frame that can be spared, as [`Outbox::push_control`] does: while less than half of the queue is taken.
+    pub(crate) fn push_spare(&self, frame: Bytes) -> Result<(), Full> {
+        self.push_within(SPARED_BYTES, frame)
+    }
+
+    fn push_within(&self, limit: usize, frame: Bytes) -> Result<(), Full> {
         let mut state = self.lock();
         if state.closed.is_some() {
             return Ok(());
         }
         let len = frame.len();
-        state.control.push(frame)?;
+        state.control.push(frame, limit)?;
         self.budget.take(len);
         drop(state);
         self.unrung.store(true, Ordering::Release);
@@ -205,7 +217,7 @@ impl Outbox {
             && let Ok(frame) = encode_frame(&Packet::Ping(mark))
         {
             let len = frame.len();
-            if state.control.push(frame).is_ok() {
+            if state.control.push(frame, CONTROL_BYTES).is_ok() {
                 self.budget.take(len);
                 self.filled.notify_one();
             }

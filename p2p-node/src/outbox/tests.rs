@@ -30,6 +30,15 @@ async fn control_goes_before_messages() {
     assert_eq!(batch.iter().map(|f| f[0]).collect::<Vec<_>>(), [2, 1]);
 }
 
+/// What others make a node say may crowd out neither what must be said nor, by that, the link.
+#[test]
+fn what_can_be_spared_takes_half_of_the_queue_and_leaves_room_for_the_rest() {
+    let outbox = outbox(1000);
+    while outbox.push_spare(frame(1, 1000)) == Ok(()) {}
+    assert_eq!(outbox.push_spare(frame(1, 1000)), Err(Full));
+    assert_eq!(outbox.push_control(frame(2, CONTROL_BYTES / 2)), Ok(()));
+}
+
 #[test]
 fn messages_that_do_not_fit_come_back_and_control_fits_still() {
     let outbox = outbox(1000);

@@ -14,8 +14,9 @@ use super::turn::Turn;
 use crate::packet::{ByeReason, Packet};
 use crate::stack::{Hangup, Input, Output};
 
-/// Bytes of control frames that may wait, as in `outbox`.
+/// Bytes of control frames that may wait, and of those that can be spared, as in `outbox`.
 const CONTROL_BYTES: u64 = 512 << 10;
+const SPARED_BYTES: u64 = CONTROL_BYTES / 2;
 const SIGNATURE: usize = 64;
 
 impl Turn<'_> {
@@ -91,8 +92,11 @@ impl Turn<'_> {
         let len = self.frame_len(&packet);
         let config = &self.world.config;
         let waiting = self.node.links[at].waiting(config, self.node.rate, self.now);
-        let is_push = matches!(packet, Packet::Push { .. });
-        let limit = if is_push { config.queue_bytes } else { CONTROL_BYTES + config.queue_bytes };
+        let limit = match &packet {
+            Packet::Push { .. } => config.queue_bytes,
+            packet if packet.can_be_spared() => SPARED_BYTES + config.queue_bytes,
+            _ => CONTROL_BYTES + config.queue_bytes,
+        };
         if waiting > 0 && waiting + len > limit {
             return self.on_full(to, packet);
         }
@@ -116,7 +120,7 @@ impl Turn<'_> {
             if let Some(stack) = &mut self.node.stack {
                 stack.announce_instead(self.world.instant(self.now), to, id, hops);
             }
-        } else {
+        } else if !packet.can_be_spared() {
             self.hang_up(to, Hangup::Unread);
         }
     }

@@ -108,7 +108,7 @@ async fn one_message_is_sent_three_times_to_who_asks_however_often() {
     );
 }
 
-fn query(key: &SecretKey, n: u64, ttl: u8) -> Query {
+pub(crate) fn query(key: &SecretKey, n: u64, ttl: u8) -> Query {
     let mut id = [0; 16];
     id[..8].copy_from_slice(&n.to_be_bytes());
     let hash = FileHash::from_bytes([3; 32]);

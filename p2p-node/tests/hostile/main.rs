@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod copies;
+mod crowding;
 mod dialling;
 #[cfg(target_os = "linux")]
 mod endurance;
