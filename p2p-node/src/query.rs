@@ -157,6 +157,8 @@ pub(crate) enum QueryOutput {
     /// An answer to a question of ours.
     Found {
         id: QueryId,
+        /// Which neighbour told us.
+        from: NodeId,
         provider: NodeId,
         records: Vec<Bytes>,
         name: Option<String>,
@@ -238,7 +240,7 @@ impl Queries {
     }
 
     /// An answer came: to us, or to be passed back.
-    pub(crate) fn on_answer(&mut self, now: Instant, answer: Answer) {
+    pub(crate) fn on_answer(&mut self, now: Instant, from: NodeId, answer: Answer) {
         let Some(seen) = self.seen.get_mut(&answer.id) else { return };
         if now.saturating_duration_since(seen.at) > WAY_BACK || seen.answers >= MAX_ANSWERS {
             return;
@@ -248,6 +250,7 @@ impl Queries {
             Some(to) => QueryOutput::Send { to, packet: Packet::Answer(answer) },
             None => QueryOutput::Found {
                 id: answer.id,
+                from,
                 provider: answer.provider,
                 records: answer.records,
                 name: answer.name,
@@ -346,12 +349,12 @@ mod tests {
         drain(&mut queries);
         let answer = Answer { id: [5; 16], provider: id(4), records: Vec::new(), name: None };
         for _ in 0..20 {
-            queries.on_answer(now, answer.clone());
+            queries.on_answer(now, id(2), answer.clone());
         }
         let back = drain(&mut queries);
         assert_eq!(back.len(), usize::from(MAX_ANSWERS));
         assert!(back.iter().all(|o| matches!(o, QueryOutput::Send { to, .. } if *to == id(1))));
-        queries.on_answer(now + WAY_BACK * 2, answer);
+        queries.on_answer(now + WAY_BACK * 2, id(2), answer);
         assert!(drain(&mut queries).is_empty());
     }
 

@@ -89,12 +89,22 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         entry.record(scope).is_some_and(|record| record.seq == seq) && addrs.into_iter().all(known)
     }
 
-    /// Local records travel over local links only, and none is endless.
+    /// Whether `addr` of a record of this scope would be taken from a peer that is not its owner, over a link that is
+    /// `private` or not. For addresses that are to be dialled and do not come into the table.
+    pub fn believes_others(&self, scope: Scope, addr: SocketAddr, private: bool) -> bool {
+        !self.strays(scope, private) && self.may_be_at(addr, private) && self.port_is_free(addr)
+    }
+
+    /// Local records travel over local links only.
+    fn strays(&self, scope: Scope, private_link: bool) -> bool {
+        scope == Scope::Local && !private_link && !self.config.allow_private
+    }
+
+    /// No record goes where it must not, and none is endless.
     fn may_come_so(&mut self, record: Option<&Record>, origin: &Origin<P>) -> bool {
         let Some(record) = record else { return true };
         let ours = matches!(origin.source, Source::User | Source::Store);
-        let strayed =
-            record.scope == Scope::Local && !origin.private_link && !self.config.allow_private && !ours;
+        let strayed = !ours && self.strays(record.scope, origin.private_link);
         let refused = strayed || record.bytes.len() > MAX_RECORD_BYTES;
         if refused {
             self.counters.refused_records += 1;
@@ -134,20 +144,25 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
 
     /// Whether `addr` may be taken from there at all.
     fn may_say(&self, origin: &Origin<P>, addr: SocketAddr) -> bool {
-        if !is_dialable(addr) {
-            return false;
+        match origin.source {
+            Source::User | Source::Store => is_dialable(addr),
+            Source::Hello => self.may_be_at(addr, origin.private_link),
+            Source::Peer(_) => self.may_be_at(addr, origin.private_link) && self.port_is_free(addr),
         }
-        let port_ok = addr.port() >= FIRST_UNPRIVILEGED_PORT || self.config.allow_privileged_ports;
+    }
+
+    /// Whether what a link that is private or not told of can be there.
+    fn may_be_at(&self, addr: SocketAddr, private_link: bool) -> bool {
         let reach_ok = match reach(addr.ip()) {
             Reach::Global => true,
-            Reach::Private | Reach::Loopback => origin.private_link || self.config.allow_private,
+            Reach::Private | Reach::Loopback => private_link || self.config.allow_private,
             Reach::Forbidden => false,
         };
-        match origin.source {
-            Source::User | Source::Store => true,
-            Source::Hello => reach_ok,
-            Source::Peer(_) => reach_ok && port_ok,
-        }
+        is_dialable(addr) && reach_ok
+    }
+
+    fn port_is_free(&self, addr: SocketAddr) -> bool {
+        addr.port() >= FIRST_UNPRIVILEGED_PORT || self.config.allow_privileged_ports
     }
 
     /// Writes addresses and a newer record into an entry; says whether an address was new.

@@ -7,6 +7,7 @@ mod deliver;
 mod down;
 mod dues;
 mod end;
+mod found;
 mod handed;
 mod hear;
 mod late;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use p2p_files::FileHash;
 use p2p_gossip::{Course, Span, Ticket};
 use p2p_peers::{DialFailure, PeerStore, Target};
-use p2p_wire::{Envelope, EnvelopeId, MAX_FILE_NAME, NodeId, PeerRecord, encode_frame};
+use p2p_wire::{Envelope, EnvelopeId, MAX_FILE_NAME, NodeId, encode_frame};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::backlog::Item;
@@ -19,7 +19,7 @@ use crate::packet::Packet;
 use crate::query::{Answer, Query, QueryId, TTL};
 use crate::stack::{Hangup, Input, Output};
 
-use super::{Driver, MAX_FINDERS};
+use super::{Driver, MAX_FINDERS, found};
 
 /// The last push as a frame: the same one goes to every neighbour.
 #[derive(Debug, Default)]
@@ -77,7 +77,10 @@ impl Driver {
             Output::Fetch { ticket, to, ids, bytes } => self.begin_read(ticket, to, ids, bytes),
             Output::Deliver { envelope, entries, late } => self.deliver(envelope, entries, late),
             Output::Lookup { id, hash, from } => self.look_up(id, hash, from),
-            Output::Found { id, provider, records, name } => self.found(id, provider, records, name),
+            Output::Found { id, provider, records, name, private } => {
+                let addrs = found::believed(self.stack.table(), provider, records, private);
+                self.found(id, Provider { id: provider, addrs, name });
+            }
             Output::OwnAhead(id) => self.on_own_ahead(id),
             Output::Gap(Span { author, from, to }) => {
                 self.shared.events.publish(Event::Gap { author, from, to: to.saturating_sub(1) });
@@ -195,19 +198,10 @@ impl Driver {
         self.stack.handle(now, Input::Holding { to, answer });
     }
 
-    fn found(&self, id: QueryId, provider: NodeId, records: Vec<Bytes>, name: Option<String>) {
+    fn found(&self, id: QueryId, provider: Provider) {
         let Some(finder) = self.finders.get(&id) else { return };
-        let mut addrs = Vec::new();
-        for bytes in records {
-            if let Ok(record) = PeerRecord::decode(bytes)
-                && record.id() == provider
-                && record.verify().is_ok()
-            {
-                addrs.extend_from_slice(record.addrs());
-            }
-        }
         // The finder has room for as many answers as can come; a slow one loses surplus providers only.
-        finder.try_send(Provider { id: provider, addrs, name }).ok();
+        finder.try_send(provider).ok();
     }
 
     pub(super) fn on_ask(

@@ -199,6 +199,8 @@ pub enum Output {
         records: Vec<Bytes>,
         /// What it calls the file; a hint.
         name: Option<String>,
+        /// The answer came over a link that is private or loopback.
+        private: bool,
     },
     /// A valid envelope of this node's own key that this process did not make.
     OwnAhead(EnvelopeId),

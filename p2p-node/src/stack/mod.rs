@@ -283,7 +283,7 @@ impl<R: Rng> Stack<R> {
             Packet::Query(query) => {
                 return self.queries.on_query(now, from, query, near(&self.links));
             }
-            Packet::Answer(answer) => return self.queries.on_answer(now, answer),
+            Packet::Answer(answer) => return self.queries.on_answer(now, from, answer),
             Packet::Push { id, hops, course, age, envelope } => {
                 GossipMessage::Push { id: convert::gossip_id(id), hops, course, age, envelope }
             }
@@ -365,8 +365,9 @@ impl<R: Rng> Stack<R> {
                 self.out.push_back(match output {
                     QueryOutput::Send { to, packet } => Output::Send { to, packet },
                     QueryOutput::Lookup { id, hash, from } => Output::Lookup { id, hash, from },
-                    QueryOutput::Found { id, provider, records, name } => {
-                        Output::Found { id, provider, records, name }
+                    QueryOutput::Found { id, from, provider, records, name } => {
+                        let private = self.links.get(&from).is_some_and(|link| link.private);
+                        Output::Found { id, provider, records, name, private }
                     }
                 });
             } else {

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use p2p_files::protocol::{Reply, Request};
 use p2p_files::{Geometry, Info};
-use p2p_node::{Answer, Event, Fetch, FetchError, FetchOptions, Fetched, Node, Packet, Share, Ticket};
+use p2p_node::{
+    Answer, Event, Fetch, FetchError, FetchOptions, Fetched, FileHash, Node, Packet, Share, Ticket,
+};
 use p2p_wire::{PeerAddr, PeerRecord, Scope, TicketFile, TicketKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -231,6 +233,38 @@ async fn answers_with_forged_or_foreign_records_lead_nowhere() {
     end(fetch).await.unwrap();
     assert!(std::fs::read(&to).unwrap() == data);
     assert_eq!(trap.waiting(), 0, "a forged record was followed");
+}
+
+/// Faults row 21. That a link over the internet brings no private address needs one, and is tested without sockets.
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_in_answers_that_lead_nowhere_are_not_dialled() {
+    // Connecting to "any address" leads to this machine. Where this user may not listen at 987 nobody is there to notice.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let privileged = tokio::net::TcpListener::bind("127.0.0.1:987").await.ok();
+    let trap = Server::new(key(5)).await;
+    let node = local().start().await.unwrap();
+    let mut peer = Hostile::join(node.listen_addrs()[0], &key(1)).await;
+    let _fetch = node.fetch(FileHash::from_bytes([3; 32]), FetchOptions::default());
+    let id = question(&mut peer).await;
+    let port = listener.local_addr().unwrap().port();
+    let place = |ip: &str, port| PeerAddr { ip: ip.parse().unwrap(), port, file_port: 0 };
+    for (provider, told) in [
+        (key(4), vec![place("127.0.0.1", 987), place("0.0.0.0", port)]),
+        (key(5), vec![place("127.0.0.1", trap.addr.port())]),
+    ] {
+        let record = PeerRecord::sign(&provider, Scope::Public, 1, &told).unwrap();
+        let records = vec![record.bytes().clone()];
+        peer.say(&Packet::Answer(Answer { id, provider: provider.id(), records, name: None })).await;
+    }
+    // Whoever comes in the next second was sent there before, or with, the one who is meant to come.
+    trap.accept_tcp().await;
+    let came = async |listener: &tokio::net::TcpListener| {
+        tokio::time::timeout(Duration::from_secs(1), listener.accept()).await.is_ok()
+    };
+    assert!(!came(&listener).await, "0.0.0.0 was dialled");
+    if let Some(privileged) = privileged {
+        assert!(!came(&privileged).await, "a port below 1024 was dialled");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
