@@ -283,7 +283,7 @@ impl<R: Rng> Stack<R> {
             Packet::Query(query) => {
                 return self.queries.on_query(now, from, query, near(&self.links));
             }
-            Packet::Answer(answer) => return self.queries.on_answer(now, from, answer),
+            Packet::Answer(answer) => return self.queries.on_answer(now, from, &answer),
             Packet::Push { id, hops, course, age, envelope } => {
                 GossipMessage::Push { id: convert::gossip_id(id), hops, course, age, envelope }
             }

@@ -1,0 +1,220 @@
+//! The questions that a node has heard or asked, and the ways back to who asked.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use p2p_files::FileHash;
+use p2p_wire::NodeId;
+
+use super::{Answer, Query, QueryId};
+use crate::packet::Packet;
+
+/// Questions remembered, so that none is handled twice; the oldest falls out when more come. Ten
+/// neighbours bring 600 in the time at their rate, of at most 1.5 KB each with all answers.
+const MAX_SEEN: usize = 16_384;
+/// How long a question is remembered.
+const SEEN_FOR: Duration = Duration::from_secs(60);
+/// How long answers find their way back.
+const WAY_BACK: Duration = Duration::from_secs(30);
+/// Answers passed back for one question. The first from each neighbour is passed back beyond that, so that nobody can keep
+/// the others' answers away by being fast.
+const MAX_ANSWERS: usize = 8;
+/// Of these, what may come from one neighbour if others were asked too.
+const SHARE: usize = MAX_ANSWERS / 2;
+/// Questions taken from one neighbour: one a second, ten at once.
+const QUESTION_EVERY: Duration = Duration::from_secs(1);
+const QUESTION_BURST: u32 = 10;
+
+/// What [`Queries`] wants done.
+#[derive(Debug)]
+pub(crate) enum QueryOutput {
+    Send {
+        to: NodeId,
+        packet: Packet,
+    },
+    /// Is this file shared here? Answer with [`Queries::on_holding`].
+    Lookup {
+        id: QueryId,
+        hash: FileHash,
+        from: NodeId,
+    },
+    /// An answer to a question of ours.
+    Found {
+        id: QueryId,
+        /// Which neighbour told us.
+        from: NodeId,
+        provider: NodeId,
+        records: Vec<Bytes>,
+        name: Option<String>,
+    },
+}
+
+#[derive(Debug)]
+struct Seen {
+    at: Instant,
+    /// `None`: our own question.
+    from: Option<NodeId>,
+    /// To whom it was sent: nobody else can know an answer.
+    asked: Vec<NodeId>,
+    /// From whom answers came, and who has the file.
+    answers: Vec<(NodeId, NodeId)>,
+}
+
+impl Seen {
+    fn takes(&self, from: NodeId, provider: NodeId) -> bool {
+        let share = if self.asked.len() > 1 { SHARE } else { MAX_ANSWERS };
+        let of_it = self.answers.iter().filter(|(via, _)| *via == from).count();
+        // Others may name the same provider: nobody checks its records on the way, and one of them may be lying.
+        self.asked.contains(&from)
+            && !self.answers.contains(&(from, provider))
+            && (of_it == 0 || (of_it < share && self.answers.len() < MAX_ANSWERS))
+    }
+}
+
+/// A question, as it is told from others: whoever hears one could sign one of its own under the same id.
+type Key = (QueryId, NodeId);
+
+/// Whatever is remembered under an id.
+fn under(id: QueryId) -> RangeInclusive<Key> {
+    (id, NodeId::from_bytes([u8::MIN; 32]))..=(id, NodeId::from_bytes([u8::MAX; 32]))
+}
+
+/// Tokens of one neighbour.
+#[derive(Debug)]
+struct Bucket {
+    tokens: u32,
+    refilled: Instant,
+}
+
+/// The questions under way. Sans-IO: time comes in with each call.
+#[derive(Debug, Default)]
+pub(crate) struct Queries {
+    seen: BTreeMap<Key, Seen>,
+    order: VecDeque<(Instant, Key)>,
+    buckets: BTreeMap<NodeId, Bucket>,
+    out: VecDeque<QueryOutput>,
+    /// Questions not taken because their neighbour asks too often.
+    pub(crate) limited: u64,
+}
+
+impl Queries {
+    /// Sends a question of our own to every neighbour.
+    pub(crate) fn ask(
+        &mut self,
+        now: Instant,
+        query: &Query,
+        neighbours: impl Iterator<Item = NodeId>,
+    ) -> usize {
+        let asked: Vec<_> = neighbours.collect();
+        for &to in &asked {
+            self.out.push_back(QueryOutput::Send { to, packet: Packet::Query(query.clone()) });
+        }
+        let count = asked.len();
+        self.remember(now, (query.id, query.origin), None, asked);
+        count
+    }
+
+    /// A question came; its signature has been checked.
+    pub(crate) fn on_query(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        query: Query,
+        neighbours: impl Iterator<Item = NodeId>,
+    ) {
+        self.expire(now);
+        let key = (query.id, query.origin);
+        if self.seen.contains_key(&key) {
+            return;
+        }
+        if !self.take_token(now, from) {
+            self.limited += 1;
+            return;
+        }
+        self.out.push_back(QueryOutput::Lookup { id: query.id, hash: query.hash, from });
+        let mut asked = Vec::new();
+        if query.ttl > 1 {
+            let passed_on = Query { ttl: query.ttl - 1, ..query };
+            asked.extend(neighbours.filter(|n| *n != from && *n != passed_on.origin));
+            for &to in &asked {
+                self.out.push_back(QueryOutput::Send { to, packet: Packet::Query(passed_on.clone()) });
+            }
+        }
+        self.remember(now, key, Some(from), asked);
+    }
+
+    /// The file of a [`QueryOutput::Lookup`] is shared here: tell the neighbour that asked.
+    pub(crate) fn on_holding(&mut self, to: NodeId, answer: Answer) {
+        self.out.push_back(QueryOutput::Send { to, packet: Packet::Answer(answer) });
+    }
+
+    /// An answer came: to us, or to be passed back. It does not say whose question it is for, so each question under its id
+    /// gets it.
+    pub(crate) fn on_answer(&mut self, now: Instant, from: NodeId, answer: &Answer) {
+        for seen in self.seen.range_mut(under(answer.id)).map(|(_, seen)| seen) {
+            if now.saturating_duration_since(seen.at) > WAY_BACK || !seen.takes(from, answer.provider) {
+                continue;
+            }
+            seen.answers.push((from, answer.provider));
+            self.out.push_back(match seen.from {
+                Some(to) => QueryOutput::Send { to, packet: Packet::Answer(answer.clone()) },
+                None => QueryOutput::Found {
+                    id: answer.id,
+                    from,
+                    provider: answer.provider,
+                    records: answer.records.clone(),
+                    name: answer.name.clone(),
+                },
+            });
+        }
+    }
+
+    pub(crate) fn on_neighbour_down(&mut self, peer: NodeId) {
+        self.buckets.remove(&peer);
+    }
+
+    pub(crate) fn poll_output(&mut self) -> Option<QueryOutput> {
+        self.out.pop_front()
+    }
+
+    fn remember(&mut self, now: Instant, key: Key, from: Option<NodeId>, asked: Vec<NodeId>) {
+        if self.seen.len() >= MAX_SEEN
+            && let Some((_, oldest)) = self.order.pop_front()
+        {
+            self.seen.remove(&oldest);
+        }
+        if self.seen.insert(key, Seen { at: now, from, asked, answers: Vec::new() }).is_none() {
+            self.order.push_back((now, key));
+        }
+    }
+
+    fn expire(&mut self, now: Instant) {
+        while let Some((at, key)) = self.order.front()
+            && now.saturating_duration_since(*at) > SEEN_FOR
+        {
+            self.seen.remove(key);
+            self.order.pop_front();
+        }
+    }
+
+    fn take_token(&mut self, now: Instant, from: NodeId) -> bool {
+        let bucket = self.buckets.entry(from).or_insert(Bucket { tokens: QUESTION_BURST, refilled: now });
+        while bucket.tokens < QUESTION_BURST
+            && now.saturating_duration_since(bucket.refilled) >= QUESTION_EVERY
+        {
+            bucket.tokens += 1;
+            bucket.refilled += QUESTION_EVERY;
+        }
+        if bucket.tokens == QUESTION_BURST {
+            bucket.refilled = now;
+        }
+        let allowed = bucket.tokens > 0;
+        bucket.tokens -= u32::from(allowed);
+        allowed
+    }
+}
