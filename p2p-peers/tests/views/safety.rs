@@ -208,18 +208,18 @@ fn news(views: &mut Core, now: Instant, by: u32, joiner: u32) -> bool {
 
 /// They may be made up, and each dial of one that does not answer takes seconds.
 #[test]
-fn two_joiners_are_dialled_at_once_that_one_neighbour_told_of_and_four_in_all() {
+fn four_joiners_are_dialled_at_once_that_one_neighbour_told_of_and_eight_in_all() {
     let now = net::start();
     let mut views = full(now);
     let dialled = |views: &mut Core, by: u32| {
         (0..100).map(|n| by * 1000 + n).filter(|joiner| news(views, now, by, *joiner)).collect::<Vec<_>>()
     };
     let first = dialled(&mut views, 6);
-    assert_eq!((first.len(), dialled(&mut views, 7).len(), dialled(&mut views, 8).len()), (2, 2, 0));
+    assert_eq!((first.len(), dialled(&mut views, 7).len(), dialled(&mut views, 8).len()), (4, 4, 0));
     assert!(views.counters().limited >= 200, "{:?}", views.counters());
     let later = now + Duration::from_secs(1);
     views.handle(later, Input::DialFailed(first[0]));
-    assert!(news(&mut views, later, 8, 8500), "one of the four is over");
+    assert!(news(&mut views, later, 8, 8500), "one of the eight is over");
 }
 
 /// One hostile neighbour would else keep a node from finding others for as long as it likes.
