@@ -77,6 +77,7 @@ fn drain(me: &'static str, core: &mut Core, now: Instant, wire: &mut Vec<Frame>)
                 println!("{me}: message {} of {}, {} bytes", id.first, id.author, envelope.len());
             }
             Output::Append { .. } | Output::Drop { .. } | Output::Fetch { .. } => {}
+            Output::HoldsOwn { from, to } => println!("{me}: somebody holds our {from} to {to}"),
             Output::OwnAhead { id } => println!("{me}: {id:?} is ours, but not from here"),
             Output::Withholds { peer } => println!("{me}: {peer} brings nothing"),
             Output::Gap { missing } => println!("{me}: nobody has {missing:?}"),

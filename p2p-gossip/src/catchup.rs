@@ -12,7 +12,7 @@ use rand::{Rng, RngExt};
 use tracing::debug;
 
 use crate::claims::Peer;
-use crate::message::{EnvelopeId, Fault, Held, Key, Message, Span, Sum};
+use crate::message::{EnvelopeId, Fault, Held, Key, Message, Output, Span, Sum};
 use crate::ranges::Ranges;
 use crate::state::{Gossip, Timer};
 use crate::sums::BUCKETS;
@@ -91,7 +91,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         // Only what a new link may bring is waited for: later on the sums of any two differ by what is on its way.
         let greets = self.claims.get_mut(from).is_some_and(Peer::greets);
         match sums {
-            [theirs] if *theirs == self.log.sum() => {}
+            [theirs] if *theirs == self.log.sum() => self.note_own_held(0, u64::MAX),
             [_] => {
                 // One that is not answered makes nobody wait for what follows.
                 if self.send_bucket_sums(now, from) && greets {
@@ -138,6 +138,9 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         let mut lacks = false;
         for theirs in held {
             let span = &theirs.span;
+            if span.author == self.me {
+                self.note_own_held(span.from, span.to);
+            }
             if self.seen.unseen(&span.author, span.from, span.to).next().is_none() {
                 self.compare(now, from, theirs);
                 continue;
@@ -154,6 +157,13 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             for author in self.order.not_begun() {
                 self.on_hole_timer(now, author);
             }
+        }
+    }
+
+    /// Somebody says that it holds what is here of our own.
+    pub(crate) fn note_own_held(&mut self, from: u64, to: u64) {
+        if self.log.within(Span { author: self.me, from, to }).next().is_some() {
+            self.outputs.push_back(Output::HoldsOwn { from, to });
         }
     }
 

@@ -75,6 +75,10 @@ impl<A: Key> Sums<A> {
         self.bucket_of = bucket_of;
     }
 
+    pub(crate) fn bucket_of(&self, author: &A) -> u8 {
+        (self.bucket_of)(author)
+    }
+
     /// An envelope with this first seq was added.
     pub(crate) fn added(&mut self, author: A, first: u64) {
         self.change(author, |of| {

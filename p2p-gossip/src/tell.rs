@@ -74,6 +74,9 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         let ours = self.log.bucket_sums();
         let differ = ours.iter().zip(theirs).enumerate().filter(|(_, (a, b))| a != b);
         let buckets: Vec<_> = differ.map(|(bucket, _)| bucket).collect();
+        if !buckets.contains(&self.log.bucket_of(&self.me)) {
+            self.note_own_held(0, u64::MAX);
+        }
         let authors = self.log.authors_of(buckets.iter().copied());
         let room = self.room_for_lines(now, to).min(self.config.max_claims);
         let (mut held, mut told, mut is_cut) = (Vec::new(), BTreeSet::new(), false);

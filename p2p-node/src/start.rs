@@ -141,17 +141,7 @@ fn local_addr(listener: &TcpListener) -> Result<SocketAddr, StartError> {
 
 fn stack(id: NodeId, config: &Config, first_seq: u64) -> Stack<StdRng> {
     let limits = &config.limits;
-    let table_config = p2p_peers::Config {
-        discover: config.discover,
-        allow_private: config.allow_private,
-        // The views choose whom to dial.
-        target: 0,
-        max_out: limits.max_out,
-        max_in: limits.max_in,
-        max_peers: limits.max_peers,
-        ..p2p_peers::Config::default()
-    };
-    let table = PeerTable::new(id, table_config, StdRng::from_rng(&mut rand::rng()));
+    let table = PeerTable::new(id, config.table(), StdRng::from_rng(&mut rand::rng()));
     let gossip_config = p2p_gossip::Config {
         log_store: if config.log == LogMode::Memory { LogStore::Copied } else { LogStore::Outside },
         author_entries_per_sec: limits.author_entries_per_sec,

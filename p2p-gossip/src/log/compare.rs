@@ -13,6 +13,10 @@ impl<P: Key, A: Key> Log<P, A> {
         self.sums.set_buckets(bucket_of);
     }
 
+    pub(crate) fn bucket_of(&self, author: &A) -> usize {
+        self.sums.bucket_of(author).into()
+    }
+
     /// The sum of all envelopes.
     pub(crate) fn sum(&mut self) -> Sum {
         self.index_fresh();

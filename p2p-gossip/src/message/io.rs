@@ -137,6 +137,14 @@ pub enum Output<P, A> {
         /// Who sent the copy that was verified; may be down by now. `None`: it came to an earlier process.
         from: Option<P>,
     },
+    /// A neighbour says that it holds all messages of our own with a seq in `from..to` that are in our log. A hint, as all that
+    /// neighbours say of what they hold.
+    HoldsOwn {
+        /// The lowest seq.
+        from: u64,
+        /// The first one behind.
+        to: u64,
+    },
     /// A valid envelope of our own author, with a number that we have not used yet, came from outside: the
     /// identity runs elsewhere too, or was restored from a copy. Publish above `id.seqs().end` from now on.
     /// Comes once per envelope.
@@ -280,6 +288,9 @@ impl<P: Debug, A: Debug> Debug for Output<P, A> {
                 .field("late", late)
                 .field("from", from)
                 .finish(),
+            Self::HoldsOwn { from, to } => {
+                f.debug_struct("HoldsOwn").field("from", from).field("to", to).finish()
+            }
             Self::OwnAhead { id } => f.debug_struct("OwnAhead").field("id", id).finish(),
             Self::Withholds { peer } => f.debug_struct("Withholds").field("peer", peer).finish(),
             Self::Gap { missing } => f.debug_struct("Gap").field("missing", missing).finish(),

@@ -232,7 +232,10 @@ impl World {
                 self.own_next = self.own_next.max(id.seqs().end);
             }
             Output::Gap { missing } => assert!(missing.from < missing.to),
-            Output::Forked { .. } | Output::Withholds { .. } | Output::Misbehaved { .. } => {}
+            Output::Forked { .. }
+            | Output::HoldsOwn { .. }
+            | Output::Withholds { .. }
+            | Output::Misbehaved { .. } => {}
         }
     }
 

@@ -1,44 +1,71 @@
-//! Own messages that are somewhere else: a neighbour has said that it handled them.
+//! Own messages on their way to somebody: those that nobody was sent yet, and those that nobody is known to have handled.
+//!
+//! Small ones are pushed; large ones are announced and have to be asked for, and those that were sent without a link too. While
+//! there are links, what nobody was sent holds the publisher back as a full queue does, or the log would let it go before anybody
+//! had it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use p2p_wire::{EnvelopeId, NodeId};
 
+/// Bytes that nobody was sent above which nothing more is published. 4 MiB: twice the queue of a link, and a sixteenth of what a
+/// log keeps.
+const MOST: usize = 4 << 20;
+/// When nobody was sent any of them for this long, nobody is waited for until somebody is. 4 s, longer than a pull may take.
+const PATIENCE: Duration = Duration::from_secs(4);
 /// The oldest is not counted when there are more. A link keeps one author's order, so who has the last ones has those before.
-const MAX_ENVELOPES: usize = 256;
+const MAX_ENVELOPES: usize = 1_024;
 
-/// What nobody is known to have handled, and who was sent it.
+/// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Handed {
-    open: BTreeSet<EnvelopeId>,
+    /// Nobody is known to have handled these.
+    open: BTreeMap<EnvelopeId, Open>,
     /// Of these, what each neighbour was sent and has not said to have handled.
     sent: BTreeMap<NodeId, BTreeSet<EnvelopeId>>,
+    /// Bytes of those that are with no neighbour.
+    unsent: usize,
+    /// When the first of these was published, or one was sent to somebody.
+    moved: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Open {
+    len: usize,
+    /// Neighbours that it is with.
+    with: usize,
 }
 
 impl Handed {
-    /// An own envelope is to go out.
-    pub(super) fn published(&mut self, id: EnvelopeId) {
-        self.open.insert(id);
-        if self.open.len() > MAX_ENVELOPES
-            && let Some(oldest) = self.open.pop_first()
+    /// An own envelope of so many bytes is to go out.
+    pub(super) fn published(&mut self, now: Instant, id: EnvelopeId, len: usize) {
+        if self.open.len() >= MAX_ENVELOPES
+            && let Some((&oldest, _)) = self.open.first_key_value()
         {
-            for sent in self.sent.values_mut() {
-                sent.remove(&oldest);
-            }
+            self.close(&oldest);
         }
+        self.open.insert(id, Open { len, with: 0 });
+        self.unsent += len;
+        self.moved.get_or_insert(now);
     }
 
     /// It is in the queue of a neighbour.
-    pub(super) fn sent(&mut self, to: NodeId, id: EnvelopeId) {
-        if self.open.contains(&id) {
-            self.sent.entry(to).or_default().insert(id);
+    pub(super) fn sent(&mut self, now: Instant, to: NodeId, id: EnvelopeId) {
+        let Some(open) = self.open.get_mut(&id) else { return };
+        if self.sent.entry(to).or_default().insert(id) {
+            open.with += 1;
+            if open.with == 1 {
+                self.unsent -= open.len;
+                self.moved = Some(now);
+            }
         }
     }
 
     /// It has no room there any more.
     pub(super) fn displaced(&mut self, to: NodeId, id: &EnvelopeId) {
-        if let Some(sent) = self.sent.get_mut(&to) {
-            sent.remove(id);
+        if self.sent.get_mut(&to).is_some_and(|sent| sent.remove(id)) {
+            self.is_without(id);
         }
     }
 
@@ -50,17 +77,61 @@ impl Handed {
     /// A neighbour has handled all that it was sent.
     pub(super) fn handled(&mut self, peer: NodeId) {
         for id in self.sent.remove(&peer).into_iter().flatten() {
-            self.open.remove(&id);
+            self.close(&id);
         }
     }
 
     /// Its link broke before that.
     pub(super) fn gone(&mut self, peer: NodeId) {
-        self.sent.remove(&peer);
+        for id in self.sent.remove(&peer).into_iter().flatten() {
+            self.is_without(&id);
+        }
     }
 
+    /// A neighbour says that it holds all with a seq in `from..to`.
+    pub(super) fn held(&mut self, from: u64, to: u64) {
+        let held = |id: &&EnvelopeId| from <= id.first && id.first.saturating_add(u64::from(id.count)) <= to;
+        let held: Vec<EnvelopeId> = self.open.keys().filter(held).copied().collect();
+        held.iter().for_each(|id| self.close(id));
+    }
+
+    /// How many nobody is known to have handled.
     pub(super) fn len(&self) -> usize {
         self.open.len()
+    }
+
+    /// How many are with no neighbour.
+    pub(super) fn unsent(&self) -> usize {
+        self.open.values().filter(|open| open.with == 0).count()
+    }
+
+    /// Whether there is enough to ask for, and somebody does.
+    pub(super) fn is_full(&self, now: Instant) -> bool {
+        let waits = |at: Instant| now.saturating_duration_since(at) < PATIENCE;
+        self.unsent > MOST && self.moved.is_some_and(waits)
+    }
+
+    fn is_without(&mut self, id: &EnvelopeId) {
+        if let Some(open) = self.open.get_mut(id) {
+            open.with -= 1;
+            if open.with == 0 {
+                self.unsent += open.len;
+            }
+        }
+    }
+
+    fn close(&mut self, id: &EnvelopeId) {
+        let Some(open) = self.open.remove(id) else { return };
+        if open.with == 0 {
+            self.unsent -= open.len;
+        } else {
+            self.sent.values_mut().for_each(|sent| {
+                sent.remove(id);
+            });
+        }
+        if self.unsent == 0 {
+            self.moved = None;
+        }
     }
 }
 
@@ -77,39 +148,62 @@ mod tests {
     }
 
     #[test]
-    fn one_neighbour_that_handled_it_is_enough_and_one_that_broke_is_none() {
-        let mut handed = Handed::default();
-        for first in 1..=3 {
-            handed.published(id(first));
+    fn who_asks_for_nothing_is_not_waited_for_until_somebody_does() {
+        let (now, mut handed) = (Instant::now(), Handed::default());
+        for seq in 0..5 {
+            assert!(!handed.is_full(now));
+            handed.published(now, id(seq), 1 << 20);
         }
-        handed.sent(peer(2), id(1));
-        handed.sent(peer(2), id(2));
-        handed.sent(peer(3), id(2));
-        handed.displaced(peer(3), &id(2));
-        handed.handled(peer(3));
-        assert_eq!(handed.len(), 3);
-        handed.gone(peer(2));
+        assert!(handed.is_full(now));
+        let stuck = now + PATIENCE;
+        assert!(!handed.is_full(stuck));
+        handed.published(stuck, id(5), 1 << 20);
+        assert!(!handed.is_full(stuck), "nobody has asked meanwhile");
+        handed.sent(stuck, peer(2), id(7));
+        handed.sent(stuck, peer(2), id(3));
+        assert!(handed.is_full(stuck));
+        handed.sent(stuck, peer(2), id(5));
+        assert!(!handed.is_full(stuck) && (handed.unsent(), handed.len()) == (4, 6));
         handed.handled(peer(2));
-        assert_eq!(handed.len(), 3);
-        // It comes back and asks for what it missed.
-        handed.sent(peer(2), id(1));
-        handed.sent(peer(2), id(2));
-        handed.sent(peer(4), id(3));
-        handed.handled(peer(2));
-        assert_eq!(handed.len(), 1);
-        handed.handled(peer(4));
-        assert_eq!((handed.len(), handed.peers().count()), (0, 0));
-        handed.sent(peer(2), id(1));
-        assert_eq!(handed.peers().count(), 0, "somebody has it");
+        assert_eq!((handed.unsent(), handed.len(), handed.unsent), (4, 4, 4 << 20));
+        handed.held(0, 5);
+        assert_eq!((handed.len(), handed.unsent, handed.moved), (0, 0, None));
+        for seq in 0..3 * MAX_ENVELOPES as u64 {
+            handed.published(now, id(seq), 1);
+            handed.sent(now, peer(2), id(seq));
+        }
+        assert_eq!(
+            (handed.len(), handed.sent[&peer(2)].len(), handed.unsent),
+            (MAX_ENVELOPES, MAX_ENVELOPES, 0)
+        );
     }
 
     #[test]
-    fn it_stays_bounded() {
-        let mut handed = Handed::default();
-        for first in 0..3 * MAX_ENVELOPES as u64 {
-            handed.published(id(first));
-            handed.sent(peer(2), id(first));
+    fn one_neighbour_that_handled_it_is_enough_and_one_that_broke_is_none() {
+        let (now, mut handed) = (Instant::now(), Handed::default());
+        for first in 1..=3 {
+            handed.published(now, id(first), 10);
         }
-        assert_eq!((handed.len(), handed.sent[&peer(2)].len()), (MAX_ENVELOPES, MAX_ENVELOPES));
+        handed.sent(now, peer(2), id(1));
+        handed.sent(now, peer(2), id(2));
+        handed.sent(now, peer(3), id(2));
+        assert_eq!(handed.unsent, 10);
+        handed.displaced(peer(3), &id(2));
+        assert_eq!(handed.unsent, 10, "another one was sent it");
+        handed.handled(peer(3));
+        assert_eq!((handed.len(), handed.unsent()), (3, 1));
+        handed.gone(peer(2));
+        handed.handled(peer(2));
+        assert_eq!((handed.len(), handed.unsent(), handed.unsent), (3, 3, 30));
+        // It comes back and asks for what it missed, and has the rest.
+        handed.sent(now, peer(2), id(1));
+        handed.sent(now, peer(4), id(3));
+        handed.handled(peer(2));
+        assert_eq!((handed.len(), handed.unsent()), (2, 1));
+        handed.held(2, 3);
+        handed.handled(peer(4));
+        assert_eq!((handed.len(), handed.peers().count(), handed.unsent), (0, 0, 0));
+        handed.sent(now, peer(2), id(1));
+        assert_eq!(handed.peers().count(), 0, "somebody has it");
     }
 }

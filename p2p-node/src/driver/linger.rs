@@ -125,9 +125,10 @@ impl Driver {
         if arrives {
             self.settle_handled();
         }
-        let (left, moving) = (self.left_to_take(now, arrives), self.on_its_way(arrives));
+        let on_its_way = self.on_its_way(arrives);
+        let left = self.left_to_take(now, arrives, on_its_way);
         let written = self.links.values().map(|link| link.outbox.written()).sum();
-        let idle = self.linger.idle(now, left + moving, written);
+        let idle = self.linger.idle(now, left + on_its_way, written);
         let patience = if self.neighbours() == 0 { ALONE } else { PATIENCE };
         self.linger.answer(now, left == 0, left == 0 || idle >= patience);
         let gone = self.linger.until.is_some_and(|until| left == 0 || idle >= LINGER || now >= until);
@@ -162,15 +163,17 @@ impl Driver {
 
     /// Own messages that are nowhere else; 0 if there are none. Who leaves closes the links, which write what they hold; who is to
     /// stay until all has arrived waits until a neighbour has handled it.
-    fn left_to_take(&self, now: Instant, arrives: bool) -> usize {
+    fn left_to_take(&self, now: Instant, arrives: bool, on_its_way: usize) -> usize {
         // Older ones, of an earlier process too, that a neighbour may be about to ask for.
         let older = usize::from(self.stack.is_handing(now));
         let left = self.shared.submissions.waiting() + older;
-        match arrives {
-            true => left + self.handed.len(),
+        if arrives {
+            left + self.handed.len()
+        } else if self.neighbours() == 0 {
             // Nobody is there to take anything: what is left stays.
-            false if self.neighbours() == 0 => 0,
-            false => left + self.owed.len() + self.on_its_way(false),
+            0
+        } else {
+            left + self.handed.unsent() + on_its_way
         }
     }
 
@@ -182,15 +185,14 @@ impl Driver {
     }
 
     /// The node leaves although some of its messages are nowhere else.
-    fn warn_of_untaken(&mut self) {
-        let untaken = self.owed.len();
+    fn warn_of_untaken(&self) {
+        let untaken = self.handed.unsent();
         if untaken > 0 && self.neighbours() > 0 {
             let later = if self.log.is_some() { "; they go out when it is started again" } else { "" };
             let text = format!("nobody asked for {untaken} of this node's messages before it left{later}");
             tracing::warn!(untaken, "own messages were not taken");
             self.shared.events.publish(Event::Warning(text));
         }
-        self.owed.forget();
     }
 
     /// Tells whoever asked for it that the node has stopped.

@@ -12,7 +12,6 @@ mod handed;
 mod hear;
 mod late;
 mod linger;
-mod owed;
 mod perform;
 mod publish;
 mod pulls;
@@ -158,7 +157,6 @@ pub(crate) struct Driver {
     next_pos: u64,
     saving: saving::Saving,
     linger: linger::Linger,
-    owed: owed::Owed,
     handed: handed::Handed,
     /// What an earlier run knew, until it is checked.
     saved: Option<Snapshot<NodeId>>,
@@ -209,7 +207,6 @@ impl Driver {
             next_pos: 1,
             saving: saving::Saving::default(),
             linger: linger::Linger::default(),
-            owed: owed::Owed::default(),
             handed: handed::Handed::default(),
             saved,
             ended: false,

@@ -82,6 +82,7 @@ impl Driver {
                 self.found(id, Provider { id: provider, addrs, name });
             }
             Output::OwnAhead(id) => self.on_own_ahead(id),
+            Output::HoldsOwn { from, to } => self.handed.held(from, to),
             Output::Gap(Span { author, from, to }) => {
                 self.shared.events.publish(Event::Gap { author, from, to: to.saturating_sub(1) });
             }
@@ -113,17 +114,14 @@ impl Driver {
             let may_be_sent = id.author == me && !link.outbox.is_closed();
             let displaced = link.outbox.push_message(*id, *hops, frame);
             if may_be_sent && displaced.iter().all(|item| item.id != *id) {
-                self.owed.sent(Instant::now(), id);
-                self.handed.sent(to, *id);
+                self.handed.sent(Instant::now(), to, *id);
             }
-            for Item { id: other, hops, frame } in displaced {
-                let now = Instant::now();
+            for Item { id: other, hops, .. } in displaced {
                 if other.author == me && other != *id {
                     self.handed.displaced(to, &other);
-                    self.owed.published(now, other, frame.len());
                 }
                 self.counters.announced_instead += 1;
-                self.stack.announce_instead(now, to, other, hops);
+                self.stack.announce_instead(Instant::now(), to, other, hops);
             }
             return;
         }

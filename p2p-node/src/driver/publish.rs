@@ -79,7 +79,7 @@ impl Driver {
     /// Whether some neighbour has enough to read, or all have enough to ask for, or the disk enough to write.
     fn is_held_back(&self) -> bool {
         !self.log_has_room()
-            || (self.owed.is_full(Instant::now()) && self.neighbours() > 0)
+            || (self.handed.is_full(Instant::now()) && self.neighbours() > 0)
             || self.links.values().any(|link| link.outbox.is_full_but_moving(STUCK))
     }
 
@@ -143,8 +143,7 @@ impl Driver {
         let now = Instant::now();
         self.stack.publish(now, &envelope)?;
         // It goes out behind this.
-        self.handed.published(envelope.id());
-        self.owed.published(now, envelope.id(), envelope.bytes().len());
+        self.handed.published(now, envelope.id(), envelope.bytes().len());
         Ok(())
     }
 

@@ -104,8 +104,8 @@ impl Node {
     }
 
     /// Waits until all messages of this node have arrived at somebody: a neighbour has said that it handled each, which it was
-    /// sent, or asked for. Whether that is so; if not, nothing has moved for 10 s (5 s without any neighbour), or two minutes have
-    /// passed. The last 256 envelopes count. What is left is in the log. For whoever sends something and is gone.
+    /// sent, or asked for, or that it holds it. Whether that is so; if not, nothing has moved for 10 s (5 s without any neighbour), or two minutes have
+    /// passed. The last 1,024 envelopes count. What is left is in the log. For whoever sends something and is gone.
     pub async fn handed_over(&self) -> bool {
         self.ask(|reply| Command::HandOver { reply }).await.unwrap_or(false)
     }

@@ -52,7 +52,11 @@ impl Turn<'_> {
             Output::Up(_) | Output::Down(_) => {}
             Output::Gap(_) => self.meter.gaps += 1,
             Output::Forked(_) => self.meter.forks += 1,
-            Output::Lookup { .. } | Output::Found { .. } | Output::OwnAhead(_) | Output::Save => {}
+            Output::Lookup { .. }
+            | Output::Found { .. }
+            | Output::OwnAhead(_)
+            | Output::HoldsOwn { .. }
+            | Output::Save => {}
         }
     }
 

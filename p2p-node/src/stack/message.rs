@@ -202,6 +202,13 @@ pub enum Output {
         /// The answer came over a link that is private or loopback.
         private: bool,
     },
+    /// A neighbour says that it holds all own messages with a seq in `from..to`.
+    HoldsOwn {
+        /// The lowest seq.
+        from: u64,
+        /// The first one behind.
+        to: u64,
+    },
     /// A valid envelope of this node's own key that this process did not make.
     OwnAhead(EnvelopeId),
     /// No neighbour has these messages, which are missing between others.

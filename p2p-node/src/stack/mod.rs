@@ -384,6 +384,7 @@ impl<R: Rng> Stack<R> {
                 Output::Verify { ticket, id: convert::wire_id(id), envelope }
             }
             G::Deliver { envelope, entries, late, .. } => Output::Deliver { envelope, entries, late },
+            G::HoldsOwn { from, to } => Output::HoldsOwn { from, to },
             G::OwnAhead { id } => Output::OwnAhead(convert::wire_id(id)),
             G::Withholds { peer } => {
                 return self.views.handle(now, p2p_peers::views::Input::Withholds(peer));

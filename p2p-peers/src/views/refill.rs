@@ -28,8 +28,8 @@ const ONE_MORE_OUT: Duration = Duration::from_secs(5);
 /// Dials at once of joiners that one neighbour told of, and that all of them did: whoever makes up joiners holds up no more
 /// than these, for as long as a dial takes. Honest news comes a few times a second at the worst, and a dial is a few round
 /// trips. With half as many joiners are taken in less evenly: 90 s after half of the neighbours began to withhold the last
-/// node had a message 1.45 times as late as before, in the mean of 8 seeds, instead of 1.22 (`cargo xtask sim covert-flash`,
-/// 2026-11-30).
+/// node had a message 1.45 times as late as before, in the mean of seeds 1 to 8, instead of 1.22 (`cargo xtask sim
+/// covert-flash --seed N`, 2026-11-30).
 const NEWS_DIALS_EACH: usize = 4;
 const NEWS_DIALS: usize = 8;
 
