@@ -9,7 +9,7 @@ use rand::{Rng, RngExt};
 
 use crate::entry::Entry;
 use crate::table::Timer;
-use crate::{Key, PeerTable, Scope, State, Target};
+use crate::{Key, PeerTable, Scope, Target};
 
 /// What became of [`PeerTable::dial`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +73,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         let recent = self.config.recent;
         let mut ranked = Vec::new();
         for (&peer, entry) in &self.entries {
-            let waits = matches!(entry.state, State::Backoff { .. });
+            let waits = entry.is_backing_off();
             let refused = desperate && waits && entry.refusals > 0 && !entry.held && !entry.is_banned();
             if entry.addrs.is_empty() || !(entry.is_idle() || refused) {
                 continue;

@@ -101,7 +101,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     /// A seed needs no dial of its own while the peer behind it is linked, or will be dialled there under its id.
     fn is_served(&self, addr: SocketAddr, peer: Option<P>) -> bool {
         if let Some(entry) = peer.and_then(|peer| self.entry(peer)) {
-            let underway = matches!(entry.state, State::Connected { .. } | State::Dialing);
+            let underway = entry.is_busy();
             if underway || entry.is_banned() || entry.has_addr(addr) {
                 return true;
             }

@@ -4,40 +4,13 @@ use std::net::SocketAddr;
 use std::time::{Instant, SystemTime};
 
 use crate::addr::{Group, group};
-use crate::{PeerAddr, Record, Scope, State};
+use crate::{Direction, PeerAddr, Record, Scope, State};
 
 /// Failures in a row after which an address may be forgotten (faults row 43).
 const FORGET_AFTER: u32 = 3;
 
 /// Addresses where somebody else answered, remembered per peer until its next record.
 const MAX_BAD: usize = 8;
-
-/// Those addresses; most peers have none.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Bad(
-    #[expect(clippy::box_collection, reason = "a pointer, where nothing is")] Option<Box<Vec<SocketAddr>>>,
-);
-
-impl Bad {
-    /// Forgets the oldest when there are too many.
-    fn push(&mut self, addr: SocketAddr) {
-        let all = self.0.get_or_insert_default();
-        if all.len() >= MAX_BAD {
-            all.remove(0);
-        }
-        all.push(addr);
-    }
-
-    fn remove(&mut self, addr: SocketAddr) {
-        if let Some(all) = &mut self.0 {
-            all.retain(|bad| *bad != addr);
-        }
-    }
-
-    pub(crate) fn contains(&self, addr: SocketAddr) -> bool {
-        self.0.as_ref().is_some_and(|all| all.contains(&addr))
-    }
-}
 
 /// One address of one peer.
 #[derive(Debug, Clone, Copy)]
@@ -51,8 +24,9 @@ pub(crate) struct Address {
 }
 
 /// Whether links with the peer are refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Ban {
+    #[default]
     No,
     /// Lifted by a timer; not saved.
     Until(Instant),
@@ -76,9 +50,11 @@ pub(crate) enum Worth {
     Busy,
 }
 
+/// Tables are full of peers that somebody told of and that were never dialled, so what only few have is behind pointers: 152
+/// bytes an entry with ids of 32.
 #[derive(Debug)]
 pub(crate) struct Entry<P> {
-    pub(crate) state: State,
+    phase: Phase,
     /// In the order in which they are dialled, but for failures.
     pub(crate) addrs: Vec<Address>,
     pub(crate) public: Option<Record>,
@@ -90,7 +66,6 @@ pub(crate) struct Entry<P> {
     pub(crate) fresh: bool,
     /// The user hung up: not dialled by ourselves.
     pub(crate) held: bool,
-    pub(crate) ban: Ban,
     /// Failed dials in a row, short links included.
     pub(crate) failures: u32,
     /// Dials and links in a row that ended because the other side had no room.
@@ -99,29 +74,45 @@ pub(crate) struct Entry<P> {
     pub(crate) anchor: bool,
     /// Somebody else answered one of several addresses: find out which by dialling one at a time.
     pub(crate) singly: bool,
-    /// Addresses where somebody else answered.
-    pub(crate) bad: Bad,
     pub(crate) reached: bool,
     /// The file says that it was linked shortly before the node ended.
     pub(crate) lately_before_restart: bool,
-    /// Of those that were linked once, which most were not.
-    past: Option<Box<Past>>,
+    rare: Option<Box<Rare>>,
 }
 
-/// What is remembered of a peer that was linked.
+/// [`State`], in the room that most need.
+#[derive(Debug)]
+enum Phase {
+    Known,
+    Dialing,
+    Connected(Box<Link>),
+    Backoff { until: Instant },
+}
+
+#[derive(Debug)]
+struct Link {
+    direction: Direction,
+    addr: SocketAddr,
+    since: Instant,
+}
+
+/// What is remembered of few peers: of those that were linked, that are banned, or where somebody else answered.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Past {
+pub(crate) struct Rare {
     pub(crate) last_connected: Option<SystemTime>,
     /// When it was last known to be linked.
     pub(crate) last_linked: Option<Instant>,
     /// Until when it is dialled more often than others.
     pub(crate) eager_until: Option<Instant>,
+    pub(crate) ban: Ban,
+    /// Addresses where somebody else answered; at most [`MAX_BAD`], the oldest first.
+    bad: Vec<SocketAddr>,
 }
 
 impl<P: Copy> Entry<P> {
     pub(crate) fn new(introduced_by: Option<P>) -> Self {
         Self {
-            state: State::Known,
+            phase: Phase::Known,
             addrs: Vec::new(),
             public: None,
             local: None,
@@ -129,45 +120,80 @@ impl<P: Copy> Entry<P> {
             wanted: false,
             fresh: false,
             held: false,
-            ban: Ban::No,
             failures: 0,
             refusals: 0,
             anchor: false,
             singly: false,
-            bad: Bad::default(),
             reached: false,
             lately_before_restart: false,
-            past: None,
+            rare: None,
         }
     }
 
+    pub(crate) fn state(&self) -> State {
+        match &self.phase {
+            Phase::Known => State::Known,
+            Phase::Dialing => State::Dialing,
+            Phase::Connected(link) => {
+                let Link { direction, addr, since } = **link;
+                State::Connected { direction, addr, since }
+            }
+            Phase::Backoff { until } => State::Backoff { until: *until },
+        }
+    }
+
+    pub(crate) fn set_state(&mut self, state: State) {
+        self.phase = match state {
+            State::Known => Phase::Known,
+            State::Dialing => Phase::Dialing,
+            State::Connected { direction, addr, since } => {
+                Phase::Connected(Box::new(Link { direction, addr, since }))
+            }
+            State::Backoff { until } => Phase::Backoff { until },
+        };
+    }
+
     pub(crate) fn last_connected(&self) -> Option<SystemTime> {
-        self.past.as_ref()?.last_connected
+        self.rare.as_ref()?.last_connected
     }
 
     pub(crate) fn last_linked(&self) -> Option<Instant> {
-        self.past.as_ref()?.last_linked
+        self.rare.as_ref()?.last_linked
     }
 
     pub(crate) fn eager_until(&self) -> Option<Instant> {
-        self.past.as_ref()?.eager_until
+        self.rare.as_ref()?.eager_until
     }
 
-    pub(crate) fn past_mut(&mut self) -> &mut Past {
-        self.past.get_or_insert_default()
+    pub(crate) fn ban(&self) -> Ban {
+        self.rare.as_ref().map_or(Ban::No, |rare| rare.ban)
+    }
+
+    pub(crate) fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 
     pub(crate) fn is_connected(&self) -> bool {
-        matches!(self.state, State::Connected { .. })
+        matches!(self.phase, Phase::Connected(_))
+    }
+
+    /// Linked, or about to be.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self.phase, Phase::Connected(_) | Phase::Dialing)
+    }
+
+    /// Not dialled before a time.
+    pub(crate) fn is_backing_off(&self) -> bool {
+        matches!(self.phase, Phase::Backoff { .. })
     }
 
     pub(crate) fn is_banned(&self) -> bool {
-        self.ban != Ban::No
+        self.ban() != Ban::No
     }
 
     /// Could be dialled, if there is an address and a reason.
     pub(crate) fn is_idle(&self) -> bool {
-        self.state == State::Known && !self.held && !self.is_banned()
+        matches!(self.phase, Phase::Known) && !self.held && !self.is_banned()
     }
 
     pub(crate) fn ever_connected(&self) -> bool {
@@ -176,12 +202,11 @@ impl<P: Copy> Entry<P> {
 
     /// Nothing is lost when it goes: it cannot be dialled and the user said nothing about it.
     pub(crate) fn is_useless(&self) -> bool {
-        let idle = matches!(self.state, State::Known | State::Backoff { .. });
-        idle && self.addrs.is_empty() && !self.wanted && !self.held && !self.is_banned()
+        !self.is_busy() && self.addrs.is_empty() && !self.wanted && !self.held && !self.is_banned()
     }
 
     pub(crate) fn worth(&self) -> Worth {
-        if matches!(self.state, State::Connected { .. } | State::Dialing) {
+        if self.is_busy() {
             Worth::Busy
         } else if self.wanted || self.is_banned() || self.held {
             Worth::Asked
@@ -243,14 +268,32 @@ impl<P: Copy> Entry<P> {
     /// Somebody else answers at `addr`.
     pub(crate) fn mark_bad(&mut self, addr: SocketAddr) {
         self.drop_addr(addr);
-        self.bad.push(addr);
+        let bad = &mut self.rare_mut().bad;
+        if bad.len() >= MAX_BAD {
+            bad.remove(0);
+        }
+        bad.push(addr);
+    }
+
+    /// Whether somebody else answered there.
+    pub(crate) fn is_bad(&self, addr: SocketAddr) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.bad.contains(&addr))
+    }
+
+    /// Any of its addresses may be its own again.
+    pub(crate) fn forgive(&mut self) {
+        if let Some(rare) = &mut self.rare {
+            rare.bad.clear();
+        }
     }
 
     /// Our dial of `addr` reached the peer: from now on it is tried first.
     pub(crate) fn mark_reached(&mut self, addr: SocketAddr, max: usize) {
         self.reached = true;
         self.singly = false;
-        self.bad.remove(addr);
+        if let Some(rare) = &mut self.rare {
+            rare.bad.retain(|bad| *bad != addr);
+        }
         let known = self.addrs.iter().position(|known| known.addr.socket_addr() == addr);
         let mut first = match known {
             Some(i) => self.addrs.remove(i),
@@ -281,8 +324,8 @@ impl<P: Copy> Entry<P> {
 
     /// Drops what an older record of `scope` named and the newer one does not, but for the address of our own link.
     pub(crate) fn retain_scope(&mut self, scope: Scope, named: &[PeerAddr]) {
-        let linked = match self.state {
-            State::Connected { addr, .. } => Some(addr),
+        let linked = match &self.phase {
+            Phase::Connected(link) => Some(link.addr),
             _ => None,
         };
         self.addrs.retain(|known| {
@@ -338,7 +381,7 @@ mod tests {
     #[test]
     fn an_address_that_fails_alone_is_forgotten_after_three() {
         let mut entry = entry(&[1, 2]);
-        entry.past_mut().last_connected = Some(SystemTime::UNIX_EPOCH);
+        entry.rare_mut().last_connected = Some(SystemTime::UNIX_EPOCH);
         for _ in 0..2 {
             entry.mark_failed(&[addr(1).socket_addr()]);
         }
@@ -351,7 +394,7 @@ mod tests {
     fn a_sleeping_peer_keeps_its_addresses_and_a_stranger_does_not() {
         let both = [addr(1).socket_addr(), addr(2).socket_addr()];
         let mut known = entry(&[1, 2]);
-        known.past_mut().last_connected = Some(SystemTime::UNIX_EPOCH);
+        known.rare_mut().last_connected = Some(SystemTime::UNIX_EPOCH);
         let mut wanted = entry(&[1, 2]);
         wanted.wanted = true;
         let mut stranger = entry(&[1, 2]);
@@ -380,5 +423,11 @@ mod tests {
         entry.add_addr(addr(3), Some(Scope::Local), 8);
         entry.retain_scope(Scope::Public, &[addr(4)]);
         assert_eq!(left(&entry), [addr(1), addr(3)]);
+    }
+
+    #[test]
+    fn an_entry_stays_small() {
+        // 256 of them in each of 100,000 simulated nodes are most of what these take.
+        assert!(size_of::<Entry<[u8; 32]>>() <= 160);
     }
 }

@@ -81,8 +81,8 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         }
         self.edit(peer, |entry| {
             entry.introduced_by = None;
-            let past = entry.past_mut();
-            (past.last_connected, past.last_linked) = (Some(seen_at), Some(now));
+            let rare = entry.rare_mut();
+            (rare.last_connected, rare.last_linked) = (Some(seen_at), Some(now));
             if direction == Direction::Out && is_dialable(addr) {
                 entry.mark_reached(addr, max_addrs);
             }
@@ -146,7 +146,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             }
             entry.failures = entry.failures.saturating_add(1);
         });
-        if self.entry(peer).is_some_and(|entry| entry.state == State::Dialing) {
+        if self.entry(peer).is_some_and(|entry| entry.state() == State::Dialing) {
             if cause == DialFailure::Refused {
                 self.back_off_refused(now, peer);
             } else {
@@ -185,9 +185,9 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
 
     pub(crate) fn on_disconnected(&mut self, now: Instant, peer: P, cause: DownCause) {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
-        let State::Connected { since, .. } = entry.state else { return };
+        let State::Connected { since, .. } = entry.state() else { return };
         debug!(?peer, ?cause, "link down");
-        entry.past_mut().last_linked = Some(now);
+        entry.rare_mut().last_linked = Some(now);
         let stable = now.saturating_duration_since(since) >= self.config.stable_after;
         if stable {
             (entry.failures, entry.refusals) = (0, 0);
@@ -195,7 +195,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             entry.failures = entry.failures.saturating_add(1);
         }
         if stable || entry.eager_until().is_none() {
-            entry.past_mut().eager_until = Some(now + self.config.eager_for);
+            entry.rare_mut().eager_until = Some(now + self.config.eager_for);
         }
         if self.dials.contains_key(&Target::Peer(peer)) {
             self.shift(peer, State::Dialing);
@@ -207,7 +207,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         let until = now + self.config.misbehaved_for;
         let banned_for_longer =
             |ban| matches!(ban, Ban::Forever) || matches!(ban, Ban::Until(at) if at >= until);
-        if cause == DownCause::Misbehaved && !self.entry(peer).is_some_and(|e| banned_for_longer(e.ban)) {
+        if cause == DownCause::Misbehaved && !self.entry(peer).is_some_and(|e| banned_for_longer(e.ban())) {
             self.set_ban(peer, Ban::Until(until));
         }
         self.drop_if_useless(peer);
@@ -231,7 +231,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             };
             let due = lately || entry.anchor || entry.wanted || behind_seeds.contains(&peer);
             if due && !entry.is_connected() {
-                entry.past_mut().eager_until = Some(eager_until);
+                entry.rare_mut().eager_until = Some(eager_until);
                 hurried.push(peer);
             }
         }

@@ -8,7 +8,7 @@ use tracing::debug;
 
 use crate::addr::{group, is_dialable};
 use crate::config::{MAX_LEARNED_ADDRS, MAX_RECORD_BYTES};
-use crate::entry::{Bad, Entry, Worth};
+use crate::entry::{Entry, Worth};
 use crate::table::{Seed, Timer};
 use crate::{Key, PeerAddr, PeerTable, Reach, Record, Scope, Source, reach};
 
@@ -120,7 +120,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             None => matches!(origin.source, Source::Peer(_)),
         };
         // A newer record clears the memory of addresses where somebody else answered.
-        let bad = |addr: SocketAddr| entry.is_some_and(|entry| !newer && entry.bad.contains(addr));
+        let bad = |addr: SocketAddr| entry.is_some_and(|entry| !newer && entry.is_bad(addr));
         let known = |addr: SocketAddr| entry.is_some_and(|entry| entry.has_addr(addr));
         let (mut refused, mut crowded) = (addrs.len().saturating_sub(MAX_LEARNED_ADDRS), 0);
         let mut kept = Vec::new();
@@ -172,7 +172,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         self.edit(peer, |entry| {
             if let Some(record) = newer {
                 entry.retain_scope(record.scope, addrs);
-                entry.bad = Bad::default();
+                entry.forgive();
                 entry.set_record(record);
             }
             for addr in addrs {

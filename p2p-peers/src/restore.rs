@@ -21,7 +21,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
                 wanted: entry.wanted,
                 anchor: entry.anchor,
                 visitor: entry.ever_connected() && !entry.reached,
-                banned: entry.ban == Ban::Forever,
+                banned: entry.ban() == Ban::Forever,
                 records: [Scope::Public, Scope::Local]
                     .iter()
                     .filter_map(|&s| entry.record(s).cloned())
@@ -94,9 +94,9 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             entry.anchor |= saved.anchor;
             if entry.last_connected().is_none() && saved.last_connected.is_some() {
                 (entry.reached, entry.lately_before_restart) = (!saved.visitor, lately);
-                let past = entry.past_mut();
-                past.last_connected = saved.last_connected;
-                past.eager_until = lately.then_some(eager_until);
+                let rare = entry.rare_mut();
+                rare.last_connected = saved.last_connected;
+                rare.eager_until = lately.then_some(eager_until);
             }
         });
         if saved.banned {

@@ -183,7 +183,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
         let asked = self.is_asked(peer);
         self.seeds.retain(|_, seed| seed.peer != Some(peer));
         let Some(entry) = self.entries.get_mut(&peer) else { return false };
-        let ended = asked || matches!(entry.state, State::Connected { .. } | State::Dialing);
+        let ended = asked || entry.is_busy();
         (entry.wanted, entry.fresh, entry.held) = (false, false, true);
         self.hang_up(peer, HangupCause::Disconnect);
         self.changed(now);
@@ -331,7 +331,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
 fn view<P: Key>(id: P, entry: &Entry<P>) -> PeerView<P> {
     PeerView {
         id,
-        state: entry.state,
+        state: entry.state(),
         addrs: entry.dial_order(),
         last_connected: entry.last_connected(),
         wanted: entry.wanted,
@@ -373,7 +373,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
     /// Makes every change of a peer's state, and keeps the counts and timers that follow from it.
     pub(crate) fn shift(&mut self, peer: P, to: State) {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
-        if let State::Connected { direction, addr, .. } = entry.state {
+        if let State::Connected { direction, addr, .. } = entry.state() {
             self.links.remove(direction, addr.ip());
         }
         self.timers.cancel(Timer::Retry(peer));
@@ -382,8 +382,8 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
             State::Backoff { until } => self.timers.set(Timer::Retry(peer), until),
             State::Known | State::Dialing => {}
         }
-        trace!(?peer, from = ?entry.state, ?to, "peer moves");
-        entry.state = to;
+        trace!(?peer, from = ?entry.state(), ?to, "peer moves");
+        entry.set_state(to);
     }
 
     /// Waits before the next dial, the longer the more often it failed; for a peer that was linked a moment ago never
@@ -418,7 +418,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
 
     /// Ends a backoff now.
     pub(crate) fn hurry(&mut self, peer: P) {
-        if self.entry(peer).is_some_and(|entry| matches!(entry.state, State::Backoff { .. })) {
+        if self.entry(peer).is_some_and(|entry| entry.is_backing_off()) {
             self.shift(peer, State::Known);
         }
     }
@@ -431,7 +431,7 @@ impl<P: Key, R: Rng> PeerTable<P, R> {
 
     pub(crate) fn set_ban(&mut self, peer: P, ban: Ban) {
         let Some(entry) = self.entries.get_mut(&peer) else { return };
-        entry.ban = ban;
+        entry.rare_mut().ban = ban;
         match ban {
             Ban::Until(at) => self.timers.set(Timer::Unban(peer), at),
             Ban::No | Ban::Forever => self.timers.cancel(Timer::Unban(peer)),
