@@ -1,13 +1,14 @@
-//! What others make a node say to its neighbours must not part it from them (faults row 56).
+//! What others make a node say to its neighbours must not part it from them (faults row 56), nor keep it from being heard
+//! (row 57).
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use p2p_node::{Answer, ByeReason, Event, Packet, View};
+use p2p_node::{Answer, ByeReason, Event, FetchOptions, Packet, View};
 use p2p_wire::{PeerAddr, PeerRecord, Scope};
 
 use crate::flood::query;
-use crate::util::{Hostile, Stage, addr, key};
+use crate::util::{DEADLINE, Hostile, Stage, addr, key, local, target};
 
 /// The victim hangs up on the honest neighbour, if it does, within this.
 const SOON: Duration = Duration::from_secs(3);
@@ -76,4 +77,36 @@ async fn walks_of_many_neighbours_at_once_part_nobody() {
         attacker.write(&all).await;
     }
     assert_eq!(parted(&stage, &mut events).await, None);
+}
+
+/// Asker, relay and provider in a line. Four others have asked all they may, of the asker or of the relay: what they asked goes
+/// the same way, before what the asker asks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_found_while_four_neighbours_ask_for_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("source.bin");
+    std::fs::write(&path, vec![5; 20_000]).unwrap();
+    for of_asker in [true, false] {
+        let stage = Stage::with(local().discover(false)).await;
+        let (asker, relay) = (&stage.honest, &stage.victim);
+        let provider = local().discover(false).start().await.unwrap();
+        provider.connect(target(relay)).await.unwrap();
+        let share = provider.share(&path).await.unwrap();
+        let asked = addr(if of_asker { asker } else { relay });
+        let mut loud = Vec::new();
+        for n in 0..4 {
+            let mut neighbour = Hostile::join(asked, &key(30 + n)).await;
+            for i in 0..40 {
+                neighbour.say(&Packet::Query(query(&key(30 + n), i, 16))).await;
+            }
+            neighbour.ping(1).await;
+            loud.push(neighbour);
+        }
+        // Short of the third time that it asks: what may be asked at once is not there again by then.
+        let timeout = Some(Duration::from_secs(4));
+        let to = Some(dir.path().join(format!("of-asker-{of_asker}")));
+        let mut fetch = asker.fetch(share.hash, FetchOptions { to, timeout, ..FetchOptions::default() });
+        let fetched = tokio::time::timeout(DEADLINE, fetch.finish()).await.expect("the fetch never ends");
+        assert_eq!(fetched.map(|fetched| fetched.length), Ok(20_000), "of the asker: {of_asker}");
+    }
 }

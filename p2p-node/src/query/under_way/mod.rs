@@ -1,5 +1,6 @@
 //! The questions that a node has heard or asked, and the ways back to who asked.
 
+mod rates;
 #[cfg(test)]
 mod tests;
 
@@ -14,8 +15,10 @@ use p2p_wire::NodeId;
 use super::{Answer, Query, QueryId};
 use crate::packet::Packet;
 
-/// Questions remembered, so that none is handled twice; the oldest falls out when more come. Ten
-/// neighbours bring 600 in the time at their rate, of at most 1.5 KB each with all answers.
+use rates::{Flow, Rates};
+
+/// Questions remembered, so that none is passed on twice; the oldest falls out when more come. Those of others are 188 in the
+/// time at most, of at most 1.5 KB each with all answers.
 const MAX_SEEN: usize = 16_384;
 /// How long a question is remembered.
 const SEEN_FOR: Duration = Duration::from_secs(60);
@@ -26,9 +29,6 @@ const WAY_BACK: Duration = Duration::from_secs(30);
 const MAX_ANSWERS: usize = 8;
 /// Of these, what may come from one neighbour if others were asked too.
 const SHARE: usize = MAX_ANSWERS / 2;
-/// Questions taken from one neighbour: one a second, ten at once.
-const QUESTION_EVERY: Duration = Duration::from_secs(1);
-const QUESTION_BURST: u32 = 10;
 
 /// What [`Queries`] wants done.
 #[derive(Debug)]
@@ -84,21 +84,14 @@ fn under(id: QueryId) -> RangeInclusive<Key> {
     (id, NodeId::from_bytes([u8::MIN; 32]))..=(id, NodeId::from_bytes([u8::MAX; 32]))
 }
 
-/// Tokens of one neighbour.
-#[derive(Debug)]
-struct Bucket {
-    tokens: u32,
-    refilled: Instant,
-}
-
 /// The questions under way. Sans-IO: time comes in with each call.
 #[derive(Debug, Default)]
 pub(crate) struct Queries {
     seen: BTreeMap<Key, Seen>,
     order: VecDeque<(Instant, Key)>,
-    buckets: BTreeMap<NodeId, Bucket>,
+    rates: Rates,
     out: VecDeque<QueryOutput>,
-    /// Questions not taken because their neighbour asks too often.
+    /// Questions not taken from a neighbour, or taken and not passed on, because there are too many.
     pub(crate) limited: u64,
 }
 
@@ -132,18 +125,25 @@ impl Queries {
         if self.seen.contains_key(&key) {
             return;
         }
-        if !self.take_token(now, from) {
+        let flow = Flow::of(from, &query);
+        if !self.rates.take(now, flow) {
             self.limited += 1;
             return;
         }
         self.out.push_back(QueryOutput::Lookup { id: query.id, hash: query.hash, from });
-        let mut asked = Vec::new();
-        if query.ttl > 1 {
-            let passed_on = Query { ttl: query.ttl - 1, ..query };
-            asked.extend(neighbours.filter(|n| *n != from && *n != passed_on.origin));
-            for &to in &asked {
-                self.out.push_back(QueryOutput::Send { to, packet: Packet::Query(passed_on.clone()) });
-            }
+        let asked: Vec<_> = neighbours.filter(|n| *n != from && *n != query.origin).collect();
+        // What is not passed on is not remembered: the same question may come from another neighbour, to travel farther or
+        // with a place left for it, and nobody may keep it from there by being first.
+        if query.ttl == 1 || asked.is_empty() {
+            return;
+        }
+        if !self.rates.pass(now, flow) {
+            self.limited += 1;
+            return;
+        }
+        let passed_on = Query { ttl: query.ttl - 1, ..query };
+        for &to in &asked {
+            self.out.push_back(QueryOutput::Send { to, packet: Packet::Query(passed_on.clone()) });
         }
         self.remember(now, key, Some(from), asked);
     }
@@ -175,7 +175,7 @@ impl Queries {
     }
 
     pub(crate) fn on_neighbour_down(&mut self, peer: NodeId) {
-        self.buckets.remove(&peer);
+        self.rates.on_neighbour_down(peer);
     }
 
     pub(crate) fn poll_output(&mut self) -> Option<QueryOutput> {
@@ -200,21 +200,5 @@ impl Queries {
             self.seen.remove(key);
             self.order.pop_front();
         }
-    }
-
-    fn take_token(&mut self, now: Instant, from: NodeId) -> bool {
-        let bucket = self.buckets.entry(from).or_insert(Bucket { tokens: QUESTION_BURST, refilled: now });
-        while bucket.tokens < QUESTION_BURST
-            && now.saturating_duration_since(bucket.refilled) >= QUESTION_EVERY
-        {
-            bucket.tokens += 1;
-            bucket.refilled += QUESTION_EVERY;
-        }
-        if bucket.tokens == QUESTION_BURST {
-            bucket.refilled = now;
-        }
-        let allowed = bucket.tokens > 0;
-        bucket.tokens -= u32::from(allowed);
-        allowed
     }
 }

@@ -82,12 +82,111 @@ fn an_answer_carries_no_more_than_address_records() {
 fn a_neighbour_that_asks_too_often_is_not_heard() {
     let (mut queries, now) = (Queries::default(), Instant::now());
     for n in 0..30 {
-        queries.on_query(now, id(1), query(n, 1), std::iter::empty());
+        queries.on_query(now, id(9), query(n, 1), std::iter::empty());
     }
     assert_eq!(drain(&mut queries).len(), 10);
     assert_eq!(queries.limited, 20);
-    queries.on_query(now + QUESTION_EVERY, id(1), query(99, 1), std::iter::empty());
+    queries.on_query(now + Duration::from_secs(1), id(9), query(99, 1), std::iter::empty());
     assert_eq!(drain(&mut queries).len(), 1);
+}
+
+/// The `n`th question of the node that is [`id`]`(asker)`.
+fn of(asker: u8, n: u64) -> Query {
+    let mut id = [asker; 16];
+    id[..8].copy_from_slice(&n.to_be_bytes());
+    Query::sign(&SecretKey::from_bytes(&[asker; 32]), id, FileHash::from_bytes([7; 32]), 16)
+}
+
+/// The questions passed on to one neighbour.
+fn passed_on(queries: &mut Queries, there: NodeId) -> Vec<Query> {
+    let outputs = drain(queries).into_iter();
+    let to_it = outputs.filter_map(|output| match output {
+        QueryOutput::Send { to, packet: Packet::Query(query) } if to == there => Some(query),
+        _ => None,
+    });
+    to_it.collect()
+}
+
+#[test]
+fn what_a_neighbour_passes_on_does_not_crowd_out_what_it_asks() {
+    let (mut queries, now) = (Queries::default(), Instant::now());
+    let (relay, there) = (id(1), id(3));
+    (0..1000).for_each(|n| queries.on_query(now, relay, of(2, n), [relay, there].into_iter()));
+    let others = passed_on(&mut queries, there).len();
+    assert!((10..100).contains(&others), "{others} passed on");
+    assert_eq!(queries.limited, 1000 - others as u64);
+    queries.on_query(now, relay, of(1, 0), [relay, there].into_iter());
+    assert_eq!(passed_on(&mut queries, there).len(), 1);
+    // The other way round as well.
+    let mut queries = Queries::default();
+    (0..1000).for_each(|n| queries.on_query(now, relay, of(1, n), [relay, there].into_iter()));
+    passed_on(&mut queries, there);
+    queries.on_query(now, relay, of(2, 0), [relay, there].into_iter());
+    assert_eq!(passed_on(&mut queries, there).len(), 1);
+}
+
+/// Four neighbours of a relay ask as often as they may and pass on as much, a fifth asks each 10 s, and so does the relay. What
+/// it passes on is no more than is taken of it, with all that the fifth asks; the others have a part each.
+#[test]
+fn those_who_ask_much_leave_room_for_who_asks_seldom_and_for_the_relay() {
+    let (mut relay, mut next, began) = (Queries::default(), Queries::default(), Instant::now());
+    let (quiet, me, there) = (id(5), id(6), id(7));
+    let links = || (1..=4).map(id).chain([quiet, there]);
+    let mut heard = BTreeMap::<NodeId, u64>::new();
+    for n in 0..1200_u64 {
+        let now = began + Duration::from_millis(250 * n);
+        for asker in 1..=4 {
+            relay.on_query(now, id(asker), of(asker, n), links());
+            relay.on_query(now, id(asker), of(10 + asker, n), links());
+        }
+        if n % 40 == 30 {
+            relay.on_query(now, quiet, of(5, n), links());
+            relay.ask(now, &of(6, n), links());
+        }
+        for query in passed_on(&mut relay, there) {
+            *heard.entry(query.origin).or_default() += 1;
+            next.on_query(now, me, query, std::iter::empty());
+        }
+    }
+    assert_eq!((heard[&quiet], heard[&me], next.limited), (30, 30, 0), "{heard:?}");
+    // One a second for 300 s, of which 30 are the fifth's, and what may come at once.
+    let loud = heard.values().sum::<u64>() - 60;
+    assert!((265..=335).contains(&loud), "{heard:?}");
+    for (origin, count) in heard.iter().filter(|(origin, _)| ![quiet, me].contains(origin)) {
+        assert!((loud / 8 - 4..=loud / 8 + 4).contains(count), "{origin:?}: {heard:?}");
+    }
+}
+
+/// Whoever is fast with a question that it may not pass on, or says that it may not travel farther, keeps it from nobody.
+#[test]
+fn a_question_that_was_not_passed_on_for_one_neighbour_is_for_another() {
+    let (mut queries, now) = (Queries::default(), Instant::now());
+    let (busy, other, there) = (id(1), id(2), id(3));
+    let links = || [busy, other, there].into_iter();
+    (0..1000).for_each(|n| queries.on_query(now, busy, of(8, n), links()));
+    passed_on(&mut queries, there);
+    let genuine = of(9, 0);
+    let last_link = Query { ttl: 1, ..genuine.clone() };
+    for query in [genuine.clone(), last_link] {
+        queries.on_query(now, busy, query, links());
+    }
+    assert!(passed_on(&mut queries, there).is_empty());
+    queries.on_query(now, other, genuine.clone(), links());
+    assert_eq!(passed_on(&mut queries, there).len(), 1);
+    // Once.
+    queries.on_query(now, there, genuine, links());
+    assert!(drain(&mut queries).is_empty());
+}
+
+#[test]
+fn a_link_made_anew_has_no_places_anew() {
+    let (mut queries, now, mut passed) = (Queries::default(), Instant::now(), 0);
+    for link in 0..20 {
+        (0..100).for_each(|n| queries.on_query(now, id(1), of(8, 100 * link + n), [id(2)].into_iter()));
+        passed += passed_on(&mut queries, id(2)).len();
+        queries.on_neighbour_down(id(1));
+    }
+    assert_eq!(passed, 15);
 }
 
 #[test]
