@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError};
 
 use p2p_files::ServeLimits;
-use p2p_wire::NodeId;
+use p2p_wire::{NodeId, PeerAddr};
 use tokio::sync::oneshot;
 
-use crate::command::{Command, Provider};
+use crate::command::Command;
 use crate::dial;
 use crate::error::ConnectError;
 use crate::shared::Shared;
@@ -78,20 +78,23 @@ impl Drop for PeerConnection<'_> {
 }
 
 /// Opens a connection to a provider: its file ports first, then its node ports (either port serves
-/// either protocol).
-pub(crate) async fn open(shared: &Arc<Shared>, provider: &Provider) -> Result<Stream, ConnectError> {
-    let files =
-        provider.addrs.iter().filter(|a| a.file_port != 0).map(|a| SocketAddr::new(a.ip, a.file_port));
+/// either protocol). [`ConnectError::NoAddress`] if nobody knows where it is, and nothing was dialled.
+pub(crate) async fn open(
+    shared: &Arc<Shared>,
+    provider: NodeId,
+    told: &[PeerAddr],
+) -> Result<Stream, ConnectError> {
+    let files = told.iter().filter(|a| a.file_port != 0).map(|a| SocketAddr::new(a.ip, a.file_port));
     let mut addrs: Vec<SocketAddr> = files.collect();
-    addrs.extend(provider.addrs.iter().map(|a| SocketAddr::new(a.ip, a.port)));
-    match known_addrs(shared, provider.id).await {
+    addrs.extend(told.iter().map(|a| SocketAddr::new(a.ip, a.port)));
+    match known_addrs(shared, provider).await {
         Ok(known) => addrs.extend(known),
-        Err(banned @ ConnectError::Banned(_)) => return Err(banned),
-        Err(_) => {}
+        Err(ConnectError::NoAddress(_)) if !addrs.is_empty() => {}
+        Err(error) => return Err(error),
     }
     let mut seen = std::collections::BTreeSet::new();
     addrs.retain(|addr| seen.insert(*addr));
-    let opened = dial::open(shared, addrs, Some(provider.id), Protocol::Files).await;
+    let opened = dial::open(shared, addrs, Some(provider), Protocol::Files).await;
     opened.map(|(secured, _)| secured.stream).map_err(|failed| failed.error)
 }
 

@@ -1,6 +1,7 @@
 //! Fetching a file: the course of one download, from looking for somebody who has it to its end.
 
 mod providers;
+mod record;
 mod request;
 
 pub use request::{Fetch, FetchOptions, FetchProgress, FetchTarget, Fetched};
@@ -29,7 +30,8 @@ use crate::resume;
 use crate::running::{Feed, Running};
 use crate::shared::Shared;
 
-use providers::{MAX_SOURCES, MAX_WAITING, Opened, Record};
+use providers::{MAX_SOURCES, MAX_WAITING, Opened};
+use record::Record;
 use request::End;
 
 /// Neighbours answer within this, or everybody is asked.
@@ -60,10 +62,8 @@ struct Job<'a> {
     name: Option<String>,
     /// The ticket says how many bytes it has.
     length: Option<u64>,
-    /// Everybody who was offered, until it is known what the hash names.
-    offered: Vec<Provider>,
     providers: BTreeMap<NodeId, Record>,
-    waiting: VecDeque<Provider>,
+    waiting: VecDeque<NodeId>,
     dials: JoinSet<Opened>,
     live: usize,
     /// Since when nobody delivers and nobody is being dialled.
@@ -96,7 +96,6 @@ impl<'a> Job<'a> {
             turned: false,
             name: None,
             length: file.map(|file| file.length),
-            offered: Vec::new(),
             providers: BTreeMap::new(),
             waiting: VecDeque::new(),
             dials: JoinSet::new(),
@@ -156,13 +155,15 @@ impl<'a> Job<'a> {
     fn become_folder(&mut self) -> Result<(), FetchError> {
         self.is_dir = true;
         self.download = None;
-        self.providers.clear();
+        let offered = std::mem::take(&mut self.providers);
         self.waiting.clear();
         self.dials = JoinSet::new();
         self.live = 0;
         self.start(None)?;
-        let offered = std::mem::take(&mut self.offered);
-        offered.into_iter().try_for_each(|provider| self.offer(provider))
+        for (id, record) in offered {
+            self.offer(Provider { id, addrs: record.into_addrs(), name: None })?;
+        }
+        Ok(())
     }
 
     /// Ends the download with this error once its files are let go, unless it is complete just now.
@@ -277,7 +278,7 @@ impl<'a> Job<'a> {
             Some(DownloadEvent::Resumed) => {
                 self.paused = false;
                 // Whoever hung up meanwhile is not to blame.
-                self.providers.values_mut().filter(|record| !record.lied).for_each(|record| record.tries = 0);
+                self.providers.values_mut().for_each(Record::forgive);
                 let text = format!("there is room again: {} goes on", self.hash.short());
                 self.shared.events.publish(Event::Notice(text));
                 None

@@ -7,6 +7,7 @@ use p2p_wire::NodeId;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Job;
+use super::record::Record;
 use crate::command::{Command, Provider};
 use crate::error::{ConnectError, FetchError};
 use crate::event::Event;
@@ -17,18 +18,6 @@ use crate::transfer;
 pub(super) const MAX_SOURCES: usize = 8;
 /// Providers that wait for their turn; more answers are not needed.
 pub(super) const MAX_WAITING: usize = 64;
-/// A provider whose connection failed is tried this often; one that lied is not tried again.
-const TRIES: u32 = 3;
-
-/// What is known of one provider.
-#[derive(Debug, Default)]
-pub(super) struct Record {
-    pub(super) tries: u32,
-    /// At work, being dialled, or waiting.
-    busy: bool,
-    pub(super) lied: bool,
-    fault: Option<String>,
-}
 
 pub(super) type Opened = (NodeId, Result<Stream, ConnectError>);
 
@@ -46,9 +35,9 @@ impl Job<'_> {
         let again = matches!(fault, SourceFault::Io(_) | SourceFault::Busy | SourceFault::Stalled(_));
         // Who has too much to do just now is tried whenever it is heard of again.
         if matches!(fault, SourceFault::Busy) {
-            self.providers.entry(id).and_modify(|record| record.tries = record.tries.saturating_sub(1));
+            self.providers.entry(id).and_modify(Record::give_back);
         }
-        self.note_failure(id, fault.to_string(), lied, again);
+        self.providers.entry(id).or_default().on_failure(fault.to_string(), lied, again);
         tracing::warn!(provider = %id.short(), %fault, "provider dropped");
         self.shared.events.publish(Event::SourceFailed { hash: self.hash, id, fault: fault.to_string() });
     }
@@ -60,23 +49,20 @@ impl Job<'_> {
                 self.live += 1;
                 download.add_limited_source(id.to_string(), stream, self.shared.down.of_peer(id));
             }
-            Err(error) => self.note_failure(id, error.to_string(), false, true),
-        }
-    }
-
-    fn note_failure(&mut self, id: NodeId, fault: String, lied: bool, again: bool) {
-        let record = self.providers.entry(id).or_default();
-        record.busy = false;
-        record.lied |= lied;
-        record.fault = Some(fault);
-        if !again {
-            record.tries = TRIES;
+            Err(error) => {
+                let record = self.providers.entry(id).or_default();
+                if !matches!(error, ConnectError::NoAddress(_)) {
+                    record.on_failure(error.to_string(), false, true);
+                } else if record.on_no_address(error.to_string()) {
+                    self.waiting.push_back(id);
+                }
+            }
         }
     }
 
     /// Somebody has it, or says so.
     pub(super) fn offer(&mut self, provider: Provider) -> Result<(), FetchError> {
-        self.start(provider.name.clone())?;
+        self.start(provider.name)?;
         let known = self.providers.contains_key(&provider.id);
         if provider.id == self.shared.id
             || self.waiting.len() >= MAX_WAITING
@@ -84,24 +70,19 @@ impl Job<'_> {
         {
             return Ok(());
         }
-        if !self.is_dir && !self.offered.iter().any(|offered| offered.id == provider.id) {
-            self.offered.push(provider.clone());
-        }
-        let record = self.providers.entry(provider.id).or_default();
-        if !record.busy && record.tries < TRIES {
-            record.busy = true;
-            record.tries += 1;
-            self.waiting.push_back(provider);
+        if self.providers.entry(provider.id).or_default().on_offer(provider.addrs) {
+            self.waiting.push_back(provider.id);
         }
         Ok(())
     }
 
     pub(super) fn dial_waiting(&mut self) {
         while self.live + self.dials.len() < MAX_SOURCES
-            && let Some(provider) = self.waiting.pop_front()
+            && let Some(id) = self.waiting.pop_front()
         {
             let shared = Arc::clone(self.shared);
-            let open = async move { (provider.id, transfer::open(&shared, &provider).await) };
+            let addrs = self.providers.get(&id).map_or_else(Vec::new, |record| record.addrs().to_vec());
+            let open = async move { (id, transfer::open(&shared, id, &addrs).await) };
             self.dials.spawn(self.shared.tasks.track_future(open));
         }
     }
@@ -119,7 +100,7 @@ impl Job<'_> {
         if asked == 0
             && everybody
             && let Some((peer, addrs)) = self.ticket_addrs.take()
-            && self.providers.get(&peer).is_none_or(|record| !record.lied)
+            && self.providers.get(&peer).is_none_or(|record| !record.has_lied())
         {
             self.shared.commands.send(Command::Want { peer, addrs }).await.ok();
         }
@@ -128,11 +109,11 @@ impl Job<'_> {
     /// Nobody delivered: say who was tried, or that nobody has it.
     pub(super) fn nobody(&self) -> FetchError {
         let faults =
-            self.providers.iter().filter_map(|(id, r)| Some(format!("{} {}", id.short(), r.fault.as_ref()?)));
+            self.providers.iter().filter_map(|(id, r)| Some(format!("{} {}", id.short(), r.fault()?)));
         let detail = faults.collect::<Vec<_>>().join("; ");
         if detail.is_empty() {
             return FetchError::NotFound { hash: self.hash, waited_s: self.timeout.as_secs() };
         }
-        FetchError::Providers { detail, lied: self.providers.values().any(|r| r.lied) }
+        FetchError::Providers { detail, lied: self.providers.values().any(Record::has_lied) }
     }
 }

@@ -267,6 +267,29 @@ async fn addresses_in_answers_that_lead_nowhere_are_not_dialled() {
     }
 }
 
+/// Three neighbours name who has the file and leave out where it is, a fourth tells it.
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_without_addresses_keep_nobody_from_a_provider() {
+    let dir = tempfile::tempdir().unwrap();
+    let (good, node) = (local().start().await.unwrap(), local().discover(false).start().await.unwrap());
+    let (share, data) = shared(&good, dir.path(), 20_000).await;
+    let mut neighbours = Vec::new();
+    for n in 0..4 {
+        neighbours.push(Hostile::join(node.listen_addrs()[0], &key(40 + n)).await);
+    }
+    let genuine = own_answer(&good, &share).await;
+    let to = dir.path().join("got.bin");
+    let fetch = node.fetch(share.hash, FetchOptions { timeout: None, ..options(&to) });
+    for (n, neighbour) in neighbours.iter_mut().enumerate() {
+        let id = question(neighbour).await;
+        let records = if n < 3 { Vec::new() } else { genuine.records.clone() };
+        neighbour.say(&Packet::Answer(Answer { id, records, ..genuine.clone() })).await;
+        neighbour.ping(1).await;
+    }
+    end(fetch).await.unwrap();
+    assert!(std::fs::read(&to).unwrap() == data);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn names_in_answers_stay_in_the_folder() {
     let dir = tempfile::tempdir().unwrap();
@@ -291,14 +314,7 @@ async fn names_in_answers_stay_in_the_folder() {
         let fetch = node.fetch(share.hash, FetchOptions::default());
         let id = question(&mut peer).await;
         // The good node's own answer, with a name of the liar's choice.
-        let mut asked = Hostile::join(good.listen_addrs()[0], &key(3)).await;
-        asked.say(&question_for(&share)).await;
-        let known = loop {
-            if let Some(Packet::Answer(answer)) = asked.next().await {
-                break answer;
-            }
-        };
-        let lie = Answer { id, name: Some(name.to_owned()), ..known };
+        let lie = Answer { id, name: Some(name.to_owned()), ..own_answer(&good, &share).await };
         assert!(p2p_wire::encode_frame(&Packet::Answer(lie.clone())).is_ok(), "{name:?}");
         peer.say(&Packet::Answer(lie)).await;
         let fetched = match end(fetch).await {
@@ -316,6 +332,17 @@ async fn names_in_answers_stay_in_the_folder() {
 }
 
 /// A question of the hostile peer's own.
+/// What a node that shares it says who asks.
+async fn own_answer(node: &Node, share: &Share) -> Answer {
+    let mut asked = Hostile::join(node.listen_addrs()[0], &key(3)).await;
+    asked.say(&question_for(share)).await;
+    loop {
+        if let Packet::Answer(answer) = asked.next().await.expect("the node closed the connection") {
+            return answer;
+        }
+    }
+}
+
 fn question_for(share: &Share) -> Packet {
     let asker = key(3);
     let id: [u8; 16] = rand::random();
