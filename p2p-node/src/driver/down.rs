@@ -1,5 +1,6 @@
 //! How links end, from either side.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use p2p_peers::{DownCause, HangupCause};
@@ -7,16 +8,17 @@ use p2p_wire::{NodeId, encode_frame};
 
 use crate::event::Event;
 use crate::link::Closed;
+use crate::outbox::Outbox;
 use crate::packet::{ByeReason, Packet};
 use crate::stack::{Hangup, Input};
 
-use super::{Driver, LinkHandle, Stage};
+use super::{Driver, Stage};
 
 impl Driver {
     /// The link has ended, by itself or by the other side.
     pub(super) fn link_is_down(&mut self, peer: NodeId, cause: &Closed) {
         let Some(link) = self.links.remove(&peer) else { return };
-        self.settle_sent(peer, &link, link.bye.is_none());
+        self.settle_broken(peer, &link.outbox);
         link.outbox.close();
         let (cause, reason) = match link.bye {
             Some(reason) => (down_cause(reason), reason.as_str().to_owned()),
@@ -32,7 +34,12 @@ impl Driver {
     /// still heard.
     pub(super) fn close_link(&mut self, peer: NodeId, bye: ByeReason, cause: DownCause, reason: &str) {
         let Some(link) = self.links.remove(&peer) else { return };
-        self.settle_sent(peer, &link, cause == DownCause::Silent);
+        if cause == DownCause::Silent {
+            self.settle_broken(peer, &link.outbox);
+        } else {
+            // What it holds is still written, and heard.
+            self.handed.handled(peer);
+        }
         match encode_frame(&Packet::Bye(bye)) {
             Ok(frame) => link.outbox.close_with(frame),
             Err(_) => link.outbox.close(),
@@ -43,9 +50,23 @@ impl Driver {
         self.after_down(peer, link.stage, cause, reason.to_owned());
     }
 
-    /// What a link held when it broke may never have been handled. One that ends in good order writes what it holds.
-    fn settle_sent(&mut self, peer: NodeId, link: &LinkHandle, broke: bool) {
-        if broke && link.outbox.has_unhandled() {
+    /// The other side says goodbye: what it has not handled by now, it may never handle.
+    pub(super) fn on_bye(&mut self, now: Instant, peer: NodeId, reason: ByeReason) {
+        if let Some(link) = self.links.get_mut(&peer) {
+            link.bye = Some(reason);
+            let outbox = Arc::clone(&link.outbox);
+            self.settle_broken(peer, &outbox);
+            outbox.close();
+        }
+        if matches!(reason, ByeReason::Disconnected | ByeReason::Banned) {
+            // It was asked to go: coming back by itself would undo that. It may come back, or be asked for.
+            self.stack.with_table(now, |table, now| table.disconnect(now, peer));
+        }
+    }
+
+    /// What a link held when it broke, or the other side ended it, may never have been handled.
+    fn settle_broken(&mut self, peer: NodeId, outbox: &Outbox) {
+        if outbox.has_unhandled() {
             self.handed.gone(peer);
         } else {
             self.handed.handled(peer);

@@ -14,6 +14,9 @@ use p2p_wire::{EnvelopeId, NodeId};
 const MOST: usize = 4 << 20;
 /// When nobody was sent any of them for this long, nobody is waited for until somebody is. 4 s, longer than a pull may take.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// So long after one was sent, neighbours are asked whether they have handled it, and again until they have: nobody can ask one that
+/// is gone.
+const ASK: Duration = Duration::from_millis(500);
 /// The oldest is not counted when there are more. A link keeps one author's order, so who has the last ones has those before.
 const MAX_ENVELOPES: usize = 1_024;
 
@@ -28,6 +31,8 @@ pub(super) struct Handed {
     unsent: usize,
     /// When the first of these was published, or one was sent to somebody.
     moved: Option<Instant>,
+    /// When neighbours are to be asked.
+    ask: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -55,6 +60,7 @@ impl Handed {
         let Some(open) = self.open.get_mut(&id) else { return };
         if self.sent.entry(to).or_default().insert(id) {
             open.with += 1;
+            self.ask.get_or_insert(now + ASK);
             if open.with == 1 {
                 self.unsent -= open.len;
                 self.moved = Some(now);
@@ -67,6 +73,16 @@ impl Handed {
         if self.sent.get_mut(&to).is_some_and(|sent| sent.remove(id)) {
             self.is_without(id);
         }
+    }
+
+    /// When neighbours are to be asked what they have handled.
+    pub(super) const fn ask_at(&self) -> Option<Instant> {
+        self.ask
+    }
+
+    /// They have just been asked.
+    pub(super) fn asked(&mut self, now: Instant) {
+        self.ask = self.sent.values().any(|sent| !sent.is_empty()).then(|| now + ASK);
     }
 
     /// Who was sent something.
@@ -205,5 +221,16 @@ mod tests {
         assert_eq!((handed.len(), handed.peers().count(), handed.unsent), (0, 0, 0));
         handed.sent(now, peer(2), id(1));
         assert_eq!(handed.peers().count(), 0, "somebody has it");
+        // Neighbours are asked for as long as there is something to ask for.
+        handed.published(now, id(4), 10);
+        assert_eq!(handed.ask_at(), Some(now + ASK));
+        handed.asked(now + ASK);
+        assert_eq!(handed.ask_at(), None, "it is with nobody");
+        handed.sent(now, peer(2), id(4));
+        handed.asked(now + ASK);
+        assert_eq!(handed.ask_at(), Some(now + 2 * ASK));
+        handed.held(4, 5);
+        handed.asked(now + 2 * ASK);
+        assert_eq!(handed.ask_at(), None);
     }
 }

@@ -7,7 +7,7 @@ use p2p_wire::NodeId;
 
 use crate::inbound::Inbound;
 use crate::link::{Closed, LinkEvent, Taken};
-use crate::packet::{ByeReason, Packet};
+use crate::packet::Packet;
 use crate::stack::Input;
 
 use super::Driver;
@@ -139,16 +139,7 @@ impl Driver {
             Inbound::Unknown => self.counters.unknown_frames += 1,
             Inbound::Limited => self.counters.walks_limited += 1,
             Inbound::View(view) => self.stack.handle(now, Input::View { from, view }),
-            Inbound::Packet(Packet::Bye(reason)) => {
-                if let Some(link) = self.links.get_mut(&from) {
-                    link.bye = Some(reason);
-                    link.outbox.close();
-                }
-                if matches!(reason, ByeReason::Disconnected | ByeReason::Banned) {
-                    // It was asked to go: coming back by itself would undo that. It may come back, or be asked for.
-                    self.stack.with_table(now, |table, now| table.disconnect(now, from));
-                }
-            }
+            Inbound::Packet(Packet::Bye(reason)) => self.on_bye(now, from, reason),
             Inbound::Packet(Packet::Graft(Some(id))) => self.on_pull(now, from, Pull::Graft(id)),
             Inbound::Packet(Packet::Pull { number, spans }) => {
                 self.on_pull(now, from, Pull::Ranges(number, spans));

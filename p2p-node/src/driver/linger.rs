@@ -123,7 +123,7 @@ impl Driver {
         }
         let arrives = !self.linger.waiting.is_empty();
         if arrives {
-            self.settle_handled();
+            self.settle_handled(now);
         }
         let on_its_way = self.on_its_way(arrives);
         let left = self.left_to_take(now, arrives, on_its_way);
@@ -151,14 +151,15 @@ impl Driver {
         false
     }
 
-    /// Neighbours that have nothing left to handle have what they were sent.
-    fn settle_handled(&mut self) {
+    /// Neighbours that have nothing left to handle have what they were sent; the others are asked.
+    pub(super) fn settle_handled(&mut self, now: Instant) {
         let peers: Vec<NodeId> = self.handed.peers().collect();
         for peer in peers {
             if self.links.get(&peer).is_some_and(|link| link.outbox.unhandled() == 0) {
                 self.handed.handled(peer);
             }
         }
+        self.handed.asked(now);
     }
 
     /// Own messages that are nowhere else; 0 if there are none. Who leaves closes the links, which write what they hold; who is to

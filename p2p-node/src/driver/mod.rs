@@ -294,6 +294,7 @@ impl Driver {
             self.publisher.retry_at(),
             self.receipts.deadline(),
             self.linger.deadline(),
+            self.handed.ask_at(),
             self.copies.deadline(),
             self.saving.deadline(),
         ];
@@ -312,6 +313,9 @@ impl Driver {
         self.expire_receipts(now);
         self.give_due_receipts(now);
         self.warn_of_rivals(now);
+        if self.handed.ask_at().is_some_and(|due| due <= now) {
+            self.settle_handled(now);
+        }
         if self.stack.poll_timeout().is_some_and(|due| due <= now) {
             self.stack.handle(now, Input::Timeout);
         }

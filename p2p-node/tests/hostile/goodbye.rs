@@ -178,6 +178,39 @@ async fn what_died_with_the_last_link_is_not_handed_over() {
     assert!(!broken_with_a_message().await.handed_over().await);
 }
 
+/// A goodbye says that no more is heard: what was on its way then may be lost as with a link that breaks.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_last_neighbour_left_unhandled_is_not_handed_over() {
+    let node = start().await;
+    let mut events = node.events();
+    let mut peer = Hostile::join(addr(&node), &key(1)).await;
+    node.send("too late for it").await.unwrap();
+    peer.say(&Packet::Bye(ByeReason::Leaving)).await;
+    peer_down(&mut events, key(1).id()).await;
+    assert!(!node.handed_over().await);
+}
+
+/// Long before anybody asks whether it was: the neighbour is not there to be asked then.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_handled_before_a_goodbye_is_handed_over() {
+    let node = start().await;
+    let mut events = node.events();
+    let mut peer = Hostile::join(addr(&node), &key(1)).await;
+    node.send("in time").await.unwrap();
+    while !matches!(peer.next().await.expect("the node closed the connection"), Packet::Push { .. }) {}
+    let mark = loop {
+        // Not those of liveness.
+        match peer.next().await.expect("the node closed the connection") {
+            Packet::Ping(number) if number >> 63 == 1 => break number,
+            _ => {}
+        }
+    };
+    peer.say(&Packet::Pong(mark)).await;
+    peer.say(&Packet::Bye(ByeReason::Leaving)).await;
+    peer_down(&mut events, key(1).id()).await;
+    assert!(node.handed_over().await);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_handled_it_is_enough_though_another_one_stands_still() {
     let node = start().await;
