@@ -62,6 +62,12 @@ impl Failure {
         Self::new(Exit::Interrupted, "interrupted", "interrupted")
     }
 
+    /// Own messages are not known to be anywhere else.
+    pub(crate) fn not_taken() -> Self {
+        let detail = "nobody is known to have taken all that was sent; it is kept, and goes out when this node runs again";
+        Self::new(Exit::Deadline, "not_taken", detail)
+    }
+
     pub(crate) const fn told(mut self) -> Self {
         self.told = true;
         self

@@ -77,8 +77,7 @@ pub(crate) async fn send(
         };
         let sent = sent.map_err(not_sent)?;
         if !session.waiting(UNTIL_TAKEN, session.node.handed_over()).await {
-            let detail = "nobody is known to have taken the message; it is kept, and goes out when this node runs again";
-            return Err(Failure::new(Exit::Deadline, "not_taken", detail));
+            return Err(Failure::not_taken());
         }
         let to = to.map(|id| id.to_string());
         Ok(Line::Sent { command: "send", seq: sent.seq, queued_links: sent.queued_links, to })

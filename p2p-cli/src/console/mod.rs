@@ -62,8 +62,7 @@ pub(crate) async fn run(
         let all = console.session.unless_stopped(async { Ok(handed_over.await) }).await;
         if matches!(all, Ok(false)) && !by_hand {
             failed += 1;
-            let detail = "nobody is known to have taken all messages; they are kept, and go out when this node runs again".into();
-            screen.show(&Line::Error { command: None, error: "not_taken", detail }).await;
+            screen.show(&Line::error(None, &Failure::not_taken())).await;
         }
     }
     console.session.end().await?;
