@@ -96,23 +96,21 @@ impl<D: Disk> Store<D> {
         loop {
             let (record, len) = match record::next(&bytes.slice(at..)) {
                 Next::End => break,
+                Next::Record(record, len) if !doubtful || self.is_genuine(&record) => (record, len),
+                Next::Record(_, len) => {
+                    (damaged, at) = (damaged + len, at + len);
+                    continue;
+                }
                 // The length may be damaged as well, or all of a part: there may be records anywhere behind it.
-                Next::Torn | Next::Damaged(_) => match self.next_record(&bytes, at + 1) {
-                    Some(next) => {
-                        (damaged, at, doubtful) = (damaged + next - at, next, true);
-                        continue;
-                    }
-                    None => {
+                Next::Torn | Next::Damaged(_) => {
+                    let Some((next, record, len)) = self.next_record(&bytes, at + 1) else {
                         tracing::debug!(segment = number, bytes = bytes.len() - at, "an unfinished write");
                         break;
-                    }
-                },
-                Next::Record(record, len) => (record, len),
+                    };
+                    (damaged, at, doubtful) = (damaged + next - at, next, true);
+                    (record, len)
+                }
             };
-            if doubtful && !self.is_genuine(&record) {
-                (damaged, at) = (damaged + len, at + len);
-                continue;
-            }
             let at_ms = self.restore(record, (number, at, len), found, given, envelopes);
             segment.newest_ms = segment.newest_ms.max(at_ms);
             at += len;
@@ -127,14 +125,16 @@ impl<D: Disk> Store<D> {
         Ok(())
     }
 
-    /// Where the next record begins that can be read and fits what was read before.
-    fn next_record(&self, bytes: &Bytes, from: usize) -> Option<usize> {
+    /// The next record that can be read and fits what was read before: where it begins, and its length.
+    fn next_record(&self, bytes: &Bytes, from: usize) -> Option<(usize, Record, usize)> {
         let mut budget = MAX_CHECKED;
-        (from..bytes.len()).find(|at| {
-            let len = bytes.get(*at..).and_then(record::plausible);
-            let Some(len) = len.filter(|len| *len <= budget) else { return false };
+        (from..bytes.len()).find_map(|at| {
+            let len = bytes.get(at..).and_then(record::plausible).filter(|len| *len <= budget)?;
             budget -= len;
-            matches!(record::next(&bytes.slice(*at..)), Next::Record(record, _) if self.is_genuine(&record))
+            match record::next(&bytes.slice(at..)) {
+                Next::Record(record, len) if self.is_genuine(&record) => Some((at, record, len)),
+                _ => None,
+            }
         })
     }
 
