@@ -44,8 +44,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(code) => code,
         Err(failure) => {
-            failure.report();
-            failure.exit.into()
+            let code = failure.exit.into();
+            terminal::last_words(move || failure.report());
+            code
         }
     }
 }
@@ -69,7 +70,7 @@ fn with_node(settings: Settings, command: Option<Command>) -> Result<ExitCode, F
         .map_err(|source| Failure::failed("runtime", format!("the runtime did not start: {source}")))?;
     let json = settings.json;
     let outcome = runtime.block_on(async {
-        let stop = Stop::on_signals(on_terminal)?;
+        let stop = Stop::on_signals()?;
         let word = command.as_ref().map(Command::word);
         let outcome = Box::pin(dispatch(settings, command, screen.clone(), logging, stop)).await;
         if let (Err(failure), true) = (&outcome, json)
@@ -79,9 +80,9 @@ fn with_node(settings: Settings, command: Option<Command>) -> Result<ExitCode, F
         }
         let unwritten = screen.close().await;
         if unwritten > 0 {
-            failure::warn(&format!(
-                "nobody reads standard output; the last lines, {unwritten} or so, were not written"
-            ));
+            let text =
+                format!("nobody reads standard output; the last lines, {unwritten} or so, were not written");
+            terminal::last_words(move || failure::warn(&text));
         }
         // Whatever was done, not all of it was said; the screen has told why.
         let code = if screen.has_failed() { Exit::Failed.into() } else { ExitCode::SUCCESS };

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::human::{Paint, render};
 use super::line::Line;
 use crate::args::Color;
-use crate::failure;
+use crate::{failure, terminal};
 
 /// Lines that wait to be written. A full queue makes the speaker wait; events that pile up behind it are
 /// bounded by the node, which says how many were missed.
@@ -38,7 +38,7 @@ enum Job {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outlet {
     Open,
-    /// Whoever read it wants no more, which is no failure: `p2p log | head`.
+    /// Whoever read it wants no more, which is no failure: `p2p log | head`. Or the terminal was closed.
     Closed,
     /// What was to be written is lost: the disk is full, say.
     Failed,
@@ -203,6 +203,8 @@ pub(crate) fn painted(color: Color, terminal: bool) -> bool {
 
 struct Writer {
     stdout: BufWriter<Stdout>,
+    /// At the start; of one that is gone the system does not say so any more.
+    on_terminal: bool,
     printer: Option<Printer>,
     bar: Option<ProgressBar>,
     outlet: watch::Sender<Outlet>,
@@ -214,7 +216,8 @@ struct Writer {
 impl Writer {
     fn new(outlet: watch::Sender<Outlet>, unwritten: Arc<AtomicU64>) -> Self {
         let stdout = BufWriter::with_capacity(BATCH, io::stdout());
-        Self { stdout, printer: None, bar: None, outlet, unwritten, buffered: 0 }
+        let on_terminal = io::stdout().is_terminal();
+        Self { stdout, on_terminal, printer: None, bar: None, outlet, unwritten, buffered: 0 }
     }
 
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
@@ -294,7 +297,7 @@ impl Writer {
         if *self.outlet.borrow() != Outlet::Open {
             return;
         }
-        if error.kind() == io::ErrorKind::BrokenPipe {
+        if error.kind() == io::ErrorKind::BrokenPipe || (self.on_terminal && terminal::is_gone(&error)) {
             self.outlet.send_replace(Outlet::Closed);
             return;
         }

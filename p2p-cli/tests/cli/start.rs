@@ -50,11 +50,15 @@ fn the_end_of_input_ends_it_as_exit_does() {
 #[test]
 fn signals_end_it_with_everything_saved() {
     use nix::sys::signal::Signal;
-    for (signal, command) in
-        [(Signal::SIGTERM, None), (Signal::SIGINT, None), (Signal::SIGTERM, Some("daemon"))]
-    {
+    for (signal, command) in [
+        (Signal::SIGTERM, None),
+        (Signal::SIGINT, None),
+        (Signal::SIGHUP, None),
+        (Signal::SIGTERM, Some("daemon")),
+        (Signal::SIGHUP, Some("daemon")),
+    ] {
         let scratch = Scratch::new();
-        let node = Node::start(&scratch.path("peer"));
+        let mut node = Node::start(&scratch.path("peer"));
         let mut process = p2p(&scratch.path("d"));
         process.args(["--json", "--connect", &node.addr]).args(command);
         let mut process = Running::spawn(process);
@@ -64,7 +68,64 @@ fn signals_end_it_with_everything_saved() {
         let state = fs::read(scratch.path("d").join("state.json")).unwrap();
         let state: Value = serde_json::from_slice(&state).unwrap();
         assert!(state.to_string().contains(&node.id), "{state}");
+        let goodbye = node.event("peer_down", |_| true);
+        assert_eq!(goodbye["reason"], "it leaves", "{signal} {command:?}");
     }
+}
+
+/// The shell tells its jobs that the terminal is gone, and the system tells them once more.
+#[cfg(unix)]
+#[test]
+fn a_second_hangup_makes_the_end_no_shorter() {
+    use std::io::{Read as _, Write as _};
+    use std::process::Stdio;
+
+    use nix::sys::signal::{Signal, kill};
+
+    let scratch = Scratch::new();
+    let mut node = Node::start(&scratch.path("peer"));
+    let mut command = p2p(&scratch.path("d"));
+    command.args(["--json", "--connect", &node.addr]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    node.event("peer_up", |_| true);
+    // Their answers are far more than a pipe and all queues hold, so it ends only once they are read.
+    child.stdin.as_mut().unwrap().write_all("help\n".repeat(2_000).as_bytes()).unwrap();
+    let id = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+    kill(id, Signal::SIGHUP).unwrap();
+    node.event("peer_down", |event| event["reason"] == "it leaves");
+    kill(id, Signal::SIGHUP).unwrap();
+    let mut said = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(said.ends_with("{\"event\":\"bye\"}\n"), "{}", &said[said.len().saturating_sub(200)..]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_hangup_that_is_ignored_at_the_start_stays_ignored() {
+    use nix::sys::signal::Signal;
+    let scratch = Scratch::new();
+    let program = p2p(&scratch.path("d"));
+    // As `nohup` does it.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]);
+    command.arg(program.get_program()).args(program.get_args()).arg("--json");
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let mut process = Running::spawn(command);
+    process.wait("ready", |line| line.contains("ready").then_some(()));
+    process.signal(Signal::SIGHUP);
+    // A signal that is handled is handled before what is typed after it is answered, and then nothing is.
+    for _ in 0..100 {
+        process.type_bytes(b"id");
+        process.wait("an answer", |line| line.contains("\"command\":\"id\"").then_some(()));
+    }
+    process.signal(Signal::SIGTERM);
+    assert_eq!(process.exit_code(), 0);
 }
 
 /// A reader that stopped reading holds up neither the node nor its end.

@@ -3,18 +3,26 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
+#[cfg(target_os = "linux")]
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Child;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Instant;
 
+#[cfg(target_os = "linux")]
+use nix::fcntl::OFlag;
+#[cfg(target_os = "linux")]
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::termios::{Termios, tcgetattr};
 use nix::unistd::Pid;
 
 use crate::util::{DEADLINE, Node, Scratch, p2p};
+#[cfg(target_os = "linux")]
+use crate::util::{code, end_of};
 
 /// `p2p` on a terminal, and whoever sits there.
 struct Terminal {
@@ -37,10 +45,7 @@ impl Terminal {
     fn open(data: &Path, args: &[&str]) -> Self {
         let size = Winsize { ws_row: 40, ws_col: 120, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).unwrap();
-        let stdio = || pty.slave.try_clone().unwrap();
-        let mut command = p2p(data);
-        command.args(args).env("TERM", "xterm").stdin(stdio()).stdout(stdio()).stderr(stdio());
-        let child = command.spawn().unwrap();
+        let child = spawn(data, args, &pty.slave);
         let keyboard = File::from(pty.master);
         let mut output = keyboard.try_clone().unwrap();
         let (tell, shown) = sync_channel(1024);
@@ -86,6 +91,13 @@ impl Terminal {
     fn exit_code(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
+}
+
+fn spawn(data: &Path, args: &[&str], line: &OwnedFd) -> Child {
+    let stdio = || line.try_clone().unwrap();
+    let mut command = p2p(data);
+    command.args(args).env("TERM", "xterm").stdin(stdio()).stdout(stdio()).stderr(stdio());
+    command.spawn().unwrap()
 }
 
 impl Drop for Terminal {
@@ -218,4 +230,52 @@ fn each_line_that_is_pasted_is_a_command() {
     assert_eq!(terminal.exit_code(), Some(0));
     let history = fs::read_to_string(scratch.path("d").join("history")).unwrap();
     assert!(history.contains("msg one\nmsg two\nconect x\n"), "{history}");
+}
+
+/// `p2p` on a terminal that nobody looks at once it has shown a prompt, linked to `friend`. No other process has the terminal's
+/// other end: it goes with what is returned.
+#[cfg(target_os = "linux")]
+fn unseen(scratch: &Scratch, friend: &mut Node) -> (Child, PtyMaster) {
+    let mut keyboard = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC).unwrap();
+    grantpt(&keyboard).unwrap();
+    unlockpt(&keyboard).unwrap();
+    let mut options = File::options();
+    options.read(true).write(true).custom_flags(OFlag::O_NOCTTY.bits());
+    let line = options.open(ptsname_r(&keyboard).unwrap()).unwrap();
+    let child = spawn(&scratch.path("d"), &["--connect", &friend.addr], &line.into());
+    friend.event("peer_up", |_| true);
+    let (mut screen, mut buffer) = (Vec::new(), [0; 4096]);
+    while !String::from_utf8_lossy(&screen).contains("> ") {
+        let length = keyboard.read(&mut buffer).unwrap();
+        screen.extend_from_slice(&buffer[..length]);
+    }
+    (child, keyboard)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_that_is_gone_ends_it_in_good_order() {
+    let scratch = Scratch::new();
+    let mut friend = Node::start(&scratch.path("friend"));
+    let (child, keyboard) = unseen(&scratch, &mut friend);
+    drop(keyboard);
+    assert_eq!(friend.event("peer_down", |_| true)["reason"], "it leaves");
+    assert_eq!(code(&end_of(child)), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_that_takes_nothing_more_cannot_keep_it() {
+    let scratch = Scratch::new();
+    let mut friend = Node::start(&scratch.path("friend"));
+    let (child, _keyboard) = unseen(&scratch, &mut friend);
+    // Far more than a terminal holds.
+    let text = "x".repeat(1_000);
+    for _ in 0..500 {
+        friend.process.type_bytes(format!("msg {text}").as_bytes());
+    }
+    friend.ask("status");
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGHUP).unwrap();
+    assert_eq!(friend.event("peer_down", |_| true)["reason"], "it leaves");
+    assert_eq!(code(&end_of(child)), 0);
 }
