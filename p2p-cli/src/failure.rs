@@ -110,6 +110,7 @@ impl From<LogError> for Failure {
     fn from(error: LogError) -> Self {
         let (exit, word) = match &error {
             LogError::InUse { .. } => (Exit::Usage, "in_use"),
+            LogError::NoKey { .. } => (Exit::Usage, "no_key"),
             _ => (Exit::Failed, "log"),
         };
         Self::new(exit, word, error.to_string())

@@ -52,7 +52,8 @@ pub struct Config {
     /// Where identity, peer table, index and fetched files are kept. `None`: a temporary directory that
     /// goes with the node, and a new identity each time unless [`Config::key`] is set.
     pub data_dir: Option<PathBuf>,
-    /// The identity; `None` reads `identity.key` from the data directory and makes it at the first start.
+    /// The identity; `None` reads `identity.key` from the data directory and makes it at the first start. One that is given is
+    /// not written there, so whoever reads the log later gives it again: [`read_log_with_key`](crate::read_log_with_key).
     pub key: Option<SecretKey>,
     /// The address to listen on; `None` is every address, IPv6 and IPv4.
     pub host: Option<IpAddr>,

@@ -12,7 +12,7 @@ use crate::error::StartError;
 
 pub(crate) const KEY_FILE: &str = "identity.key";
 const LOCK_FILE: &str = "lock";
-const SEQ_FILE: &str = "seq";
+pub(crate) const SEQ_FILE: &str = "seq";
 /// First line of the key file, so that a person sees what it is.
 const KEY_HEADER: &str = "p2p secret key: whoever has it is this node";
 /// A key file is two short lines.

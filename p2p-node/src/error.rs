@@ -57,6 +57,14 @@ pub enum LogError {
     /// [`Config::log`](crate::Config::log).
     #[error("there is no message log: messages are kept in memory, or no node has run here")]
     NoLog,
+    /// There is one, and no key to read it with: its node was given one ([`Config::key`](crate::Config::key)). Nothing was changed.
+    #[error(
+        "the message log in {path} has no identity.key beside it: read it with the key that its node was given"
+    )]
+    NoKey {
+        /// The data directory.
+        path: PathBuf,
+    },
     /// Another process uses the data directory.
     #[error("a node runs on {path} and writes its log; ask there, or when it has stopped")]
     InUse {

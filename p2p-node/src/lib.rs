@@ -66,7 +66,7 @@ pub use info::{
 pub use log::{Follow, Since};
 pub use node::Node;
 pub use packet::{ByeReason, Packet};
-pub use past::{PastMessages, read_log};
+pub use past::{PastMessages, read_log, read_log_with_key};
 pub use query::{Answer, Query};
 pub use stack::{Hangup, Input, LinkUp, LinkView, Output, Stack};
 pub use target::{ParseTargetError, Target};

@@ -4,12 +4,14 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::data::{DataDir, KEY_FILE};
+use p2p_wire::SecretKey;
+
+use crate::data::{DataDir, KEY_FILE, SEQ_FILE};
 use crate::error::{LogError, StartError};
 use crate::event::{Event, Message};
 use crate::log::{LogReader, OpenLog, Since};
 
-/// The messages of a log, from [`read_log`]; it keeps other processes out of the data directory meanwhile.
+/// The messages of a log, from [`read_log`] or [`read_log_with_key`]; it keeps other processes out of the data directory meanwhile.
 #[derive(Debug)]
 pub struct PastMessages {
     reader: LogReader,
@@ -24,17 +26,38 @@ pub struct PastMessages {
 /// as in a copy on a read-only file system, nothing is.
 ///
 /// # Errors
-/// [`LogError::InUse`] if it runs, [`LogError::NoLog`] if there is none; then nothing is made there.
+/// [`LogError::InUse`] if it runs, [`LogError::NoLog`] if there is none, [`LogError::NoKey`] if its node was given a key; then
+/// nothing is made there.
 pub fn read_log(data_dir: &Path, since: Since) -> Result<PastMessages, LogError> {
-    // Other programs have folders called `log` too. Opened as the data of a node, such a one would become that of a new
-    // node.
-    if !data_dir.join("log").is_dir() || !data_dir.join(KEY_FILE).is_file() {
-        return Err(LogError::NoLog);
+    check(data_dir)?;
+    if !data_dir.join(KEY_FILE).is_file() {
+        return Err(LogError::NoKey { path: data_dir.to_owned() });
     }
     let data = DataDir::open_to_read(data_dir).map_err(refused)?;
     let (key, _) = data.identity().map_err(refused)?;
+    read(data, &key, since)
+}
+
+/// [`read_log`] of a node that was given its key ([`Config::key`](crate::Config::key)). With another one the private messages to
+/// it are left out: they can't be opened.
+///
+/// # Errors
+/// Those of [`read_log`].
+pub fn read_log_with_key(data_dir: &Path, key: &SecretKey, since: Since) -> Result<PastMessages, LogError> {
+    check(data_dir)?;
+    read(DataDir::open_to_read(data_dir).map_err(refused)?, key, since)
+}
+
+/// Whether it is a node's. Other programs have folders called `log` too; opened as the data of a node, such a one would become
+/// that of a new node.
+fn check(data_dir: &Path) -> Result<(), LogError> {
+    let is_node = [KEY_FILE, SEQ_FILE].iter().any(|name| data_dir.join(name).is_file());
+    if is_node && data_dir.join("log").is_dir() { Ok(()) } else { Err(LogError::NoLog) }
+}
+
+fn read(data: DataDir, key: &SecretKey, since: Since) -> Result<PastMessages, LogError> {
     let open = if data.is_read_only() { OpenLog::open_read_only } else { OpenLog::open };
-    let mut log = open(&data.log_path(), &key, SystemTime::now())?;
+    let mut log = open(&data.log_path(), key, SystemTime::now())?;
     let (reader, warnings) = (log.reader.clone(), std::mem::take(&mut log.found.warnings));
     let next = reader.start(since);
     let missed = if matches!(since, Since::Pos(1..)) { reader.missing_from(next) } else { 0 };

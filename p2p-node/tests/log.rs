@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use p2p_node::{
-    Event, Events, Follow, LogError, LogMode, Message, Node, NodeBuilder, Since, Target, read_log,
+    Event, Events, Follow, LogError, LogMode, Message, Node, NodeBuilder, SecretKey, Since, Target, read_log,
+    read_log_with_key,
 };
 use tokio::time::timeout;
 
@@ -75,6 +76,42 @@ async fn positions_go_on_over_a_restart_and_the_log_reads_back() {
     });
     assert_eq!(past.await.unwrap(), expected[2..]);
     assert!(matches!(sender.log_since(Since::Pos(0)).await, Err(LogError::NoLog)));
+}
+
+/// A key that the application keeps is not in the directory.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_node_that_was_given_its_key_is_read_with_that_key() {
+    let (dir, key) = (tempfile::tempdir().unwrap(), SecretKey::from_bytes(&[7; 32]));
+    let sender = local().start().await.unwrap();
+    let node = local().data_dir(dir.path()).log(LogMode::Disk).key(key.clone()).start().await.unwrap();
+    let mut events = node.events();
+    node.connect(addr(&sender)).await.unwrap();
+    sender.send("to all").await.unwrap();
+    sender.send_to(node.id(), "to you").await.unwrap();
+    let expected = [message(&mut events).await, message(&mut events).await];
+    node.shutdown().await;
+    drop((node, events));
+    for (key, expected) in [(key.clone(), &expected[..]), (SecretKey::from_bytes(&[8; 32]), &expected[..1])] {
+        let read = timeout(DEADLINE, async {
+            loop {
+                match read_log_with_key(dir.path(), &key, Since::Pos(0)) {
+                    // The last of its tasks may still hold it.
+                    Err(LogError::InUse { .. }) => tokio::task::yield_now().await,
+                    read => break read.unwrap().collect::<Result<Vec<_>, _>>().unwrap(),
+                }
+            }
+        });
+        assert_eq!(read.await.unwrap(), expected);
+    }
+    // Without it there is something to say other than that there is no log, and no key is made.
+    let error = read_log(dir.path(), Since::Pos(0)).unwrap_err();
+    assert!(matches!(&error, LogError::NoKey { path } if path == dir.path()), "{error}");
+    assert!(!dir.path().join("identity.key").exists());
+    // A folder of somebody else's.
+    let other = tempfile::tempdir().unwrap();
+    std::fs::create_dir(other.path().join("log")).unwrap();
+    assert!(matches!(read_log_with_key(other.path(), &key, Since::Pos(0)), Err(LogError::NoLog)));
+    assert_eq!(std::fs::read_dir(other.path()).unwrap().count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
