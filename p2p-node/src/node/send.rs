@@ -103,9 +103,10 @@ impl Node {
         self.ask(|reply| Command::Compare { reply }).await;
     }
 
-    /// Waits until all messages of this node have arrived at somebody: a neighbour has said that it handled each, which it was
-    /// sent, or asked for, or that it holds it. Whether that is so; if not, nothing has moved for 10 s (5 s without any neighbour), or two minutes have
-    /// passed. One that is gone counts if it said so before: neighbours are asked half a second after a message. The last 1,024 envelopes count. What is left is in the log. For whoever sends something and is gone.
+    /// Waits until all messages of this node have arrived at somebody, and says whether they have: a neighbour has said that it
+    /// handled each, or that it holds it. If not, nothing has moved for 10 s (5 s without any neighbour), or two minutes have
+    /// passed. One that is gone counts if it said so before: neighbours are asked half a second after a message. The last 1,024
+    /// envelopes count. What is left is in the log. For whoever sends something and is gone.
     pub async fn handed_over(&self) -> bool {
         self.ask(|reply| Command::HandOver { reply }).await.unwrap_or(false)
     }
