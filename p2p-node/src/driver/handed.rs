@@ -63,7 +63,8 @@ impl Handed {
             self.ask.get_or_insert(now + ASK);
             if open.with == 1 {
                 self.unsent -= open.len;
-                self.moved = Some(now);
+                // What comes after the last of these is waited for anew.
+                self.moved = (self.unsent > 0).then_some(now);
             }
         }
     }
@@ -192,6 +193,19 @@ mod tests {
             (handed.len(), handed.sent[&peer(2)].len(), handed.unsent),
             (MAX_ENVELOPES, MAX_ENVELOPES, 0)
         );
+    }
+
+    #[test]
+    fn what_was_sent_long_ago_says_nothing_of_what_nobody_was_sent() {
+        let (now, mut handed) = (Instant::now(), Handed::default());
+        handed.published(now, id(1), 10);
+        handed.sent(now, peer(2), id(1));
+        // Its neighbour is always busy, or slow.
+        let later = now + PATIENCE;
+        for seq in 2..=6 {
+            handed.published(later, id(seq), 1 << 20);
+        }
+        assert!(handed.is_full(later));
     }
 
     #[test]
