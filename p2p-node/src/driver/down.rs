@@ -18,7 +18,7 @@ impl Driver {
     /// The link has ended, by itself or by the other side.
     pub(super) fn link_is_down(&mut self, peer: NodeId, cause: &Closed) {
         let Some(link) = self.links.remove(&peer) else { return };
-        self.settle_broken(peer, &link.outbox);
+        self.settle_ended(peer, &link.outbox);
         link.outbox.close();
         let (cause, reason) = match link.bye {
             Some(reason) => (down_cause(reason), reason.as_str().to_owned()),
@@ -34,12 +34,7 @@ impl Driver {
     /// still heard.
     pub(super) fn close_link(&mut self, peer: NodeId, bye: ByeReason, cause: DownCause, reason: &str) {
         let Some(link) = self.links.remove(&peer) else { return };
-        if cause == DownCause::Silent {
-            self.settle_broken(peer, &link.outbox);
-        } else {
-            // What it holds is still written, and heard.
-            self.handed.handled(peer);
-        }
+        self.settle_ended(peer, &link.outbox);
         match encode_frame(&Packet::Bye(bye)) {
             Ok(frame) => link.outbox.close_with(frame),
             Err(_) => link.outbox.close(),
@@ -55,7 +50,7 @@ impl Driver {
         if let Some(link) = self.links.get_mut(&peer) {
             link.bye = Some(reason);
             let outbox = Arc::clone(&link.outbox);
-            self.settle_broken(peer, &outbox);
+            self.settle_ended(peer, &outbox);
             outbox.close();
         }
         if matches!(reason, ByeReason::Disconnected | ByeReason::Banned) {
@@ -64,8 +59,9 @@ impl Driver {
         }
     }
 
-    /// What a link held when it broke, or the other side ended it, may never have been handled.
-    fn settle_broken(&mut self, peer: NodeId, outbox: &Outbox) {
+    /// What a link holds when it ends may never be handled, whoever ended it: where this side did and writes it still, the other
+    /// one may be long gone.
+    fn settle_ended(&mut self, peer: NodeId, outbox: &Outbox) {
         if outbox.has_unhandled() {
             self.handed.gone(peer);
         } else {

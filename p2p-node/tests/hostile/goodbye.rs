@@ -178,6 +178,26 @@ async fn what_died_with_the_last_link_is_not_handed_over() {
     assert!(!broken_with_a_message().await.handed_over().await);
 }
 
+/// Who lost its link before this side noticed is back on another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_link_held_that_was_replaced_is_not_handed_over() {
+    let node = start().await;
+    let _lost = Hostile::join(addr(&node), &key(1)).await;
+    node.send("on its way").await.unwrap();
+    let _back = Hostile::join(addr(&node), &key(1)).await;
+    assert!(!node.handed_over().await);
+}
+
+/// It is written still, and nobody knows who reads it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_link_held_that_was_hung_up_is_not_handed_over() {
+    let node = start().await;
+    let _silent = Hostile::join(addr(&node), &key(1)).await;
+    node.send("on its way").await.unwrap();
+    node.disconnect(key(1).id()).await.unwrap();
+    assert!(!node.handed_over().await);
+}
+
 /// A goodbye says that no more is heard: what was on its way then may be lost as with a link that breaks.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_last_neighbour_left_unhandled_is_not_handed_over() {
