@@ -94,6 +94,11 @@ impl Backlog {
         self.bytes > 0 || !self.behind.is_empty()
     }
 
+    /// Whether a message of this author waits.
+    pub(crate) fn has_of(&self, author: NodeId) -> bool {
+        self.lone.as_ref().is_some_and(|item| item.id.author == author) || self.authors.contains_key(&author)
+    }
+
     /// Queues a message; what had to go for it, or the message itself, goes into `displaced`. The newest of the author
     /// that takes most goes first: what it said before is nearer to its turn.
     pub(crate) fn push(&mut self, item: Item, limit: usize, displaced: &mut Vec<Item>) {

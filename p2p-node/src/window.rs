@@ -101,6 +101,16 @@ impl Window {
         Some(self.push_mark(now))
     }
 
+    /// Bytes that were taken.
+    pub(crate) const fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Of these, what the other side has said to have handled.
+    pub(crate) const fn handled(&self) -> u64 {
+        self.handled
+    }
+
     /// Bytes that were taken and are not known to have been handled.
     pub(crate) const fn under_way(&self) -> u64 {
         self.taken - self.handled

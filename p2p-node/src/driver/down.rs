@@ -62,11 +62,8 @@ impl Driver {
     /// What a link holds when it ends may never be handled, whoever ended it: where this side did and writes it still, the other
     /// one may be long gone.
     fn settle_ended(&mut self, peer: NodeId, outbox: &Outbox) {
-        if outbox.has_unhandled() {
-            self.handed.gone(peer);
-        } else {
-            self.handed.handled(peer);
-        }
+        self.handed.reached(peer, outbox.reached(self.shared.id));
+        self.handed.gone(peer);
     }
 
     fn after_down(&mut self, peer: NodeId, stage: Stage, cause: DownCause, reason: String) {

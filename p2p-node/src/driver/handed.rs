@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use p2p_wire::{EnvelopeId, NodeId};
 
+use crate::outbox::Reached;
+
 /// Bytes that nobody was sent above which nothing more is published. 4 MiB: twice the queue of a link, and a sixteenth of what a
 /// log keeps.
 const MOST: usize = 4 << 20;
@@ -26,7 +28,7 @@ pub(super) struct Handed {
     /// Nobody is known to have handled these.
     open: BTreeMap<EnvelopeId, Open>,
     /// Of these, what each neighbour was sent and has not said to have handled.
-    sent: BTreeMap<NodeId, BTreeSet<EnvelopeId>>,
+    sent: BTreeMap<NodeId, Sent>,
     /// Bytes of those that are with no neighbour.
     unsent: usize,
     /// When the first of these was published, or one was sent to somebody.
@@ -40,6 +42,48 @@ struct Open {
     len: usize,
     /// Neighbours that it is with.
     with: usize,
+}
+
+/// What one neighbour was sent. Others' messages go the same way, so it is asked how far it has come and not whether nothing is left:
+/// towards one that is always busy something always is.
+#[derive(Debug, Default)]
+struct Sent {
+    /// It has these once it has handled so many bytes.
+    marked: BTreeSet<EnvelopeId>,
+    until: u64,
+    /// Later ones, or in the queue still.
+    later: BTreeSet<EnvelopeId>,
+}
+
+impl Sent {
+    fn is_empty(&self) -> bool {
+        self.marked.is_empty() && self.later.is_empty()
+    }
+
+    fn insert(&mut self, id: EnvelopeId) -> bool {
+        !self.marked.contains(&id) && self.later.insert(id)
+    }
+
+    fn remove(&mut self, id: &EnvelopeId) -> bool {
+        self.later.remove(id) || self.marked.remove(id)
+    }
+
+    /// Takes out what has been handled.
+    fn take_handled(&mut self, reached: Reached) -> BTreeSet<EnvelopeId> {
+        let mut handled = BTreeSet::new();
+        if reached.handled >= self.until {
+            handled = std::mem::take(&mut self.marked);
+        }
+        if let Some(taken) = reached.taken
+            && self.marked.is_empty()
+        {
+            (self.marked, self.until) = (std::mem::take(&mut self.later), taken);
+            if reached.handled >= taken {
+                handled.append(&mut self.marked);
+            }
+        }
+        handled
+    }
 }
 
 impl Handed {
@@ -91,18 +135,20 @@ impl Handed {
         self.sent.keys().copied()
     }
 
-    /// A neighbour has handled all that it was sent.
-    pub(super) fn handled(&mut self, peer: NodeId) {
-        for id in self.sent.remove(&peer).into_iter().flatten() {
-            self.close(&id);
+    /// A neighbour has come so far.
+    pub(super) fn reached(&mut self, peer: NodeId, reached: Reached) {
+        let Some(sent) = self.sent.get_mut(&peer) else { return };
+        let handled = sent.take_handled(reached);
+        if sent.is_empty() {
+            self.sent.remove(&peer);
         }
+        handled.iter().for_each(|id| self.close(id));
     }
 
-    /// Its link broke before that.
+    /// Its link has ended: what it had not handled it may never handle.
     pub(super) fn gone(&mut self, peer: NodeId) {
-        for id in self.sent.remove(&peer).into_iter().flatten() {
-            self.is_without(&id);
-        }
+        let Some(Sent { marked, later, .. }) = self.sent.remove(&peer) else { return };
+        marked.iter().chain(&later).for_each(|id| self.is_without(id));
     }
 
     /// A neighbour says that it holds all with a seq in `from..to`.
@@ -156,6 +202,9 @@ impl Handed {
 mod tests {
     use super::*;
 
+    /// Everything that was sent.
+    const ALL: Reached = Reached { handled: 0, taken: Some(0) };
+
     fn peer(n: u8) -> NodeId {
         NodeId::from_bytes([n; 32])
     }
@@ -181,7 +230,7 @@ mod tests {
         assert!(handed.is_full(stuck));
         handed.sent(stuck, peer(2), id(5));
         assert!(!handed.is_full(stuck) && (handed.unsent(), handed.len()) == (4, 6));
-        handed.handled(peer(2));
+        handed.reached(peer(2), ALL);
         assert_eq!((handed.unsent(), handed.len(), handed.unsent), (4, 4, 4 << 20));
         handed.held(0, 5);
         assert_eq!((handed.len(), handed.unsent, handed.moved), (0, 0, None));
@@ -190,9 +239,32 @@ mod tests {
             handed.sent(now, peer(2), id(seq));
         }
         assert_eq!(
-            (handed.len(), handed.sent[&peer(2)].len(), handed.unsent),
+            (handed.len(), handed.sent[&peer(2)].later.len(), handed.unsent),
             (MAX_ENVELOPES, MAX_ENVELOPES, 0)
         );
+    }
+
+    #[test]
+    fn a_neighbour_that_always_has_something_to_handle_has_what_came_before() {
+        let (now, mut handed) = (Instant::now(), Handed::default());
+        handed.published(now, id(1), 10);
+        handed.sent(now, peer(2), id(1));
+        handed.reached(peer(2), Reached { handled: 100, taken: None });
+        assert_eq!(handed.len(), 1, "it is in the queue");
+        handed.reached(peer(2), Reached { handled: 100, taken: Some(150) });
+        handed.published(now, id(2), 10);
+        handed.sent(now, peer(2), id(2));
+        handed.sent(now, peer(2), id(1));
+        handed.reached(peer(2), Reached { handled: 149, taken: Some(300) });
+        assert_eq!(handed.len(), 2);
+        handed.reached(peer(2), Reached { handled: 150, taken: Some(300) });
+        assert_eq!(handed.open.keys().copied().collect::<Vec<_>>(), [id(2)]);
+        handed.asked(now);
+        assert!(handed.ask_at().is_some());
+        handed.reached(peer(2), Reached { handled: 299, taken: Some(400) });
+        assert_eq!(handed.len(), 1);
+        handed.reached(peer(2), Reached { handled: 300, taken: None });
+        assert_eq!((handed.len(), handed.peers().count()), (0, 0));
     }
 
     #[test]
@@ -220,18 +292,18 @@ mod tests {
         assert_eq!(handed.unsent, 10);
         handed.displaced(peer(3), &id(2));
         assert_eq!(handed.unsent, 10, "another one was sent it");
-        handed.handled(peer(3));
+        handed.reached(peer(3), ALL);
         assert_eq!((handed.len(), handed.unsent()), (3, 1));
         handed.gone(peer(2));
-        handed.handled(peer(2));
+        handed.reached(peer(2), ALL);
         assert_eq!((handed.len(), handed.unsent(), handed.unsent), (3, 3, 30));
         // It comes back and asks for what it missed, and has the rest.
         handed.sent(now, peer(2), id(1));
         handed.sent(now, peer(4), id(3));
-        handed.handled(peer(2));
+        handed.reached(peer(2), ALL);
         assert_eq!((handed.len(), handed.unsent()), (2, 1));
         handed.held(2, 3);
-        handed.handled(peer(4));
+        handed.reached(peer(4), ALL);
         assert_eq!((handed.len(), handed.peers().count(), handed.unsent), (0, 0, 0));
         handed.sent(now, peer(2), id(1));
         assert_eq!(handed.peers().count(), 0, "somebody has it");

@@ -151,12 +151,13 @@ impl Driver {
         false
     }
 
-    /// Neighbours that have nothing left to handle have what they were sent; the others are asked.
+    /// Takes note of what neighbours have handled, and asks those that were sent something.
     pub(super) fn settle_handled(&mut self, now: Instant) {
         let peers: Vec<NodeId> = self.handed.peers().collect();
         for peer in peers {
-            if self.links.get(&peer).is_some_and(|link| link.outbox.unhandled() == 0) {
-                self.handed.handled(peer);
+            if let Some(link) = self.links.get(&peer) {
+                link.outbox.ask();
+                self.handed.reached(peer, link.outbox.reached(self.shared.id));
             }
         }
         self.handed.asked(now);

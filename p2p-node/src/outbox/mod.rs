@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2p_wire::{EnvelopeId, MAX_FRAME_PAYLOAD, encode_frame};
+use p2p_wire::{EnvelopeId, MAX_FRAME_PAYLOAD, NodeId, encode_frame};
 use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout_at};
 
@@ -35,6 +35,15 @@ const PREFIX: usize = 4;
 /// The frame does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
+
+/// How far a link has come. Bytes are those of messages, since it came up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reached {
+    /// What the other side has said to have handled.
+    pub(crate) handled: u64,
+    /// What was taken from the queue, if none of the author's messages wait there: all of them are among these.
+    pub(crate) taken: Option<u64>,
+}
 
 /// What [`Outbox::next_batch`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,16 +212,21 @@ impl Outbox {
         self.lock().messages.bytes()
     }
 
-    /// Bytes of messages that wait, or that the other side has not said to have handled; which it is asked for once none
-    /// waits. 0 once the queue is closed.
+    /// Bytes of messages that wait, or that the other side has not said to have handled. 0 once the queue is closed.
     pub(crate) fn unhandled(&self) -> usize {
-        let mut state = self.lock();
+        let state = self.lock();
         if state.closed.is_some() {
             return 0;
         }
-        let waiting = state.messages.bytes();
         let under_way = usize::try_from(state.window.under_way()).unwrap_or(usize::MAX);
-        if waiting == 0
+        state.messages.bytes().saturating_add(under_way)
+    }
+
+    /// Asks the other side what it has handled. While messages wait that is asked in any case.
+    pub(crate) fn ask(&self) {
+        let mut state = self.lock();
+        if state.closed.is_none()
+            && state.messages.bytes() == 0
             && let Some(mark) = state.window.mark(Instant::now())
             && let Ok(frame) = encode_frame(&Packet::Ping(mark))
         {
@@ -222,13 +236,13 @@ impl Outbox {
                 self.filled.notify_one();
             }
         }
-        waiting.saturating_add(under_way)
     }
 
-    /// Whether the other side may not have handled all that it was sent.
-    pub(crate) fn has_unhandled(&self) -> bool {
+    /// How far the other side has come, for the messages of one author.
+    pub(crate) fn reached(&self, author: NodeId) -> Reached {
         let state = self.lock();
-        state.messages.bytes() > 0 || state.window.under_way() > 0
+        let taken = (!state.messages.has_of(author)).then(|| state.window.taken());
+        Reached { handled: state.window.handled(), taken }
     }
 
     /// The writer has written so much of a large frame.

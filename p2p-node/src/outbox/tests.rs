@@ -16,7 +16,7 @@ fn outbox(limit: usize) -> Outbox {
 }
 
 fn push(outbox: &Outbox, byte: u8, len: usize) -> usize {
-    let author = p2p_wire::NodeId::from_bytes([byte; 32]);
+    let author = NodeId::from_bytes([byte; 32]);
     outbox.push_message(EnvelopeId { author, run: 0, first: 0, count: 1 }, 1, frame(byte, len)).len()
 }
 
@@ -146,4 +146,27 @@ async fn no_more_messages_go_than_the_other_side_handles_and_control_goes_on() {
     while outbox.next_batch(&mut batch, STALL).await == Next::Frames {}
     let (marks, left): (Vec<_>, Vec<_>) = batch.iter().partition(|frame| is_mark(frame));
     assert!(left.len() + 18 >= 200 && !marks.is_empty(), "what is closed waits for nobody");
+}
+
+#[tokio::test]
+async fn what_was_taken_says_how_far_an_author_is_while_others_go_on() {
+    let outbox = outbox(1 << 20);
+    let author = |byte| NodeId::from_bytes([byte; 32]);
+    let reached = |handled, taken| Reached { handled, taken };
+    push(&outbox, 1, 10);
+    assert_eq!(outbox.reached(author(1)), reached(0, None), "it waits");
+    assert_eq!(outbox.reached(author(2)), reached(0, Some(0)));
+    let mut batch = Vec::new();
+    outbox.next_batch(&mut batch, STALL).await;
+    outbox.ask();
+    outbox.next_batch(&mut batch, STALL).await;
+    push(&outbox, 2, 20);
+    assert_eq!(outbox.reached(author(1)), reached(0, Some(10)));
+    outbox.next_batch(&mut batch, STALL).await;
+    let mut mark = bytes::BytesMut::from(batch[1].clone());
+    let mark = FrameCodec::<Packet>::new().decode(&mut mark).unwrap();
+    let Some(Frame::Known { message: Packet::Ping(number), .. }) = mark else { panic!("{mark:?}") };
+    outbox.answered(number);
+    assert_eq!(outbox.reached(author(1)), reached(10, Some(30)));
+    assert_eq!(outbox.unhandled(), 20);
 }

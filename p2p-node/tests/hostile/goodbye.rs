@@ -1,13 +1,14 @@
 //! What comes over a link that the node has hung up: of a neighbour what it pushed before it knew, of others nothing. And what a
 //! node that goes takes along.
 
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use p2p_node::{ByeReason, Event, Node, Packet};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::util::{
     Delivered, Hostile, SOON, Stage, addr, envelope, eventually, key, message, peer_down, push, start,
@@ -196,6 +197,41 @@ async fn what_a_link_held_that_was_hung_up_is_not_handed_over() {
     node.send("on its way").await.unwrap();
     node.disconnect(key(1).id()).await.unwrap();
     assert!(!node.handed_over().await);
+}
+
+/// Others' messages are always on their way to it, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_busy_neighbour_has_handled_is_handed_over() {
+    const WAY: Duration = Duration::from_millis(100);
+    let node = start().await;
+    let mut peer = Hostile::join(addr(&node), &key(1)).await;
+    let far = tokio::spawn(async move {
+        let mut answers = VecDeque::new();
+        loop {
+            let due = answers.front().map_or_else(|| Instant::now() + WAY, |(due, _)| *due);
+            tokio::select! {
+                packet = peer.next() => match packet {
+                    Some(Packet::Ping(number)) => answers.push_back((Instant::now() + WAY, number)),
+                    Some(_) => {}
+                    None => return,
+                },
+                () = sleep_until(due) => if let Some((_, number)) = answers.pop_front() {
+                    peer.say(&Packet::Pong(number)).await;
+                },
+            }
+        }
+    });
+    let mut talker = Hostile::join(addr(&node), &key(2)).await;
+    let talks = tokio::spawn(async move {
+        for seq in 1.. {
+            talker.write(&push(envelope(&key(2), seq, b"talk").bytes())).await;
+            sleep(WAY / 10).await;
+        }
+    });
+    node.send("among others").await.unwrap();
+    assert_eq!(timeout(Duration::from_secs(8), node.handed_over()).await, Ok(true));
+    talks.abort();
+    far.abort();
 }
 
 /// A goodbye says that no more is heard: what was on its way then may be lost as with a link that breaks.
