@@ -13,6 +13,7 @@ use tracing_subscriber::{Registry, reload};
 use crate::config::Settings;
 use crate::failure::Failure;
 use crate::output::{Screen, painted, visible};
+use crate::stderr::Stderr;
 
 /// From quiet to loud; the usual level is the third.
 const LEVELS: [LevelFilter; 6] = [
@@ -30,6 +31,7 @@ const USUAL: i16 = 2;
 pub(crate) struct Logging {
     filter: reload::Handle<LevelFilter, Registry>,
     usual: LevelFilter,
+    stderr: Option<Arc<Stderr>>,
 }
 
 impl Logging {
@@ -40,7 +42,11 @@ impl Logging {
         let target = match (&settings.log, screen) {
             (Some(path), _) => Target::File(Arc::new(Mutex::new(open(path)?))),
             (None, Some(screen)) => Target::Screen(screen),
-            (None, None) => Target::Stderr,
+            (None, None) => Target::Stderr(Stderr::open()),
+        };
+        let stderr = match &target {
+            Target::Stderr(stderr) => Some(Arc::clone(stderr)),
+            _ => None,
         };
         let ansi = match target {
             Target::File(_) => false,
@@ -50,7 +56,12 @@ impl Logging {
         let layer = tracing_subscriber::fmt::layer().with_ansi(ansi).with_writer(Writer { target, ansi });
         // Fails only when a log was started before, and there is one start.
         let _ = tracing::subscriber::set_global_default(Registry::default().with(filter).with(layer));
-        Ok(Self { filter: handle, usual: level })
+        Ok(Self { filter: handle, usual: level, stderr })
+    }
+
+    /// What has to be ended with the program, if it goes to standard error.
+    pub(crate) fn stderr(&self) -> Option<Arc<Stderr>> {
+        self.stderr.clone()
     }
 
     /// Debug messages on, or back to the usual; what it is now.
@@ -81,7 +92,7 @@ fn open(path: &Path) -> Result<File, Failure> {
 
 #[derive(Clone)]
 enum Target {
-    Stderr,
+    Stderr(Arc<Stderr>),
     File(Arc<Mutex<File>>),
     Screen(Screen),
 }
@@ -99,7 +110,7 @@ impl io::Write for Writer {
         let mut line = one_line(text.trim_end_matches('\n'), self.ansi);
         line.push('\n');
         match &self.target {
-            Target::Stderr => io::stderr().lock().write_all(line.as_bytes())?,
+            Target::Stderr(stderr) => stderr.say(line),
             Target::File(file) => {
                 file.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes())?;
             }

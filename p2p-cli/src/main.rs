@@ -15,6 +15,7 @@ mod logging;
 mod output;
 mod session;
 mod signals;
+mod stderr;
 mod terminal;
 
 use std::io::IsTerminal as _;
@@ -62,6 +63,7 @@ fn with_node(settings: Settings, command: Option<Command>) -> Result<ExitCode, F
         _ => -1,
     };
     let logging = Logging::start(&settings, default_level, on_terminal.then(|| screen.clone()))?;
+    let stderr = logging.stderr();
     let workers = std::thread::available_parallelism().map_or(2, usize::from).min(MAX_WORKERS);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -89,6 +91,9 @@ fn with_node(settings: Settings, command: Option<Command>) -> Result<ExitCode, F
         outcome.map(|()| code)
     });
     terminal::restore();
+    if let Some(stderr) = stderr {
+        stderr.end();
+    }
     // A thread that still waits for the next line of input must not keep the process.
     runtime.shutdown_background();
     outcome

@@ -152,6 +152,34 @@ fn a_reader_that_does_not_read_cannot_keep_it() {
     assert!(asked.elapsed() < Duration::from_secs(6), "{:?}", asked.elapsed());
 }
 
+/// Nor does one that stopped reading the log.
+#[cfg(unix)]
+#[test]
+fn a_log_that_nobody_reads_cannot_keep_it() {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::process::Stdio;
+
+    use nix::sys::signal::{Signal, kill};
+
+    let scratch = Scratch::new();
+    let mut command = p2p(&scratch.path("d"));
+    command.args(["--json", "-vvvv"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut answers = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut input = child.stdin.take().unwrap();
+    // Each is logged several times: far more than a pipe holds.
+    input.write_all("msg hello\n".repeat(2_000).as_bytes()).unwrap();
+    let mut sent = 0;
+    while sent < 2_000 {
+        let answer = answers.next().expect("it goes on").unwrap();
+        sent += usize::from(answer.contains("\"sent\""));
+    }
+    kill(nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    // The rest of the output, but none of the log.
+    answers.for_each(drop);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
 #[test]
 fn a_taken_port_is_exit_2_and_says_which() {
     let scratch = Scratch::new();
