@@ -25,8 +25,8 @@ const MAX_ENVELOPES: usize = 1_024;
 /// See the module's text.
 #[derive(Debug, Default)]
 pub(super) struct Handed {
-    /// Nobody is known to have handled these.
-    open: BTreeMap<EnvelopeId, Open>,
+    /// Nobody is known to have handled these. By their first seq: neighbours say by the thousand which ones they hold.
+    open: BTreeMap<u64, Open>,
     /// Of these, what each neighbour was sent and has not said to have handled.
     sent: BTreeMap<NodeId, Sent>,
     /// Bytes of those that are with no neighbour.
@@ -39,6 +39,7 @@ pub(super) struct Handed {
 
 #[derive(Debug, Clone, Copy)]
 struct Open {
+    id: EnvelopeId,
     len: usize,
     /// Neighbours that it is with.
     with: usize,
@@ -90,18 +91,19 @@ impl Handed {
     /// An own envelope of so many bytes is to go out.
     pub(super) fn published(&mut self, now: Instant, id: EnvelopeId, len: usize) {
         if self.open.len() >= MAX_ENVELOPES
-            && let Some((&oldest, _)) = self.open.first_key_value()
+            && let Some((_, &Open { id: oldest, .. })) = self.open.first_key_value()
         {
             self.close(&oldest);
         }
-        self.open.insert(id, Open { len, with: 0 });
+        self.open.insert(id.first, Open { id, len, with: 0 });
         self.unsent += len;
         self.moved.get_or_insert(now);
     }
 
     /// It is in the queue of a neighbour.
     pub(super) fn sent(&mut self, now: Instant, to: NodeId, id: EnvelopeId) {
-        let Some(open) = self.open.get_mut(&id) else { return };
+        // One of the same seq, made by another process with this key, is not meant.
+        let Some(open) = self.open.get_mut(&id.first).filter(|open| open.id == id) else { return };
         if self.sent.entry(to).or_default().insert(id) {
             open.with += 1;
             self.ask.get_or_insert(now + ASK);
@@ -153,8 +155,9 @@ impl Handed {
 
     /// A neighbour says that it holds all with a seq in `from..to`.
     pub(super) fn held(&mut self, from: u64, to: u64) {
-        let held = |id: &&EnvelopeId| from <= id.first && id.first.saturating_add(u64::from(id.count)) <= to;
-        let held: Vec<EnvelopeId> = self.open.keys().filter(held).copied().collect();
+        let is_whole = |id: &EnvelopeId| id.first.saturating_add(u64::from(id.count)) <= to;
+        let begin_there = self.open.range(from..to.max(from)).map(|(_, open)| open.id);
+        let held: Vec<EnvelopeId> = begin_there.filter(is_whole).collect();
         held.iter().for_each(|id| self.close(id));
     }
 
@@ -175,7 +178,7 @@ impl Handed {
     }
 
     fn is_without(&mut self, id: &EnvelopeId) {
-        if let Some(open) = self.open.get_mut(id) {
+        if let Some(open) = self.open.get_mut(&id.first) {
             open.with -= 1;
             if open.with == 0 {
                 self.unsent += open.len;
@@ -184,7 +187,7 @@ impl Handed {
     }
 
     fn close(&mut self, id: &EnvelopeId) {
-        let Some(open) = self.open.remove(id) else { return };
+        let Some(open) = self.open.remove(&id.first) else { return };
         if open.with == 0 {
             self.unsent -= open.len;
         } else {
@@ -258,13 +261,29 @@ mod tests {
         handed.reached(peer(2), Reached { handled: 149, taken: Some(300) });
         assert_eq!(handed.len(), 2);
         handed.reached(peer(2), Reached { handled: 150, taken: Some(300) });
-        assert_eq!(handed.open.keys().copied().collect::<Vec<_>>(), [id(2)]);
+        assert_eq!(handed.open.keys().copied().collect::<Vec<_>>(), [2]);
         handed.asked(now);
         assert!(handed.ask_at().is_some());
         handed.reached(peer(2), Reached { handled: 299, taken: Some(400) });
         assert_eq!(handed.len(), 1);
         handed.reached(peer(2), Reached { handled: 300, taken: None });
         assert_eq!((handed.len(), handed.peers().count()), (0, 0));
+    }
+
+    #[test]
+    fn who_holds_a_part_of_an_envelope_or_none_does_not_hold_it() {
+        let (now, mut handed) = (Instant::now(), Handed::default());
+        let long = EnvelopeId { count: 10, ..id(10) };
+        handed.published(now, long, 10);
+        for (from, to) in [(0, 10), (10, 19), (11, 20), (20, u64::MAX), (20, 10), (u64::MAX, 0)] {
+            handed.held(from, to);
+            assert_eq!(handed.len(), 1, "{from} to {to}");
+        }
+        let rival = EnvelopeId { count: 1, ..long };
+        handed.sent(now, peer(2), rival);
+        assert_eq!((handed.unsent(), handed.peers().count()), (1, 0));
+        handed.held(10, 20);
+        assert_eq!((handed.len(), handed.unsent), (0, 0));
     }
 
     #[test]
