@@ -52,6 +52,7 @@ impl<R: Rng> Stack<R> {
                 // Before what goes to it: the driver tells it of the link first.
                 self.out.push_back(Output::Up(peer));
                 self.gossip.handle(now, p2p_gossip::Input::NeighborUp(peer));
+                self.queries.on_neighbour_up(now, peer);
             }
             Out::Down(peer) => {
                 if let Some(link) = self.links.get_mut(&peer) {

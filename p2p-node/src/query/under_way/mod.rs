@@ -174,6 +174,10 @@ impl Queries {
         }
     }
 
+    pub(crate) fn on_neighbour_up(&mut self, now: Instant, peer: NodeId) {
+        self.rates.on_neighbour_up(now, peer);
+    }
+
     pub(crate) fn on_neighbour_down(&mut self, peer: NodeId) {
         self.rates.on_neighbour_down(peer);
     }

@@ -24,6 +24,9 @@ const PASS_EVERY: Duration = Duration::from_secs(1);
 const PLACES: usize = 128;
 /// A flow may hold so much of what is free: one part of this many.
 const PARTS: usize = 8;
+/// For so long a neighbour is new, and what those hold that are gone counts as its own: ids are made at will, and each that comes,
+/// asks and goes would have a part.
+const NEW: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy)]
 struct Rate {
@@ -53,6 +56,8 @@ impl Flow {
 #[derive(Debug, Default)]
 pub(super) struct Rates {
     taken: BTreeMap<Flow, Bucket>,
+    /// Since when each is a neighbour.
+    up: BTreeMap<NodeId, Instant>,
     places: Places,
 }
 
@@ -64,13 +69,22 @@ impl Rates {
 
     /// Whether one more is passed on.
     pub(super) fn pass(&mut self, now: Instant, flow: Flow) -> bool {
-        self.places.take(now, flow)
+        let is_new = |since: &Instant| now.saturating_duration_since(*since) < NEW;
+        let is_new = self.up.get(&flow.from).is_none_or(is_new);
+        self.places.take(now, flow, is_new)
     }
 
-    /// The places stay taken: who comes again has none of them anew.
+    pub(super) fn on_neighbour_up(&mut self, now: Instant, from: NodeId) {
+        self.up.insert(from, now);
+    }
+
+    /// The places stay taken.
     pub(super) fn on_neighbour_down(&mut self, from: NodeId) {
+        self.up.remove(&from);
         for own in [false, true] {
-            self.taken.remove(&Flow { from, own });
+            let flow = Flow { from, own };
+            self.taken.remove(&flow);
+            self.places.leave(flow);
         }
     }
 }
@@ -110,23 +124,30 @@ impl Bucket {
 /// 6(2), 1998), so those that ask much leave some for who asks seldom, and the last [`PARTS`] are for flows that hold none.
 #[derive(Debug, Default)]
 struct Places {
-    /// Only flows that hold some.
-    held: BTreeMap<Flow, usize>,
+    /// Only flows that hold some; `None` is what those hold together whose neighbours are gone.
+    held: BTreeMap<Option<Flow>, usize>,
     /// Whose turn was last, and when.
-    last: Option<Flow>,
+    last: Option<Option<Flow>>,
     freed: Option<Instant>,
 }
 
 impl Places {
-    fn take(&mut self, now: Instant, flow: Flow) -> bool {
+    fn take(&mut self, now: Instant, flow: Flow, is_new: bool) -> bool {
         self.free(now);
         let free = PLACES - self.held.values().sum::<usize>();
-        let held = self.held.get(&flow).copied().unwrap_or(0);
-        let allowed = held * PARTS < free;
+        let held = |flow| self.held.get(&flow).copied().unwrap_or(0);
+        let counted = held(Some(flow)) + if is_new { held(None) } else { 0 };
+        let allowed = counted * PARTS < free;
         if allowed {
-            self.held.insert(flow, held + 1);
+            *self.held.entry(Some(flow)).or_default() += 1;
         }
         allowed
+    }
+
+    fn leave(&mut self, flow: Flow) {
+        if let Some(held) = self.held.remove(&Some(flow)) {
+            *self.held.entry(None).or_default() += held;
+        }
     }
 
     /// Gives back what is due by now.
@@ -163,7 +184,7 @@ mod tests {
 
     /// How many of `count` find a place.
     fn taken(places: &mut Places, now: Instant, flow: Flow, count: usize) -> usize {
-        (0..count).filter(|_| places.take(now, flow)).count()
+        (0..count).filter(|_| places.take(now, flow, false)).count()
     }
 
     #[test]
@@ -203,5 +224,30 @@ mod tests {
         places.free(later);
         assert!(places.held.is_empty());
         assert_eq!(taken(&mut places, later, flow(1, true), 1000), 15, "a pause saves nothing up");
+    }
+
+    #[test]
+    fn those_who_come_ask_and_go_have_one_part_together() {
+        let (mut rates, began) = (Rates::default(), Instant::now());
+        let honest = flow(0, true);
+        rates.on_neighbour_up(began, honest.from);
+        let (mut passed, mut others) = (0, 0);
+        for second in 0..200_u32 {
+            let now = began + PASS_EVERY * second;
+            for n in 0..10 {
+                let mut id = [n + 1; 32];
+                id[..4].copy_from_slice(&second.to_be_bytes());
+                let fresh = Flow { from: NodeId::from_bytes(id), own: true };
+                rates.on_neighbour_up(now, fresh.from);
+                others += u32::from(rates.pass(now, fresh));
+                rates.on_neighbour_down(fresh.from);
+            }
+            if PASS_EVERY * second >= NEW && second % 2 == 0 {
+                assert!(rates.pass(now, honest), "after {second} s");
+                passed += 1;
+            }
+        }
+        assert!(passed == 70 && (100..=215).contains(&others), "{passed}, {others}");
+        assert_eq!(rates.up.len(), 1);
     }
 }
