@@ -143,11 +143,22 @@ impl Hostile {
 
     /// Everything that comes before the answer to a ping: what was said before has been handled then.
     pub(crate) async fn ping(&mut self, nonce: u64) -> Vec<Packet> {
-        assert!(self.say(&Packet::Ping(nonce)).await, "the node closed the connection");
+        self.try_ping(nonce).await.expect("the node closed the connection")
+    }
+
+    /// Whether the node has handled all that was said and the link stands.
+    pub(crate) async fn answers(&mut self, nonce: u64) -> bool {
+        self.try_ping(nonce).await.is_some()
+    }
+
+    async fn try_ping(&mut self, nonce: u64) -> Option<Vec<Packet>> {
+        if !self.say(&Packet::Ping(nonce)).await {
+            return None;
+        }
         let mut before = Vec::new();
         loop {
-            match self.next().await.expect("the node closed the connection") {
-                Packet::Pong(n) if n == nonce => return before,
+            match self.next().await? {
+                Packet::Pong(n) if n == nonce => return Some(before),
                 packet => before.push(packet),
             }
         }
