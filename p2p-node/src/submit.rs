@@ -142,9 +142,11 @@ impl Submissions {
         state.sequence.reservation()
     }
 
-    pub(crate) fn on_reserved(&self, result: &io::Result<u64>) {
+    /// Returns whether it failed and the one before did not.
+    pub(crate) fn on_reserved(&self, result: &io::Result<u64>) -> bool {
         let mut state = self.lock();
         state.sequence.on_reserved(result);
+        let fails_now = result.is_err() && !state.failing;
         state.failing = result.is_err();
         if let Err(error) = result {
             state.failures += 1;
@@ -153,6 +155,7 @@ impl Submissions {
         }
         drop(state);
         self.room.notify_waiters();
+        fails_now
     }
 
     /// Somebody used numbers of this key up to `end` (exclusive): what waits, and before it what was `sent` under

@@ -223,6 +223,21 @@ fn a_damaged_state_file_is_moved_aside_with_a_warning() {
 }
 
 #[test]
+fn numbers_that_cannot_be_reserved_are_told_to_who_sends_and_logged_once() {
+    let scratch = Scratch::new();
+    let data = scratch.path("d");
+    fs::create_dir_all(data.join("seq")).unwrap();
+    let mut node = Node::start(&data);
+    for _ in 0..3 {
+        assert_eq!(node.ask("msg hello")["error"], "storage");
+    }
+    node.ask("exit");
+    assert_eq!(node.process.exit_code(), 1);
+    let log = node.process.log();
+    assert_eq!(log.matches("numbers could not be reserved").count(), 1, "{log}");
+}
+
+#[test]
 fn a_damaged_identity_is_never_replaced() {
     let scratch = Scratch::new();
     let data = scratch.path("d");

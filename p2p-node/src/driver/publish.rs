@@ -159,10 +159,11 @@ impl Driver {
     }
 
     pub(super) fn on_reserved(&self, result: &io::Result<u64>) {
-        if let Err(error) = result {
+        let fails_now = self.shared.submissions.on_reserved(result);
+        // Whoever sends is told of each failure.
+        if let (true, Err(error)) = (fails_now, result) {
             tracing::error!(%error, "sequence numbers could not be reserved");
         }
-        self.shared.submissions.on_reserved(result);
     }
 
     /// Somebody else signs with this node's key, or did before this node was restored from a copy.
