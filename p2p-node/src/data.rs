@@ -196,8 +196,9 @@ pub(crate) fn read_reserved(path: &Path, now_us: u64) -> u64 {
     let mut text = String::new();
     let read = File::open(path).and_then(|f| f.take(64).read_to_string(&mut text));
     match read.ok().and_then(|_| text.trim().parse().ok()) {
-        Some(reserved) => reserved,
-        None => now_us,
+        // Nobody gets beyond by sending; behind the last number of all nothing could ever be sent.
+        Some(reserved) if reserved <= u64::MAX / 2 => reserved,
+        _ => now_us,
     }
 }
 
@@ -300,7 +301,9 @@ mod tests {
         assert_eq!(read_reserved(&path, 77), 77);
         write_reserved(&path, 12_345).unwrap();
         assert_eq!(read_reserved(&path, 77), 12_345);
-        fs::write(&path, b"\xff\xfe").unwrap();
-        assert_eq!(read_reserved(&path, 77), 77);
+        for damaged in [&b"\xff\xfe"[..], b"18446744073709551615\n"] {
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(read_reserved(&path, 77), 77);
+        }
     }
 }
