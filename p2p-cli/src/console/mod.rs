@@ -55,22 +55,26 @@ pub(crate) async fn run(
         let missing = console.session.unless_stopped(async { Ok(settled.await) }).await;
         failed += missing.unwrap_or(0);
     }
+    let mut not_taken = None;
     // Who types and has no link was told that what is kept goes out with the first one.
     if left.is_some() && (!by_hand || console.session.node.status().await.links > 0) {
         // A script ends as soon as it has said everything; the node itself tells what has not left.
         let handed_over = console.session.waiting(UNTIL_TAKEN, console.session.node.handed_over());
         let all = console.session.unless_stopped(async { Ok(handed_over.await) }).await;
         if matches!(all, Ok(false)) && !by_hand {
-            failed += 1;
-            screen.show(&Line::error(None, &Failure::not_taken())).await;
+            let failure = Failure::not_taken();
+            screen.show(&Line::error(None, &failure)).await;
+            not_taken = Some(failure.detail);
         }
     }
     console.session.end().await?;
     screen.show(&Line::Bye { command: left }).await;
     // Who types has seen it, and who ends it by a signal asks for nothing more. A script may look at the code alone.
-    if failed > 0 && !by_hand && left.is_some() {
-        let detail = format!("{failed} command{} failed", if failed == 1 { "" } else { "s" });
-        return Err(Failure::failed("commands_failed", detail).told());
+    let commands =
+        (failed > 0).then(|| format!("{failed} command{} failed", if failed == 1 { "" } else { "s" }));
+    let wrong: Vec<String> = commands.into_iter().chain(not_taken).collect();
+    if !wrong.is_empty() && !by_hand && left.is_some() {
+        return Err(Failure::failed("commands_failed", wrong.join("; ")).told());
     }
     Ok(())
 }

@@ -145,6 +145,9 @@ fn a_pipe_whose_link_does_not_come_or_whose_command_fails_ends_in_failure() {
     let at = |word: &str| said.iter().position(|line| line["error"] == *word || line["command"] == *word);
     assert!(at("no_link") < at("msg") && at("no_link").is_some(), "{said:?}");
     assert_eq!(said.last(), Some(&json!({"event": "bye", "command": "exit"})));
+    // The link is one thing that failed; no command is to blame for the message.
+    let wrong = "1 command failed; nobody is known to have taken";
+    assert!(stderr(&output).contains(wrong), "{}", stderr(&output));
 
     // What was kept goes out with the first link, in a later run too.
     let mut node = Node::start(&scratch.path("node"));
