@@ -51,11 +51,13 @@ impl Sequence {
     /// What has to be written to disk now, if anything: the caller does it on a blocking thread and
     /// reports to [`Sequence::on_reserved`].
     pub(crate) fn reservation(&mut self) -> Option<impl FnOnce() -> std::io::Result<u64> + Send + use<>> {
-        if self.reserving || self.reserved - self.next >= RESERVE / 2 {
+        let until = self.next.saturating_add(RESERVE);
+        // Behind the last number of all there is nothing to reserve.
+        if self.reserving || self.reserved - self.next >= RESERVE / 2 || until == self.reserved {
             return None;
         }
         self.reserving = true;
-        let (path, until) = (self.path.clone()?, self.next.saturating_add(RESERVE));
+        let path = self.path.clone()?;
         Some(move || write_reserved(&path, until).map(|()| until))
     }
 
@@ -171,6 +173,11 @@ mod tests {
         assert_eq!(sequence.take(), None);
         reserve(&mut sequence);
         assert_eq!((sequence.take(), sequence.run()), (Some(500), 500));
+        // Behind the last number nothing is asked of the disk again and again.
+        assert!(sequence.jump(u64::MAX - 1));
+        reserve(&mut sequence);
+        assert_eq!((sequence.take(), sequence.take()), (Some(u64::MAX - 1), None));
+        assert!(sequence.reservation().is_none());
     }
 
     #[test]
