@@ -33,8 +33,8 @@ pub struct Config {
     /// a few links.
     pub new_authors_burst: u32,
     /// Ranges of seen seqs kept for one author. When full, the floor rises over the lowest range: seqs in the
-    /// hole under it that come later are refused and counted, none is delivered twice. 256 holes of one
-    /// author open at once are not normal.
+    /// hole under it that come later are refused and counted, none is delivered twice. 4,096, as many as one neighbour may announce:
+    /// what a full link announces instead of pushing is a hole until it is asked for, and a burst of 100,000 messages left 296 open.
     pub max_ranges: usize,
     /// Ranges kept for all authors together; above, the author that adds one gives up its lowest hole. One
     /// range per author is always kept. 1,048,576, of 16
@@ -174,7 +174,7 @@ impl Default for Config {
             max_authors: 65_536,
             new_authors_per_sec: 5,
             new_authors_burst: 1_000,
-            max_ranges: 256,
+            max_ranges: 4_096,
             max_ranges_total: 1024 * 1024,
             max_ids: 1_000,
             max_announced: 4_096,

@@ -113,6 +113,18 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
     }
 
+    /// What may not come any more. What of it is a hole that somebody was asked for is a gap.
+    pub(crate) fn lose(&mut self, lost: Span<A>) {
+        let of_it = |hole: &&mut Missing<P, A>| hole.span.author == lost.author && !hole.told;
+        for hole in self.gaps.holes.iter_mut().filter(of_it) {
+            let (from, to) = (hole.span.from.max(lost.from), hole.span.to.min(lost.to));
+            if from < to {
+                self.stats.gaps += 1;
+                self.outputs.push_back(Output::Gap { missing: Span { from, to, ..lost } });
+            }
+        }
+    }
+
     fn gap_step(&self) -> Duration {
         (self.config.gap_after / PARTS).max(Duration::from_millis(1))
     }

@@ -50,22 +50,18 @@ impl<A: Key> Seen<A> {
         }
     }
 
-    /// Marks all seqs of a verified id. Returns how many other seqs were given up by that, or `None` if the
-    /// author is new and the table full.
-    pub(crate) fn insert(&mut self, id: &EnvelopeId<A>) -> Option<u64> {
+    /// Marks all seqs of a verified id. Returns the holes that were given up for it, or `None` if the author is new and the
+    /// table full.
+    pub(crate) fn insert(&mut self, id: &EnvelopeId<A>) -> Option<Vec<(u64, u64)>> {
         if self.is_full() && !self.knows(&id.author) {
             return None;
         }
         let author = self.authors.entry(id.author).or_default();
         let before = author.holes();
         author.insert(id.seqs().start, id.seqs().end);
-        let mut given_up = 0;
-        while author.holes() > self.max_ranges
-            || (author.holes() > 1 && self.ranges - before + author.holes() > self.max_ranges_total)
-        {
-            given_up += author.seen.fill_lowest().unwrap_or(0);
-        }
-        self.ranges = self.ranges - before + author.holes();
+        let others = self.ranges - before;
+        let given_up = author.shrink(self.max_ranges, self.max_ranges_total.saturating_sub(others));
+        self.ranges = others + author.holes();
         Some(given_up)
     }
 
@@ -98,10 +94,13 @@ impl<A: Key> Seen<A> {
         let before = author.holes();
         author.seen.raise_floor(state.floor);
         author.whole = author.whole.max(state.whole.min(state.floor));
-        for &(start, end) in state.ranges.iter().take(self.max_ranges) {
+        for &(start, end) in &state.ranges {
             author.insert(start, end);
         }
-        self.ranges = self.ranges - before + author.holes();
+        // The earlier process may have had more room; what it saw stays seen.
+        let others = self.ranges - before;
+        author.shrink(self.max_ranges, self.max_ranges_total.saturating_sub(others));
+        self.ranges = others + author.holes();
         true
     }
 
@@ -144,6 +143,17 @@ impl Author {
         }
     }
 
+    /// Gives up the lowest holes until there are at most so many, and of all authors together as many as are left; one is always
+    /// kept. Returns them.
+    fn shrink(&mut self, max: usize, left: usize) -> Vec<(u64, u64)> {
+        let mut given_up = Vec::new();
+        while self.holes() > max.min(left).max(1) {
+            let from = self.seen.floor();
+            given_up.extend(self.seen.fill_lowest().map(|seqs| (from, from + seqs)));
+        }
+        given_up
+    }
+
     /// Ranges above the floor, each with a hole below it.
     fn holes(&self) -> usize {
         self.seen.above().len()
@@ -171,7 +181,7 @@ mod tests {
     fn only_unseen_entries_of_an_overlapping_bundle_are_new() {
         let mut seen = Seen::new(0, 9, 8, 64);
         assert_eq!(seen.status(&id(1, 10, 64)), Status::New(u64::MAX));
-        assert_eq!(seen.insert(&id(1, 10, 2)), Some(0));
+        assert_eq!(seen.insert(&id(1, 10, 2)), Some(vec![]));
         assert_eq!(seen.status(&id(1, 9, 4)), Status::New(0b1001));
         assert_eq!(seen.status(&id(1, 10, 2)), Status::Seen);
         assert_eq!(seen.status(&id(2, 10, 2)), Status::New(0b11));
@@ -181,9 +191,9 @@ mod tests {
     fn a_full_author_gives_up_its_lowest_hole_and_counts_it() {
         let mut seen = Seen::new(0, 9, 2, 64);
         for first in [10, 20] {
-            assert_eq!(seen.insert(&id(1, first, 1)), Some(0));
+            assert_eq!(seen.insert(&id(1, first, 1)), Some(vec![]));
         }
-        assert_eq!(seen.insert(&id(1, 30, 1)), Some(10));
+        assert_eq!(seen.insert(&id(1, 30, 1)), Some(vec![(0, 10)]));
         assert_eq!(seen.status(&id(1, 5, 1)), Status::Old);
         assert_eq!(seen.status(&id(1, 12, 1)), Status::New(1));
         assert_eq!(seen.status(&id(1, 20, 1)), Status::Seen);
@@ -192,10 +202,20 @@ mod tests {
     #[test]
     fn a_full_table_refuses_new_authors_and_serves_known_ones() {
         let mut seen = Seen::new(0, 2, 8, 64);
-        assert_eq!(seen.insert(&id(1, 0, 1)), Some(0));
+        assert_eq!(seen.insert(&id(1, 0, 1)), Some(vec![]));
         assert_eq!(seen.insert(&id(2, 0, 1)), None);
-        assert_eq!(seen.insert(&id(1, 1, 1)), Some(0));
+        assert_eq!(seen.insert(&id(1, 1, 1)), Some(vec![]));
         assert_eq!(seen.authors(), 2);
+    }
+
+    #[test]
+    fn what_an_earlier_process_saw_stays_seen_where_there_is_less_room() {
+        let ranges = (1..=100).map(|n| (n * 10, n * 10 + 1)).collect();
+        let state = AuthorState { author: 1, floor: 0, whole: 0, ranges, delivered: None };
+        let mut seen = Seen::new(0, 9, 8, 64);
+        assert!(seen.restore(&state));
+        assert!((1..=100).all(|n| !matches!(seen.status(&id(1, n * 10, 1)), Status::New(_))));
+        assert_eq!(seen.authors[&1].holes(), 8);
     }
 
     proptest! {
@@ -223,7 +243,7 @@ mod tests {
                 if given_up == 0 {
                     prop_assert_eq!(status, if unseen == 0 { Status::Seen } else { Status::New(unseen) });
                 }
-                given_up += seen.insert(&id).unwrap();
+                given_up += seen.insert(&id).unwrap().len();
                 model.extend(id.seqs());
                 let author = &seen.authors[&7];
                 prop_assert!(author.holes() <= max_ranges);

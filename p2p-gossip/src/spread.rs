@@ -10,7 +10,7 @@ use tracing::debug;
 
 use crate::bucket::Bucket;
 use crate::checks::Candidate;
-use crate::message::{Course, EnvelopeId, Fault, Key, Logged, Message, Output, Sum};
+use crate::message::{Course, EnvelopeId, Fault, Key, Logged, Message, Output, Span, Sum};
 use crate::order::{Item, Ready};
 use crate::recent::{Arrival, Slots};
 use crate::state::{Gossip, Timer};
@@ -188,7 +188,10 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     pub(crate) fn mark_seen(&mut self, id: &EnvelopeId<A>) {
         let given_up = self.seen.insert(id);
         debug_assert!(given_up.is_some(), "the author is known or has room");
-        self.stats.seqs_given_up += given_up.unwrap_or(0);
+        for (from, to) in given_up.into_iter().flatten() {
+            self.stats.seqs_given_up += to - from;
+            self.lose(Span { author: id.author, from, to });
+        }
     }
 
     /// Puts a verified envelope into the logs, inside and outside, unless it is too old for them. `delivers`: it is

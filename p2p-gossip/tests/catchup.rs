@@ -324,6 +324,44 @@ fn what_every_neighbour_lacks_for_a_minute_is_a_gap_and_told_once() {
 }
 
 #[test]
+fn a_hole_that_there_is_no_room_for_is_a_gap() {
+    let now = start();
+    let mut core = core_with(0, &[1], Config { max_ranges: 4, ..Config::default() }, now);
+    let mut outputs = Vec::new();
+    for seq in [0, 5, 6, 10, 20, 30] {
+        // Nobody waits for what is missing any longer when the next one comes.
+        let (now, id) = (now + ms(seq * 1_000), id(9, 0, seq, 1));
+        outputs.extend(after(&mut core, now));
+        let check = receive(&mut core, now, 1, push(id, &genuine(&id, 0)));
+        outputs.extend(answer(&mut core, now, check));
+    }
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Gap { .. })));
+    let (now, last) = (now + ms(40_000), id(9, 0, 40, 1));
+    outputs = receive(&mut core, now, 1, push(last, &genuine(&last, 0)));
+    let outputs = answer(&mut core, now, outputs);
+    let gap = Output::Gap { missing: Span { author: 9, from: 1, to: 5 } };
+    assert!(outputs.contains(&gap), "{outputs:?}");
+    assert_eq!(core.stats().seqs_given_up, 4);
+}
+
+/// As when a link is full, and what is announced instead is asked for while the author goes on.
+#[test]
+fn a_burst_of_which_every_second_envelope_comes_late_is_complete() {
+    const ENVELOPES: u64 = 4_000;
+    let now = start();
+    let mut core = core_with(0, &[1], Config::default(), now);
+    let mut got = Vec::new();
+    for seq in (0..ENVELOPES).step_by(2).chain((1..ENVELOPES).step_by(2)) {
+        let id = id(9, 0, seq, 1);
+        let outputs = receive(&mut core, now, 1, push(id, &genuine(&id, 0)));
+        got.extend(deliveries(&answer(&mut core, now, outputs)).into_iter().map(|(_, seq, _)| seq));
+    }
+    got.sort_unstable();
+    assert_eq!(got, (0..ENVELOPES).collect::<Vec<_>>());
+    assert_eq!(core.stats().seqs_given_up, 0);
+}
+
+#[test]
 fn one_neighbour_that_does_not_say_that_it_lacks_it_makes_no_gap() {
     let now = start();
     let mut core = with_hole(&[1, 2, 3], now);

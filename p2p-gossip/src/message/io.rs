@@ -160,7 +160,8 @@ pub enum Output<P, A> {
         peer: P,
     },
     /// Messages that are missing between others of one run, and that no neighbour has had for
-    /// [`Config::gap_after`](crate::Config::gap_after). Should they turn up they are delivered, late. Comes once.
+    /// [`Config::gap_after`](crate::Config::gap_after). Should they turn up they are delivered, late, unless there was no room for one
+    /// hole more ([`Config::max_ranges`](crate::Config::max_ranges)). Comes once.
     Gap {
         /// What is missing.
         missing: Span<A>,
