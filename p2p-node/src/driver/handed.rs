@@ -19,7 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// So long after one was sent, neighbours are asked whether they have handled it, and again until they have: nobody can ask one that
 /// is gone.
 const ASK: Duration = Duration::from_millis(500);
-/// The oldest is not counted when there are more. A link keeps one author's order, so who has the last ones has those before.
+/// The oldest is not counted when there are more: what is asked for is asked for from the lowest seq on, so who has the last ones
+/// mostly has those before.
 const MAX_ENVELOPES: usize = 1_024;
 
 /// See the module's text.

@@ -69,6 +69,11 @@ mod tests {
             add(&mut ranges, n * 10, n * 10 + 1);
         }
         assert_eq!(ranges.above().len(), MAX_RANGES);
+        assert_eq!(
+            MAX_RANGES,
+            p2p_gossip::Config::default().max_ranges,
+            "what is kept is what the core takes up"
+        );
         assert!((1..=5_000).all(|n| ranges.has(n * 10)));
     }
 }
