@@ -94,11 +94,6 @@ impl Backlog {
         self.bytes > 0 || !self.behind.is_empty()
     }
 
-    /// Whether a message of this author waits.
-    pub(crate) fn has_of(&self, author: NodeId) -> bool {
-        self.lone.as_ref().is_some_and(|item| item.id.author == author) || self.authors.contains_key(&author)
-    }
-
     /// Queues a message; what had to go for it, or the message itself, goes into `displaced`. The newest of the author
     /// that takes most goes first: what it said before is nearer to its turn.
     pub(crate) fn push(&mut self, item: Item, limit: usize, displaced: &mut Vec<Item>) {
@@ -143,14 +138,14 @@ impl Backlog {
     }
 
     /// Takes the next message, of the author whose turn it is.
-    pub(crate) fn pop(&mut self) -> Option<Bytes> {
+    pub(crate) fn pop(&mut self) -> Option<(Option<EnvelopeId>, Bytes)> {
         if let Some(first) = self.behind.pop_front_if(|first| first.before.is_empty()) {
-            return Some(first.frame);
+            return Some((None, first.frame));
         }
         if let Some(item) = self.lone.take() {
             self.bytes = 0;
             self.serves(item.id.author);
-            return Some(item.frame);
+            return Some((Some(item.id), item.frame));
         }
         let author = self.turns.pop_front()?;
         let item = self.change(author, |queue| queue.take(VecDeque::pop_front));
@@ -159,7 +154,7 @@ impl Backlog {
         if self.authors.contains_key(&author) {
             self.turns.push_back(author);
         }
-        item.map(|item| item.frame)
+        item.map(|item| (Some(item.id), item.frame))
     }
 
     fn serves(&mut self, author: NodeId) {
@@ -229,7 +224,7 @@ mod tests {
         }
         assert_eq!(push(&mut backlog, item(2, 0, 10), 1000), []);
         assert_eq!(push(&mut backlog, item(3, 0, 10), 1000), []);
-        let order: Vec<u8> = std::iter::from_fn(|| backlog.pop()).map(|frame| frame[0]).collect();
+        let order: Vec<u8> = std::iter::from_fn(|| backlog.pop()).map(|(_, frame)| frame[0]).collect();
         assert_eq!(order, [1, 2, 3, 1, 1, 1, 1]);
         assert_eq!(backlog.bytes(), 0);
         assert!(backlog.several_taken() && !backlog.several_taken());
@@ -251,7 +246,7 @@ mod tests {
         push(&mut backlog, item(2, 1, 1), 501);
         backlog.push_behind(Bytes::from_static(&[8])).unwrap();
         assert_eq!(backlog.behind_bytes(), 2);
-        let order: Vec<u8> = std::iter::from_fn(|| backlog.pop()).map(|frame| frame[0]).collect();
+        let order: Vec<u8> = std::iter::from_fn(|| backlog.pop()).map(|(_, frame)| frame[0]).collect();
         assert_eq!(order, [1, 2, 3, 1, 9, 2, 8]);
         for _ in 0..MAX_BEHIND {
             backlog.push_behind(Bytes::new()).unwrap();
@@ -303,10 +298,10 @@ mod tests {
                 prop_assert_eq!(backlog.turns.len(), backlog.authors.len());
                 prop_assert_eq!(backlog.by_bytes.len(), backlog.authors.len());
                 if pop {
-                    out.extend(backlog.pop());
+                    out.extend(backlog.pop().map(|(_, frame)| frame));
                 }
             }
-            out.extend(std::iter::from_fn(|| backlog.pop()));
+            out.extend(std::iter::from_fn(|| backlog.pop()).map(|(_, frame)| frame));
             prop_assert!(backlog.bytes() == 0 && backlog.authors.is_empty());
             let out: Vec<_> = out.iter().map(|f| (f[0], u64::from_be_bytes(*f[1..].first_chunk().unwrap()))).collect();
             for author in 0..4 {

@@ -62,7 +62,7 @@ impl Driver {
     /// What a link holds when it ends may never be handled, whoever ended it: where this side did and writes it still, the other
     /// one may be long gone.
     fn settle_ended(&mut self, peer: NodeId, outbox: &Outbox) {
-        self.handed.reached(peer, outbox.reached(self.shared.id));
+        self.handed.handled(peer, &outbox.handled());
         self.handed.gone(peer);
     }
 

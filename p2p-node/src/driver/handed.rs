@@ -9,8 +9,6 @@ use std::time::{Duration, Instant};
 
 use p2p_wire::{EnvelopeId, NodeId};
 
-use crate::outbox::Reached;
-
 /// Bytes that nobody was sent above which nothing more is published. 4 MiB: twice the queue of a link, and a sixteenth of what a
 /// log keeps.
 const MOST: usize = 4 << 20;
@@ -29,7 +27,7 @@ pub(super) struct Handed {
     /// Nobody is known to have handled these. By their first seq: neighbours say by the thousand which ones they hold.
     open: BTreeMap<u64, Open>,
     /// Of these, what each neighbour was sent and has not said to have handled.
-    sent: BTreeMap<NodeId, Sent>,
+    sent: BTreeMap<NodeId, BTreeSet<EnvelopeId>>,
     /// Bytes of those that are with no neighbour.
     unsent: usize,
     /// When the first of these was published, or one was sent to somebody.
@@ -44,48 +42,6 @@ struct Open {
     len: usize,
     /// Neighbours that it is with.
     with: usize,
-}
-
-/// What one neighbour was sent. Others' messages go the same way, so it is asked how far it has come and not whether nothing is left:
-/// towards one that is always busy something always is.
-#[derive(Debug, Default)]
-struct Sent {
-    /// It has these once it has handled so many bytes.
-    marked: BTreeSet<EnvelopeId>,
-    until: u64,
-    /// Later ones, or in the queue still.
-    later: BTreeSet<EnvelopeId>,
-}
-
-impl Sent {
-    fn is_empty(&self) -> bool {
-        self.marked.is_empty() && self.later.is_empty()
-    }
-
-    fn insert(&mut self, id: EnvelopeId) -> bool {
-        !self.marked.contains(&id) && self.later.insert(id)
-    }
-
-    fn remove(&mut self, id: &EnvelopeId) -> bool {
-        self.later.remove(id) || self.marked.remove(id)
-    }
-
-    /// Takes out what has been handled.
-    fn take_handled(&mut self, reached: Reached) -> BTreeSet<EnvelopeId> {
-        let mut handled = BTreeSet::new();
-        if reached.handled >= self.until {
-            handled = std::mem::take(&mut self.marked);
-        }
-        if let Some(taken) = reached.taken
-            && self.marked.is_empty()
-        {
-            (self.marked, self.until) = (std::mem::take(&mut self.later), taken);
-            if reached.handled >= taken {
-                handled.append(&mut self.marked);
-            }
-        }
-        handled
-    }
 }
 
 impl Handed {
@@ -138,20 +94,20 @@ impl Handed {
         self.sent.keys().copied()
     }
 
-    /// A neighbour has come so far.
-    pub(super) fn reached(&mut self, peer: NodeId, reached: Reached) {
+    /// A neighbour has handled these.
+    pub(super) fn handled(&mut self, peer: NodeId, ids: &[EnvelopeId]) {
         let Some(sent) = self.sent.get_mut(&peer) else { return };
-        let handled = sent.take_handled(reached);
+        let known: Vec<EnvelopeId> = ids.iter().filter(|id| sent.remove(id)).copied().collect();
         if sent.is_empty() {
             self.sent.remove(&peer);
         }
-        handled.iter().for_each(|id| self.close(id));
+        known.iter().for_each(|id| self.close(id));
     }
 
     /// Its link has ended: what it had not handled it may never handle.
     pub(super) fn gone(&mut self, peer: NodeId) {
-        let Some(Sent { marked, later, .. }) = self.sent.remove(&peer) else { return };
-        marked.iter().chain(&later).for_each(|id| self.is_without(id));
+        let Some(sent) = self.sent.remove(&peer) else { return };
+        sent.iter().for_each(|id| self.is_without(id));
     }
 
     /// A neighbour says that it holds all with a seq in `from..to`.
@@ -206,8 +162,11 @@ impl Handed {
 mod tests {
     use super::*;
 
-    /// Everything that was sent.
-    const ALL: Reached = Reached { handled: 0, taken: Some(0) };
+    /// Everything that it was sent.
+    fn handle_all(handed: &mut Handed, peer: NodeId) {
+        let all: Vec<EnvelopeId> = handed.sent.get(&peer).into_iter().flatten().copied().collect();
+        handed.handled(peer, &all);
+    }
 
     fn peer(n: u8) -> NodeId {
         NodeId::from_bytes([n; 32])
@@ -234,7 +193,7 @@ mod tests {
         assert!(handed.is_full(stuck));
         handed.sent(stuck, peer(2), id(5));
         assert!(!handed.is_full(stuck) && (handed.unsent(), handed.len()) == (4, 6));
-        handed.reached(peer(2), ALL);
+        handle_all(&mut handed, peer(2));
         assert_eq!((handed.unsent(), handed.len(), handed.unsent), (4, 4, 4 << 20));
         handed.held(0, 5);
         assert_eq!((handed.len(), handed.unsent, handed.moved), (0, 0, None));
@@ -243,32 +202,24 @@ mod tests {
             handed.sent(now, peer(2), id(seq));
         }
         assert_eq!(
-            (handed.len(), handed.sent[&peer(2)].later.len(), handed.unsent),
+            (handed.len(), handed.sent[&peer(2)].len(), handed.unsent),
             (MAX_ENVELOPES, MAX_ENVELOPES, 0)
         );
     }
 
     #[test]
-    fn a_neighbour_that_always_has_something_to_handle_has_what_came_before() {
+    fn what_was_not_sent_to_somebody_was_not_handled_there() {
         let (now, mut handed) = (Instant::now(), Handed::default());
         handed.published(now, id(1), 10);
-        handed.sent(now, peer(2), id(1));
-        handed.reached(peer(2), Reached { handled: 100, taken: None });
-        assert_eq!(handed.len(), 1, "it is in the queue");
-        handed.reached(peer(2), Reached { handled: 100, taken: Some(150) });
         handed.published(now, id(2), 10);
-        handed.sent(now, peer(2), id(2));
         handed.sent(now, peer(2), id(1));
-        handed.reached(peer(2), Reached { handled: 149, taken: Some(300) });
-        assert_eq!(handed.len(), 2);
-        handed.reached(peer(2), Reached { handled: 150, taken: Some(300) });
-        assert_eq!(handed.open.keys().copied().collect::<Vec<_>>(), [2]);
+        handed.handled(peer(2), &[id(2), id(3)]);
+        handed.handled(peer(3), &[id(1)]);
+        assert_eq!((handed.len(), handed.unsent()), (2, 1));
         handed.asked(now);
         assert!(handed.ask_at().is_some());
-        handed.reached(peer(2), Reached { handled: 299, taken: Some(400) });
-        assert_eq!(handed.len(), 1);
-        handed.reached(peer(2), Reached { handled: 300, taken: None });
-        assert_eq!((handed.len(), handed.peers().count()), (0, 0));
+        handed.handled(peer(2), &[id(1), id(1)]);
+        assert_eq!((handed.len(), handed.peers().count()), (1, 0));
     }
 
     #[test]
@@ -312,18 +263,18 @@ mod tests {
         assert_eq!(handed.unsent, 10);
         handed.displaced(peer(3), &id(2));
         assert_eq!(handed.unsent, 10, "another one was sent it");
-        handed.reached(peer(3), ALL);
+        handle_all(&mut handed, peer(3));
         assert_eq!((handed.len(), handed.unsent()), (3, 1));
         handed.gone(peer(2));
-        handed.reached(peer(2), ALL);
+        handle_all(&mut handed, peer(2));
         assert_eq!((handed.len(), handed.unsent(), handed.unsent), (3, 3, 30));
         // It comes back and asks for what it missed, and has the rest.
         handed.sent(now, peer(2), id(1));
         handed.sent(now, peer(4), id(3));
-        handed.reached(peer(2), ALL);
+        handle_all(&mut handed, peer(2));
         assert_eq!((handed.len(), handed.unsent()), (2, 1));
         handed.held(2, 3);
-        handed.reached(peer(4), ALL);
+        handle_all(&mut handed, peer(4));
         assert_eq!((handed.len(), handed.peers().count(), handed.unsent), (0, 0, 0));
         handed.sent(now, peer(2), id(1));
         assert_eq!(handed.peers().count(), 0, "somebody has it");

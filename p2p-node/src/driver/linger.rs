@@ -157,7 +157,7 @@ impl Driver {
         for peer in peers {
             if let Some(link) = self.links.get(&peer) {
                 link.outbox.ask();
-                self.handed.reached(peer, link.outbox.reached(self.shared.id));
+                self.handed.handled(peer, &link.outbox.handled());
             }
         }
         self.handed.asked(now);

@@ -1,5 +1,6 @@
 //! What waits to be written to one link: bounded in bytes, control before messages.
 
+mod follow;
 #[cfg(test)]
 mod tests;
 
@@ -19,6 +20,8 @@ use crate::budget::Budget;
 use crate::packet::Packet;
 use crate::window::Window;
 
+use follow::Follow;
+
 /// Handed to the writer at once: enough to fill four TLS records, little enough that a control frame
 /// never waits long behind gossip.
 const BATCH_BYTES: usize = 64 * 1024;
@@ -35,15 +38,6 @@ const PREFIX: usize = 4;
 /// The frame does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Full;
-
-/// How far a link has come. Bytes are those of messages, since it came up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Reached {
-    /// What the other side has said to have handled.
-    pub(crate) handled: u64,
-    /// What was taken from the queue, if none of the author's messages wait there: all of them are among these.
-    pub(crate) taken: Option<u64>,
-}
 
 /// What [`Outbox::next_batch`] found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +80,8 @@ struct State {
     messages: Backlog,
     /// Of the messages that were taken.
     window: Window,
+    /// Which of this node's own are among them.
+    own: Follow,
     /// Somebody waits for room: ring when there is some.
     wanted: bool,
     /// When the writer took something last while the queue of messages was more than half full.
@@ -114,12 +110,14 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// `limit`: bytes of messages; what is queued is charged to `budget` as well.
-    pub(crate) fn new(limit: usize, budget: Arc<Budget>, drained: Arc<Notify>) -> Self {
+    /// `limit`: bytes of messages; what is queued is charged to `budget` as well. `me`: whose messages are followed until they are
+    /// handled.
+    pub(crate) fn new(me: NodeId, limit: usize, budget: Arc<Budget>, drained: Arc<Notify>) -> Self {
         let state = State {
             control: Queue::default(),
             messages: Backlog::default(),
             window: Window::new(),
+            own: Follow::new(me),
             wanted: false,
             moved: None,
             last: None,
@@ -238,11 +236,11 @@ impl Outbox {
         }
     }
 
-    /// How far the other side has come, for the messages of one author.
-    pub(crate) fn reached(&self, author: NodeId) -> Reached {
-        let state = self.lock();
-        let taken = (!state.messages.has_of(author)).then(|| state.window.taken());
-        Reached { handled: state.window.handled(), taken }
+    /// Own messages that the other side has handled since the last question.
+    pub(crate) fn handled(&self) -> Vec<EnvelopeId> {
+        let mut state = self.lock();
+        let upto = state.window.handled();
+        state.own.handled(upto)
     }
 
     /// The writer has written so much of a large frame.
@@ -370,8 +368,10 @@ impl Outbox {
             let frame = match state.control.pop() {
                 Some(frame) => frame,
                 None if messages < room => {
-                    let Some(frame) = state.messages.pop() else { break };
+                    let Some((id, frame)) = state.messages.pop() else { break };
                     messages += frame.len();
+                    let upto = state.window.taken() + messages as u64;
+                    state.own.took(upto, id);
                     frame
                 }
                 None => break,

@@ -6,13 +6,14 @@ use tokio_util::codec::Decoder;
 use super::*;
 
 const STALL: Duration = Duration::from_secs(10);
+const ME: NodeId = NodeId::from_bytes([1; 32]);
 
 fn frame(byte: u8, len: usize) -> Bytes {
     Bytes::from(vec![byte; len])
 }
 
 fn outbox(limit: usize) -> Outbox {
-    Outbox::new(limit, Arc::new(Budget::new(1 << 30)), Arc::default())
+    Outbox::new(ME, limit, Arc::new(Budget::new(1 << 30)), Arc::default())
 }
 
 fn push(outbox: &Outbox, byte: u8, len: usize) -> usize {
@@ -51,7 +52,7 @@ fn messages_that_do_not_fit_come_back_and_control_fits_still() {
 #[tokio::test]
 async fn all_links_share_a_budget_and_give_back_what_leaves() {
     let budget = Arc::new(Budget::new(100));
-    let [a, b] = [1, 2].map(|_| Outbox::new(1000, Arc::clone(&budget), Arc::default()));
+    let [a, b] = [1, 2].map(|_| Outbox::new(ME, 1000, Arc::clone(&budget), Arc::default()));
     assert_eq!((push(&a, 1, 60), push(&b, 1, 60), budget.used()), (0, 1, 60));
     b.push_control(frame(2, 60)).unwrap();
     assert_eq!(budget.used(), 120, "control is not refused");
@@ -64,7 +65,7 @@ async fn all_links_share_a_budget_and_give_back_what_leaves() {
 #[tokio::test]
 async fn what_a_closed_link_could_not_write_is_given_up_with_its_room() {
     let budget = Arc::new(Budget::new(100));
-    let outbox = Outbox::new(1000, Arc::clone(&budget), Arc::default());
+    let outbox = Outbox::new(ME, 1000, Arc::clone(&budget), Arc::default());
     push(&outbox, 1, 60);
     outbox.push_control(frame(2, 60)).unwrap();
     let wait = Duration::from_millis(1);
@@ -94,7 +95,7 @@ async fn a_goodbye_goes_last() {
 async fn who_waits_for_room_is_told() {
     let drained = Arc::new(Notify::new());
     let budget = Arc::new(Budget::new(1 << 30));
-    let outbox = Outbox::new(MAX_FRAME_PAYLOAD + 1000, budget, Arc::clone(&drained));
+    let outbox = Outbox::new(ME, MAX_FRAME_PAYLOAD + 1000, budget, Arc::clone(&drained));
     assert!(outbox.has_room(0));
     push(&outbox, 1, 1001);
     assert!(!outbox.has_room(0));
@@ -149,24 +150,37 @@ async fn no_more_messages_go_than_the_other_side_handles_and_control_goes_on() {
 }
 
 #[tokio::test]
-async fn what_was_taken_says_how_far_an_author_is_while_others_go_on() {
+async fn what_was_handled_is_known_while_others_and_later_ones_wait() {
     let outbox = outbox(1 << 20);
-    let author = |byte| NodeId::from_bytes([byte; 32]);
-    let reached = |handled, taken| Reached { handled, taken };
     push(&outbox, 1, 10);
-    assert_eq!(outbox.reached(author(1)), reached(0, None), "it waits");
-    assert_eq!(outbox.reached(author(2)), reached(0, Some(0)));
+    assert_eq!(outbox.handled(), [], "it waits");
     let mut batch = Vec::new();
     outbox.next_batch(&mut batch, STALL).await;
     outbox.ask();
-    outbox.next_batch(&mut batch, STALL).await;
     push(&outbox, 2, 20);
-    assert_eq!(outbox.reached(author(1)), reached(0, Some(10)));
     outbox.next_batch(&mut batch, STALL).await;
+    push(&outbox, 1, 30);
+    outbox.next_batch(&mut batch, STALL).await;
+    push(&outbox, 1, 40);
+    assert_eq!(outbox.handled(), [], "it was taken");
     let mut mark = bytes::BytesMut::from(batch[1].clone());
     let mark = FrameCodec::<Packet>::new().decode(&mut mark).unwrap();
     let Some(Frame::Known { message: Packet::Ping(number), .. }) = mark else { panic!("{mark:?}") };
     outbox.answered(number);
-    assert_eq!(outbox.reached(author(1)), reached(10, Some(30)));
-    assert_eq!(outbox.unhandled(), 20);
+    let first = EnvelopeId { author: ME, run: 0, first: 0, count: 1 };
+    assert_eq!((outbox.handled(), outbox.handled()), (vec![first], vec![]), "once");
+    assert_eq!(outbox.unhandled(), 90);
+}
+
+#[test]
+fn of_more_than_are_followed_the_oldest_are_not_known_to_be_handled() {
+    let mut follow = Follow::new(ME);
+    let id = |author, first| Some(EnvelopeId { author, run: 0, first, count: 1 });
+    for n in 0..2_000 {
+        follow.took(2 * n, id(ME, n));
+        follow.took(2 * n + 1, id(NodeId::from_bytes([2; 32]), n));
+    }
+    follow.took(5_000, None);
+    assert_eq!(follow.handled(2_100).len(), 1_051 - (2_000 - 1_024));
+    assert_eq!(follow.handled(u64::MAX).len(), 2_000 - 1_051);
 }
