@@ -15,6 +15,14 @@ pub(crate) struct Item {
     /// As in the frame.
     pub(crate) hops: u16,
     pub(crate) frame: Bytes,
+    /// Somebody wants to know when the other side has handled it.
+    pub(crate) followed: bool,
+}
+
+impl Item {
+    fn taken(self) -> (Option<EnvelopeId>, Bytes) {
+        (self.followed.then_some(self.id), self.frame)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -137,7 +145,7 @@ impl Backlog {
         });
     }
 
-    /// Takes the next message, of the author whose turn it is.
+    /// Takes the next message, of the author whose turn it is; with its id if it is followed.
     pub(crate) fn pop(&mut self) -> Option<(Option<EnvelopeId>, Bytes)> {
         if let Some(first) = self.behind.pop_front_if(|first| first.before.is_empty()) {
             return Some((None, first.frame));
@@ -145,7 +153,7 @@ impl Backlog {
         if let Some(item) = self.lone.take() {
             self.bytes = 0;
             self.serves(item.id.author);
-            return Some((Some(item.id), item.frame));
+            return Some(item.taken());
         }
         let author = self.turns.pop_front()?;
         let item = self.change(author, |queue| queue.take(VecDeque::pop_front));
@@ -154,7 +162,7 @@ impl Backlog {
         if self.authors.contains_key(&author) {
             self.turns.push_back(author);
         }
-        item.map(|item| (Some(item.id), item.frame))
+        item.map(Item::taken)
     }
 
     fn serves(&mut self, author: NodeId) {
@@ -207,7 +215,7 @@ mod tests {
 
     fn item(author: u8, first: u64, len: usize) -> Item {
         let id = EnvelopeId { author: NodeId::from_bytes([author; 32]), run: 0, first, count: 1 };
-        Item { id, hops: 1, frame: Bytes::from(vec![author; len.max(1)]) }
+        Item { id, hops: 1, frame: Bytes::from(vec![author; len.max(1)]), followed: false }
     }
 
     fn push(backlog: &mut Backlog, item: Item, limit: usize) -> Vec<(u8, u64)> {
@@ -290,7 +298,7 @@ mod tests {
                 let mut frame = vec![author; len + 9];
                 frame[1..9].copy_from_slice(&first.to_be_bytes());
                 let mut displaced = Vec::new();
-                backlog.push(Item { id, hops: 1, frame: frame.into() }, limit, &mut displaced);
+                backlog.push(Item { id, hops: 1, frame: frame.into(), followed: false }, limit, &mut displaced);
                 gone.extend(displaced.iter().map(|i| (i.id.author.as_bytes()[0], i.id.first)));
                 let authors = backlog.authors.len() + usize::from(backlog.lone.is_some());
                 prop_assert!(backlog.bytes() <= limit || authors == 1);

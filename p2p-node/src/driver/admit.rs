@@ -141,7 +141,6 @@ impl Driver {
         self.next_link += 1;
         let link = LinkId(self.next_link);
         let outbox = Arc::new(Outbox::new(
-            self.shared.id,
             self.shared.config.limits.queue_bytes,
             Arc::clone(&self.shared.budget),
             Arc::clone(&self.shared.drained),

@@ -57,9 +57,14 @@ impl Handed {
         self.moved.get_or_insert(now);
     }
 
+    /// Whether this is one that nobody is known to have handled. One of the same seq, made by another process with this key, is
+    /// not meant.
+    pub(super) fn waits_for(&self, id: &EnvelopeId) -> bool {
+        self.open.get(&id.first).is_some_and(|open| open.id == *id)
+    }
+
     /// It is in the queue of a neighbour.
     pub(super) fn sent(&mut self, now: Instant, to: NodeId, id: EnvelopeId) {
-        // One of the same seq, made by another process with this key, is not meant.
         let Some(open) = self.open.get_mut(&id.first).filter(|open| open.id == id) else { return };
         if self.sent.entry(to).or_default().insert(id) {
             open.with += 1;

@@ -111,9 +111,10 @@ impl Driver {
         if let Packet::Push { id, hops, .. } = packet {
             // Too much for this link just now: it is told of what has no room, and asks for it when it can.
             let me = self.shared.id;
-            let may_be_sent = id.author == me && !link.outbox.is_closed();
-            let displaced = link.outbox.push_message(*id, *hops, frame);
-            if may_be_sent && displaced.iter().all(|item| item.id != *id) {
+            let followed = self.handed.waits_for(id) && !link.outbox.is_closed();
+            let item = Item { id: *id, hops: *hops, frame, followed };
+            let displaced = link.outbox.push_message(item);
+            if followed && displaced.iter().all(|item| item.id != *id) {
                 self.handed.sent(Instant::now(), to, *id);
             }
             for Item { id: other, hops, .. } in displaced {

@@ -1,34 +1,26 @@
-//! How far messages of one author have come on a link: whoever leaves has to know what of its own somebody has handled.
+//! How far messages have come on a link that somebody asks after: whoever leaves has to know what of its own others have handled.
 
 use std::collections::VecDeque;
 
-use p2p_wire::{EnvelopeId, NodeId};
+use p2p_wire::EnvelopeId;
 
-/// Messages that were taken and not handled; of more the oldest is not known to have been. As many as are asked after, and a
-/// window of small ones.
+/// Messages that were taken and not handled; of more the oldest is not known to have been. As many as are asked after.
 const MAX_FOLLOWED: usize = 1_024;
 
 /// See the module's text.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Follow {
-    author: NodeId,
     /// Taken from the queue, each with the bytes that have to be handled for it to be.
     taken: VecDeque<(u64, EnvelopeId)>,
 }
 
 impl Follow {
-    pub(super) const fn new(author: NodeId) -> Self {
-        Self { author, taken: VecDeque::new() }
-    }
-
     /// A message was taken; `upto`: bytes taken so far, it included.
-    pub(super) fn took(&mut self, upto: u64, id: Option<EnvelopeId>) {
-        if let Some(id) = id.filter(|id| id.author == self.author) {
-            if self.taken.len() >= MAX_FOLLOWED {
-                self.taken.pop_front();
-            }
-            self.taken.push_back((upto, id));
+    pub(super) fn took(&mut self, upto: u64, id: EnvelopeId) {
+        if self.taken.len() >= MAX_FOLLOWED {
+            self.taken.pop_front();
         }
+        self.taken.push_back((upto, id));
     }
 
     /// So many bytes have been handled: the messages that are among them, each once.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use p2p_wire::{EnvelopeId, MAX_FRAME_PAYLOAD, NodeId, encode_frame};
+use p2p_wire::{EnvelopeId, MAX_FRAME_PAYLOAD, encode_frame};
 use tokio::sync::Notify;
 use tokio::time::{sleep_until, timeout_at};
 
@@ -80,8 +80,8 @@ struct State {
     messages: Backlog,
     /// Of the messages that were taken.
     window: Window,
-    /// Which of this node's own are among them.
-    own: Follow,
+    /// Which of those that are followed are among them.
+    followed: Follow,
     /// Somebody waits for room: ring when there is some.
     wanted: bool,
     /// When the writer took something last while the queue of messages was more than half full.
@@ -110,14 +110,13 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// `limit`: bytes of messages; what is queued is charged to `budget` as well. `me`: whose messages are followed until they are
-    /// handled.
-    pub(crate) fn new(me: NodeId, limit: usize, budget: Arc<Budget>, drained: Arc<Notify>) -> Self {
+    /// `limit`: bytes of messages; what is queued is charged to `budget` as well.
+    pub(crate) fn new(limit: usize, budget: Arc<Budget>, drained: Arc<Notify>) -> Self {
         let state = State {
             control: Queue::default(),
             messages: Backlog::default(),
             window: Window::new(),
-            own: Follow::new(me),
+            followed: Follow::default(),
             wanted: false,
             moved: None,
             last: None,
@@ -154,9 +153,8 @@ impl Outbox {
 
     /// Queues a message. Returns those that are not queued, or no longer: this one, or newer ones of an author that
     /// takes more of the queue.
-    pub(crate) fn push_message(&self, id: EnvelopeId, hops: u16, frame: Bytes) -> Vec<Item> {
-        let (mut displaced, len) = (Vec::new(), frame.len());
-        let item = Item { id, hops, frame };
+    pub(crate) fn push_message(&self, item: Item) -> Vec<Item> {
+        let (mut displaced, len) = (Vec::new(), item.frame.len());
         let mut state = self.lock();
         if state.closed.is_some() {
             return displaced;
@@ -236,11 +234,11 @@ impl Outbox {
         }
     }
 
-    /// Own messages that the other side has handled since the last question.
+    /// Followed messages that the other side has handled since the last question.
     pub(crate) fn handled(&self) -> Vec<EnvelopeId> {
         let mut state = self.lock();
         let upto = state.window.handled();
-        state.own.handled(upto)
+        state.followed.handled(upto)
     }
 
     /// The writer has written so much of a large frame.
@@ -370,8 +368,10 @@ impl Outbox {
                 None if messages < room => {
                     let Some((id, frame)) = state.messages.pop() else { break };
                     messages += frame.len();
-                    let upto = state.window.taken() + messages as u64;
-                    state.own.took(upto, id);
+                    if let Some(id) = id {
+                        let upto = state.window.taken() + messages as u64;
+                        state.followed.took(upto, id);
+                    }
                     frame
                 }
                 None => break,

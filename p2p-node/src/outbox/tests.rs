@@ -1,6 +1,6 @@
 //! The queue of a link: what goes first, what does not fit, how it ends.
 
-use p2p_wire::{Frame, FrameCodec};
+use p2p_wire::{Frame, FrameCodec, NodeId};
 use tokio_util::codec::Decoder;
 
 use super::*;
@@ -13,12 +13,13 @@ fn frame(byte: u8, len: usize) -> Bytes {
 }
 
 fn outbox(limit: usize) -> Outbox {
-    Outbox::new(ME, limit, Arc::new(Budget::new(1 << 30)), Arc::default())
+    Outbox::new(limit, Arc::new(Budget::new(1 << 30)), Arc::default())
 }
 
 fn push(outbox: &Outbox, byte: u8, len: usize) -> usize {
     let author = NodeId::from_bytes([byte; 32]);
-    outbox.push_message(EnvelopeId { author, run: 0, first: 0, count: 1 }, 1, frame(byte, len)).len()
+    let id = EnvelopeId { author, run: 0, first: 0, count: 1 };
+    outbox.push_message(Item { id, hops: 1, frame: frame(byte, len), followed: author == ME }).len()
 }
 
 #[tokio::test]
@@ -52,7 +53,7 @@ fn messages_that_do_not_fit_come_back_and_control_fits_still() {
 #[tokio::test]
 async fn all_links_share_a_budget_and_give_back_what_leaves() {
     let budget = Arc::new(Budget::new(100));
-    let [a, b] = [1, 2].map(|_| Outbox::new(ME, 1000, Arc::clone(&budget), Arc::default()));
+    let [a, b] = [1, 2].map(|_| Outbox::new(1000, Arc::clone(&budget), Arc::default()));
     assert_eq!((push(&a, 1, 60), push(&b, 1, 60), budget.used()), (0, 1, 60));
     b.push_control(frame(2, 60)).unwrap();
     assert_eq!(budget.used(), 120, "control is not refused");
@@ -65,7 +66,7 @@ async fn all_links_share_a_budget_and_give_back_what_leaves() {
 #[tokio::test]
 async fn what_a_closed_link_could_not_write_is_given_up_with_its_room() {
     let budget = Arc::new(Budget::new(100));
-    let outbox = Outbox::new(ME, 1000, Arc::clone(&budget), Arc::default());
+    let outbox = Outbox::new(1000, Arc::clone(&budget), Arc::default());
     push(&outbox, 1, 60);
     outbox.push_control(frame(2, 60)).unwrap();
     let wait = Duration::from_millis(1);
@@ -95,7 +96,7 @@ async fn a_goodbye_goes_last() {
 async fn who_waits_for_room_is_told() {
     let drained = Arc::new(Notify::new());
     let budget = Arc::new(Budget::new(1 << 30));
-    let outbox = Outbox::new(ME, MAX_FRAME_PAYLOAD + 1000, budget, Arc::clone(&drained));
+    let outbox = Outbox::new(MAX_FRAME_PAYLOAD + 1000, budget, Arc::clone(&drained));
     assert!(outbox.has_room(0));
     push(&outbox, 1, 1001);
     assert!(!outbox.has_room(0));
@@ -174,13 +175,32 @@ async fn what_was_handled_is_known_while_others_and_later_ones_wait() {
 
 #[test]
 fn of_more_than_are_followed_the_oldest_are_not_known_to_be_handled() {
-    let mut follow = Follow::new(ME);
-    let id = |author, first| Some(EnvelopeId { author, run: 0, first, count: 1 });
-    for n in 0..2_000 {
-        follow.took(2 * n, id(ME, n));
-        follow.took(2 * n + 1, id(NodeId::from_bytes([2; 32]), n));
+    let mut follow = Follow::default();
+    for first in 0..2_000 {
+        follow.took(2 * first, EnvelopeId { author: ME, run: 0, first, count: 1 });
     }
-    follow.took(5_000, None);
     assert_eq!(follow.handled(2_100).len(), 1_051 - (2_000 - 1_024));
     assert_eq!(follow.handled(u64::MAX).len(), 2_000 - 1_051);
+}
+
+/// A neighbour pulls thousands of old ones right behind a new one.
+#[tokio::test]
+async fn what_nobody_follows_takes_no_room_of_what_somebody_does() {
+    let outbox = outbox(1 << 20);
+    let id = |first| EnvelopeId { author: ME, run: 0, first, count: 1 };
+    for first in 0..5_000 {
+        let followed = first == 7;
+        outbox.push_message(Item { id: id(first), hops: 1, frame: frame(1, 100), followed });
+    }
+    let mut batch = Vec::new();
+    while outbox.unhandled() > 0 {
+        assert_eq!(outbox.next_batch(&mut batch, STALL).await, Next::Frames);
+        for frame in batch.drain(..).filter(|frame| frame.len() < 100) {
+            let frame = FrameCodec::<Packet>::new().decode(&mut bytes::BytesMut::from(frame)).unwrap();
+            let Some(Frame::Known { message: Packet::Ping(number), .. }) = frame else { panic!("{frame:?}") };
+            outbox.answered(number);
+        }
+        outbox.ask();
+    }
+    assert_eq!(outbox.handled(), [id(7)]);
 }
