@@ -67,7 +67,7 @@ pub(crate) struct Peer<A> {
     greeted: bool,
     /// That differs from ours, and what it holds is not known yet.
     exchange: Option<Instant>,
-    /// When it was told that messages of our own are here, where its sums differ, or was handed one that it lacked.
+    /// When it was told that messages of our own are here, where its sums differ, or was handed one of an earlier run that it lacked.
     pub(crate) own_told: Option<Instant>,
     /// What it is still to be told of what is here.
     pub(crate) rest: Option<Rest<A>>,

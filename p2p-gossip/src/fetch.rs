@@ -179,6 +179,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         };
         self.stats.pulls_answered += 1;
         if id.author == self.me
+            && self.own_run != Some(id.run)
             && let Some(of) = self.claims.get_mut(to)
         {
             of.own_told = Some(now);

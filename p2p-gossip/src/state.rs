@@ -60,6 +60,8 @@ pub struct Gossip<P, A, R> {
     pub(crate) me: A,
     /// Our seqs below it may have been used.
     pub(crate) own_next: u64,
+    /// The run of what was published last by this process.
+    pub(crate) own_run: Option<u64>,
     pub(crate) config: Config,
     pub(crate) rng: R,
     pub(crate) tree: Tree<P, A>,
@@ -100,6 +102,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         Self {
             me,
             own_next: 0,
+            own_run: None,
             rng,
             tree: Tree::new(),
             former: Former::new(),
@@ -174,7 +177,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         if id.first < self.own_next {
             return Err(PublishError::UsedSeq { first: id.first, next: self.own_next });
         }
-        self.own_next = id.seqs().end;
+        (self.own_next, self.own_run) = (id.seqs().end, Some(id.run));
         self.mark_seen(&id);
         self.stats.published += 1;
         self.keep(now, id, (0, Duration::ZERO), &envelope, digest(&envelope), false);

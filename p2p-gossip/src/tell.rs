@@ -173,10 +173,14 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.send(to, Message::Ranges { held });
     }
 
-    /// Whether a neighbour may be about to ask for messages of our own that it lacks: for 1.5 s after it was told of them, or had
-    /// one.
+    /// When a neighbour was last told of messages of our own that it lacks, or handed one of an earlier run. It may be about to ask
+    /// for more for 1.5 s. Who publishes knows of the present run's what has become of them.
+    pub fn handed_at(&self) -> Option<Instant> {
+        self.claims.peers().filter_map(|(_, of)| of.own_told).max()
+    }
+
+    /// Whether that is less than 1.5 s ago.
     pub fn is_handing(&self, now: Instant) -> bool {
-        let lately = |at: Instant| now.saturating_duration_since(at) < HANDING;
-        self.claims.peers().any(|(_, of)| of.own_told.is_some_and(lately))
+        self.handed_at().is_some_and(|at| now.saturating_duration_since(at) < HANDING)
     }
 }

@@ -202,6 +202,31 @@ fn a_log_alone_restores_what_it_holds() {
     assert_eq!(deliveries(&take(&mut core, now, 8, id(3, 5, 8, 1), ms(0))), [(3, 8, false)]);
 }
 
+/// Whoever leaves waits for neighbours that ask for what an earlier process left. What this one published it knows more of.
+#[test]
+fn only_own_messages_of_earlier_runs_count_as_being_handed_over() {
+    let now = start();
+    let mut core = core_with(3, &[8], outside(), now);
+    let (old, new) = (id(3, 5, 5, 1), id(3, 9, 9, 1));
+    let entry = Logged { id: old, len: 50, age: ms(5), hops: 0, digest: [0; 16] };
+    core.restore(now, Restored { authors: vec![], envelopes: vec![entry], undelivered: vec![] });
+    core.publish(now, new, genuine(&new, 50)).unwrap();
+    drain(&mut core);
+    let begin = core.handed_at();
+    let answers = |core: &mut Core, now, one: Id| {
+        let outputs = receive(core, now, 8, Message::IWant { ids: vec![one] });
+        let [Output::Fetch { ticket, .. }] = outputs[..] else { panic!("{outputs:?}") };
+        core.handle(now, Input::Fetched { ticket, envelopes: vec![Read::Found(genuine(&one, 50))] });
+        assert!(matches!(drain(core)[..], [Output::Send { message: Message::Push { .. }, .. }]));
+    };
+    let later = now + ms(5_000);
+    answers(&mut core, later, new);
+    assert_eq!((core.handed_at(), core.is_handing(later)), (begin, false));
+    answers(&mut core, later, old);
+    assert_eq!(core.handed_at(), Some(later));
+    assert!(core.is_handing(later + ms(1_499)) && !core.is_handing(later + ms(1_500)));
+}
+
 /// Handed over at once, it would go before what it waits for, which would come as late.
 #[test]
 fn what_waited_for_a_hole_waits_again_after_a_restart() {

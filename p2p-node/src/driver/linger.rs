@@ -56,13 +56,14 @@ impl Linger {
         self.until.is_some() || !self.waiting.is_empty()
     }
 
-    /// How long nothing has moved, when so much is `left` now and links have `written` so much.
-    fn idle(&mut self, now: Instant, left: usize, written: usize) -> Duration {
+    /// How long nothing has moved, when so much is `left` now, links have `written` so much, and older messages were `handed` over
+    /// then.
+    fn idle(&mut self, now: Instant, left: usize, written: usize, handed: Option<Instant>) -> Duration {
         let progress = self.progress.get_or_insert(Progress { left, written, since: now });
         if left < progress.left || written > progress.written {
             *progress = Progress { left: left.min(progress.left), written, since: now };
         }
-        now.saturating_duration_since(progress.since)
+        now.saturating_duration_since(handed.map_or(progress.since, |at| at.max(progress.since)))
     }
 
     fn begin(&mut self, now: Instant) {
@@ -128,7 +129,7 @@ impl Driver {
         let on_its_way = self.on_its_way(arrives);
         let left = self.left_to_take(now, arrives, on_its_way);
         let written = self.links.values().map(|link| link.outbox.written()).sum();
-        let idle = self.linger.idle(now, left + on_its_way, written);
+        let idle = self.linger.idle(now, left + on_its_way, written, self.stack.handed_at());
         let patience = if self.neighbours() == 0 { ALONE } else { PATIENCE };
         self.linger.answer(now, left == 0, left == 0 || idle >= patience);
         let gone = self.linger.until.is_some_and(|until| left == 0 || idle >= LINGER || now >= until);
@@ -202,5 +203,24 @@ impl Driver {
         for reply in self.linger.leaving.drain(..).chain(self.linger.stopping.take()) {
             reply.send(()).ok();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A slow neighbour takes what an earlier process left: bytes on their way come and go, and are never fewer than once.
+    #[test]
+    fn what_is_handed_over_moves_although_no_less_is_left() {
+        let (begin, mut linger) = (Instant::now(), Linger::default());
+        let secs = Duration::from_secs;
+        assert_eq!(linger.idle(begin, 1, 0, None), secs(0));
+        assert_eq!(linger.idle(begin + secs(9), 500, 0, None), secs(9));
+        assert_eq!(linger.idle(begin + secs(12), 500, 0, Some(begin + secs(11))), secs(1));
+        assert_eq!(linger.idle(begin + secs(20), 500, 0, Some(begin + secs(11))), secs(9));
+        // What was handed over before it began says nothing.
+        assert_eq!(linger.idle(begin + secs(21), 0, 0, Some(begin + secs(11))), secs(0));
+        assert_eq!(linger.idle(begin + secs(22), 0, 1, None), secs(0));
     }
 }

@@ -141,6 +141,11 @@ impl<R: Rng> Stack<R> {
         self.gossip.is_comparing(now)
     }
 
+    /// As [`Gossip::handed_at`].
+    pub fn handed_at(&self) -> Option<Instant> {
+        self.gossip.handed_at()
+    }
+
     /// As [`Gossip::is_handing`].
     pub fn is_handing(&self, now: Instant) -> bool {
         self.gossip.is_handing(now)
