@@ -13,12 +13,9 @@ use crate::state::{Gossip, Timer};
 const BURST_SECS: u32 = 2;
 
 impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
-    /// Announces what the caller could not push to a neighbour, because its link is full, although
-    /// [`Output::Send`](crate::Output::Send) said so.
-    pub fn announce_instead(&mut self, now: Instant, to: P, id: EnvelopeId<A>, hops: u16) {
-        let Some(neighbor) = self.tree.get(to) else { return };
-        self.stats.announced_instead += 1;
-        let slot = neighbor.slot;
+    /// Announces one that a neighbour's link had no room for.
+    pub(crate) fn announce_alone(&mut self, now: Instant, to: P, id: EnvelopeId<A>, hops: u16) {
+        let slot = self.tree.get(to).and_then(|neighbor| neighbor.slot);
         if slot.is_some()
             && let Some(number) = self.recent.number(&id)
             && let Some((_, arrival)) = self.recent.numbered(number)

@@ -69,7 +69,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         self.timers.set(Timer::Digest, now.checked_add(wait));
     }
 
-    fn send_digest(&mut self, now: Instant, peer: P) {
+    pub(crate) fn send_digest(&mut self, now: Instant, peer: P) {
         let sums = vec![self.log.sum()];
         if self.spends(now, peer, HEAD_BYTES * 2) {
             self.send(peer, Message::Digest { sums });

@@ -213,6 +213,11 @@ impl<P: Key, A: Key> Claims<P, A> {
         true
     }
 
+    /// Since when a neighbour is one.
+    pub(crate) fn up_since(&self, peer: P) -> Option<Instant> {
+        self.peers.get(&peer).map(|of| of.since)
+    }
+
     /// Who said to hold this envelope.
     pub(crate) fn claimants(&self, id: &EnvelopeId<A>) -> impl Iterator<Item = P> + '_ {
         let (author, seqs) = (id.author, id.seqs());

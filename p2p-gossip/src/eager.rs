@@ -37,6 +37,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
         self.drop_offers(now, peer);
         self.drop_claims(now, peer);
+        self.behind.remove(&peer);
         self.former.gone(now, peer, neighbor.introductions);
     }
 
@@ -99,13 +100,13 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     }
 
     /// A push that nobody asked for brought something new: its sender is a parent.
-    pub(crate) fn on_first(&mut self, now: Instant, from: P, course: Course) {
+    pub(crate) fn on_first(&mut self, now: Instant, from: P, id: &EnvelopeId<A>, course: Course) {
         let Some(neighbor) = self.tree.get_mut(from) else { return };
         if course == Course::Doubled && !neighbor.eager {
             // Its author pushed it here once.
             return;
         }
-        neighbor.brings(now);
+        neighbor.brings(now, id);
         if !neighbor.was_pruned_lately(now) {
             neighbor.eager = true;
         }

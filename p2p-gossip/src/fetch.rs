@@ -34,6 +34,8 @@ struct Fetch<P, A> {
     peer: P,
     ids: Vec<EnvelopeId<A>>,
     served: Option<Message<A>>,
+    /// It did not ask: its link had no room when they came.
+    owed: bool,
 }
 
 impl<P: Key, A: Key> Fetches<P, A> {
@@ -45,17 +47,19 @@ impl<P: Key, A: Key> Fetches<P, A> {
         self.loads.get(&peer).copied().unwrap_or(0) + more < MAX_PER_PEER
     }
 
-    fn open(&mut self, peer: P, ids: Vec<EnvelopeId<A>>, served: Option<Message<A>>) -> Ticket {
+    fn open(&mut self, fetch: Fetch<P, A>) -> Ticket {
         let ticket = Ticket(self.next);
         self.next += 1;
-        *self.loads.entry(peer).or_default() += ids.len();
-        self.open.insert(ticket, Fetch { peer, ids, served });
+        if !fetch.owed {
+            *self.loads.entry(fetch.peer).or_default() += fetch.ids.len();
+        }
+        self.open.insert(ticket, fetch);
         ticket
     }
 
     fn close(&mut self, ticket: Ticket) -> Option<Fetch<P, A>> {
         let fetch = self.open.remove(&ticket)?;
-        if let Some(load) = self.loads.get_mut(&fetch.peer) {
+        if let Some(load) = self.loads.get_mut(&fetch.peer).filter(|_| !fetch.owed) {
             *load -= fetch.ids.len();
             if *load == 0 {
                 self.loads.remove(&fetch.peer);
@@ -91,8 +95,15 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     }
 
     fn fetch(&mut self, to: P, (ids, bytes): (Vec<EnvelopeId<A>>, usize), served: Option<Message<A>>) {
-        let ticket = self.fetches.open(to, ids.clone(), served);
+        let ticket = self.fetches.open(Fetch { peer: to, ids: ids.clone(), served, owed: false });
         self.outputs.push_back(Output::Fetch { ticket, to, ids, bytes });
+    }
+
+    /// Reads what a neighbour is owed. That takes no room of what it asks for.
+    pub(crate) fn fetch_owed(&mut self, to: P, ids: Vec<EnvelopeId<A>>, bytes: usize) -> Ticket {
+        let ticket = self.fetches.open(Fetch { peer: to, ids: ids.clone(), served: None, owed: true });
+        self.outputs.push_back(Output::Fetch { ticket, to, ids, bytes });
+        ticket
     }
 
     /// Sends what is here of what a neighbour missed, within the limits of one pull, and says how far that went.
@@ -145,24 +156,22 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     }
 
     pub(crate) fn on_fetched(&mut self, now: Instant, ticket: Ticket, envelopes: Vec<Read>) {
-        let Some(Fetch { peer, ids, served }) = self.fetches.close(ticket) else {
+        let Some(Fetch { peer, ids, served, owed }) = self.fetches.close(ticket) else {
             self.stats.unknown_tickets += 1;
             return;
         };
         if !self.tree.contains(peer) {
             return;
         }
+        if owed {
+            let read = envelopes.into_iter().chain(std::iter::repeat(Read::Failed));
+            return self.on_owed_read(now, peer, ticket, ids.into_iter().zip(read).collect());
+        }
         let mut envelopes = envelopes.into_iter();
         for id in ids {
             match envelopes.next() {
                 Some(Read::Found(envelope)) => self.send_logged(now, peer, id, envelope),
-                Some(Read::Gone) => {
-                    // What is claimed for ever and never handed over would be asked for again with each digest.
-                    self.stats.pulls_unknown += 1;
-                    if self.log.travelled(now, &id).is_some() {
-                        self.log.remove(id);
-                    }
-                }
+                Some(Read::Gone) => self.forget_logged(now, id),
                 Some(Read::Failed) | None => self.stats.pulls_unknown += 1,
             }
         }
@@ -171,23 +180,35 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
     }
 
+    /// The log outside has let it go. What is claimed for ever and never handed over would be asked for again with each digest.
+    pub(crate) fn forget_logged(&mut self, now: Instant, id: EnvelopeId<A>) {
+        self.stats.pulls_unknown += 1;
+        if self.log.travelled(now, &id).is_some() {
+            self.log.remove(id);
+        }
+    }
+
     fn send_logged(&mut self, now: Instant, to: P, id: EnvelopeId<A>, envelope: Bytes) {
-        // It may have been dropped while it was read.
-        let Some((hops, age)) = self.log.travelled(now, &id) else {
-            self.stats.pulls_unknown += 1;
-            return;
-        };
-        self.stats.pulls_answered += 1;
         if id.author == self.me
             && self.own_run != Some(id.run)
             && let Some(of) = self.claims.get_mut(to)
         {
             of.own_told = Some(now);
         }
+        self.stats.pulls_answered += u64::from(self.push_logged(now, to, id, envelope));
+    }
+
+    /// Pushes one out of the log. Whether it is there: it may have been dropped while it was read.
+    pub(crate) fn push_logged(&mut self, now: Instant, to: P, id: EnvelopeId<A>, envelope: Bytes) -> bool {
+        let Some((hops, age)) = self.log.travelled(now, &id) else {
+            self.stats.pulls_unknown += 1;
+            return false;
+        };
         let slot = self.tree.get(to).and_then(|neighbor| neighbor.slot);
         if let Some(arrival) = self.recent.get_mut(&id) {
             arrival.have.insert(slot);
         }
         self.push(to, id, (hops, Course::Tree, age), envelope);
+        true
     }
 }

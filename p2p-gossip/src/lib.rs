@@ -39,6 +39,7 @@
 
 mod announce;
 mod asks;
+mod behind;
 mod bucket;
 mod catchup;
 mod checks;

@@ -17,6 +17,8 @@ const IHAVE_BURST_SECS: u32 = 10;
 const EVIDENCE_EVERY: u32 = 16;
 /// A PRUNE is not repeated before this: what its receiver pushed before it came is still on its way.
 const PRUNE_AGAIN: Duration = Duration::from_secs(1);
+/// Authors remembered of whom a neighbour pushed something new; the one of whom it pushed nothing for longest is forgotten first.
+const MAX_PUSHED: usize = 64;
 /// How long the announcements of one that broke its promises count for nothing (faults row 18).
 const SHUN: Duration = Duration::from_secs(60);
 
@@ -59,6 +61,8 @@ pub(crate) struct Neighbor<A> {
     shunned_until: Option<Instant>,
     /// When a push of it that nobody asked for brought something new.
     brought_at: Option<Instant>,
+    /// The same of the authors of whom it did last, and the seq behind it.
+    pushed: Vec<(A, Instant, u64)>,
     /// Messages since it last sent or announced one, and since when.
     withheld: (u32, Instant),
     spared: u32,
@@ -83,6 +87,7 @@ impl<A: Key> Neighbor<A> {
             broken_promises: 0,
             shunned_until: None,
             brought_at: None,
+            pushed: Vec::new(),
             withheld: (0, now),
             spared: 0,
             duplicates: Duplicates(VecDeque::new()),
@@ -182,14 +187,26 @@ impl<A: Key> Neighbor<A> {
     }
 
     /// It pushed something new.
-    pub(crate) fn brings(&mut self, now: Instant) {
+    pub(crate) fn brings(&mut self, now: Instant, id: &EnvelopeId<A>) {
         self.brought_at = Some(now);
+        self.pushed.retain(|(author, ..)| *author != id.author);
+        if self.pushed.len() >= MAX_PUSHED {
+            self.pushed.remove(0);
+        }
+        self.pushed.push((id.author, now, id.seqs().end));
         self.is_above = true;
     }
 
     /// Whether it pushed something new less than this long ago.
     pub(crate) fn brought_within(&self, now: Instant, time: Duration) -> bool {
         self.brought_at.is_some_and(|at| now.saturating_duration_since(at) < time)
+    }
+
+    /// Up to which seq it has pushed this author's messages, if it did less than this long ago: what is behind them in its queue is
+    /// on its way.
+    pub(crate) fn pushes(&self, now: Instant, author: A, time: Duration) -> Option<u64> {
+        let of = self.pushed.iter().find(|(of, ..)| self.eager && *of == author);
+        of.filter(|(_, at, _)| now.saturating_duration_since(*at) < time).map(|(.., upto)| *upto)
     }
 
     pub(crate) fn is_shunned(&self, now: Instant) -> bool {

@@ -47,14 +47,20 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
         }
         let start = self.rng.random_range(0..self.tree.len().max(1));
         let goes_round = arrival.from.is_some() && !arrival.history;
-        let (mut pushed, mut announced) = (Vec::new(), 0);
+        let (mut pushed, mut owed, mut announced) = (Vec::new(), Vec::new(), 0);
         for (peer, neighbor) in self.tree.iter_mut() {
             if arrival.have.contains(neighbor.slot) || arrival.from == Some(peer) {
                 continue;
             }
             if neighbor.eager && pushed_on {
                 arrival.have.insert(neighbor.slot);
-                pushed.push(peer);
+                let follows = self.behind.get(&peer).is_some_and(|behind| behind.covers(&id));
+                // What the log does not hold cannot follow.
+                if follows && self.log.travelled(now, &id).is_some() {
+                    owed.push(peer);
+                } else {
+                    pushed.push(peer);
+                }
                 continue;
             }
             announced += 1;
@@ -66,10 +72,10 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
                 self.outputs.push_back(Output::Withholds { peer });
             }
         }
-        let links = pushed.len() + announced;
-        if arrival.from.is_none() && pushed_on && links > 1 && pushed.len() < 2 && self.tree.is_unsettled(now)
-        {
-            announced -= self.double(&mut arrival, &mut pushed);
+        let sent_to = pushed.len() + owed.len();
+        let links = sent_to + announced;
+        if arrival.from.is_none() && pushed_on && links > 1 && sent_to < 2 && self.tree.is_unsettled(now) {
+            announced -= self.double(&mut arrival, &mut pushed, &owed);
         }
         let hint = (arrival.hops, arrival.course, arrival.age);
         let (number, lost) = self.recent.insert(id, arrival);
@@ -89,10 +95,10 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
 
     /// Has an envelope of our own go to two neighbours although the tree has us at its edge. Returns how many of them will not
     /// need an announcement.
-    fn double(&mut self, arrival: &mut Arrival<P>, pushed: &mut Vec<P>) -> usize {
-        let mut others: Vec<P> =
-            self.tree.iter().map(|(peer, _)| peer).filter(|peer| !pushed.contains(peer)).collect();
-        let (more, _) = others.partial_shuffle(&mut self.rng, 2 - pushed.len());
+    fn double(&mut self, arrival: &mut Arrival<P>, pushed: &mut Vec<P>, owed: &[P]) -> usize {
+        let is_left = |peer: &P| !pushed.contains(peer) && !owed.contains(peer);
+        let mut others: Vec<P> = self.tree.iter().map(|(peer, _)| peer).filter(is_left).collect();
+        let (more, _) = others.partial_shuffle(&mut self.rng, 2 - pushed.len() - owed.len());
         arrival.have.add(self.slots(more.iter().copied()));
         arrival.course = Course::Doubled;
         self.stats.doubled += 1;
@@ -249,10 +255,14 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
     }
 
     /// The lowest seq of an author that is on its way, and how long to wait for it: being checked, about to be handed
-    /// over by a neighbour that has handed something over just now, or announced, which is easily said.
+    /// over by a neighbour that has handed something over just now, behind what one pushes, or announced, which is easily said.
     fn coming(&mut self, now: Instant, author: A) -> (Option<u64>, Duration) {
         let claimed = self.claims.coming(now, author, &self.seen);
-        let surely = claimed.into_iter().chain(self.checks.lowest(author)).min();
+        // Mostly nothing is held back, and nobody has to be looked at. Who pushes what is older than the hole does not bring that.
+        let next = self.order.delivered(&author).map_or(0, |(_, next)| next);
+        let lately = self.config.graft_min.saturating_mul(2);
+        let pushed = if self.order.held() > 0 { self.tree.pushes(now, (author, next), lately) } else { None };
+        let surely = claimed.into_iter().chain(self.checks.lowest(author)).chain(pushed).min();
         let patience = if surely.is_some() { self.config.catch_up_hold } else { self.config.hold_time };
         (surely.into_iter().chain(self.missing.lowest(author)).min(), patience)
     }

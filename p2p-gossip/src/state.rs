@@ -1,6 +1,6 @@
 //! The core: dispatches inputs to its parts and owns them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -8,6 +8,7 @@ use rand::Rng;
 use tracing::{debug, trace};
 
 use crate::asks::Asks;
+use crate::behind::Behind;
 use crate::bucket::Bucket;
 use crate::checks::{Candidate, Checks, Closed, Copied, Hint, Sender};
 use crate::claims::Claims;
@@ -73,6 +74,8 @@ pub struct Gossip<P, A, R> {
     pub(crate) grafted_at: Option<Instant>,
     /// The rate of our announcements; there from the first one on.
     pub(crate) announcing: Option<Bucket>,
+    /// Neighbours whose links were full, and what they are owed.
+    pub(crate) behind: BTreeMap<P, Behind<A>>,
     /// Links grafted for ones that went.
     pub(crate) replacing: Option<Bucket>,
     pub(crate) pace: Pace<A>,
@@ -110,6 +113,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             wait: Wait::new(config.graft_min, config.graft_max),
             grafted_at: None,
             announcing: None,
+            behind: BTreeMap::new(),
             replacing: None,
             pace: Pace::new(config.author_entries_per_sec, config.max_authors),
             seen: Seen::new(me, config.max_authors, config.max_ranges, config.max_ranges_total),
@@ -329,7 +333,7 @@ impl<P: Key, A: Key, R: Rng> Gossip<P, A, R> {
             self.keep(now, id, (hint.hops, age), &candidate.envelope, digest, id.author != self.me);
         }
         if !first.asked {
-            self.on_first(now, from, hint.course);
+            self.on_first(now, from, &id, hint.course);
         }
         let senders = || candidate.senders.iter().chain(others.iter().flat_map(|other| &other.senders));
         let mut arrival = Arrival::new(Some(from), hint.hops, hint.course, age);

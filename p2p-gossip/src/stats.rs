@@ -19,8 +19,8 @@ pub struct Stats {
     pub pushes_sent: u64,
     /// Ids announced to neighbours.
     pub ihaves_sent: u64,
-    /// Pushes that the caller could not queue, announced instead.
-    pub announced_instead: u64,
+    /// Pushes that the caller could not queue: they follow later, or were announced.
+    pub put_off: u64,
     /// Envelopes that were forgotten before they were announced, because more came than can be announced.
     pub announcements_lost: u64,
     /// Not pushed on but announced, because their author sends more than its rate.

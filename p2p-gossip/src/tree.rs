@@ -87,6 +87,13 @@ impl<P: Key, A: Key> Tree<P, A> {
         self.neighbors.iter_mut().map(|(&peer, neighbor)| (peer, neighbor))
     }
 
+    /// From which seq on, no lower than `next`, something of this author is being pushed to us, by whoever is farthest behind of
+    /// those that pushed something new less than `time` ago.
+    pub(crate) fn pushes(&self, now: Instant, (author, next): (A, u64), time: Duration) -> Option<u64> {
+        let pushes = self.neighbors.values().filter_map(|neighbor| neighbor.pushes(now, author, time));
+        pushes.filter(|upto| *upto >= next).min()
+    }
+
     /// These had something genuine before us.
     pub(crate) fn are_ahead(&mut self, peers: &[P]) {
         for peer in peers {

@@ -344,7 +344,7 @@ fn a_hole_that_there_is_no_room_for_is_a_gap() {
     assert_eq!(core.stats().seqs_given_up, 4);
 }
 
-/// As when a link is full, and what is announced instead is asked for while the author goes on.
+/// As when a link is full, and what is announced is asked for while the author goes on.
 #[test]
 fn a_burst_of_which_every_second_envelope_comes_late_is_complete() {
     const ENVELOPES: u64 = 4_000;

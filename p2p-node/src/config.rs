@@ -194,12 +194,12 @@ pub struct Limits {
     pub dial_timeout: Duration,
     /// A frame must be complete this long after its first byte. Default 30 s.
     pub frame_timeout: Duration,
-    /// Bytes of messages queued towards one link, authors served in turn. What does not fit is announced instead of sent
-    /// (counted as `announced_instead`), that of the author who takes most first. Control frames have 512 KiB of their
+    /// Bytes of messages queued towards one link, authors served in turn. What does not fit follows later, in order
+    /// (counted as `put_off`), that of the author who takes most first. Control frames have 512 KiB of their
     /// own; a link where those do not fit is closed. Default 2 MiB.
     pub queue_bytes: usize,
     /// Bytes in the queues of all links together, both directions. When they are taken no link is read, and messages are
-    /// announced instead of sent. Default 256 MiB.
+    /// put off. Default 256 MiB.
     pub queue_bytes_total: usize,
     /// Bytes read from one link per second, with a quarter of a second's worth at once; what is above waits unread in the
     /// socket, so that its sender is slowed down. Default 64 MiB, a good part of what one core decrypts; [`Config::open`]:

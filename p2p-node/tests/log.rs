@@ -306,7 +306,7 @@ async fn what_is_read_from_the_log_for_a_neighbour_never_overflows_its_queue() {
         }
     }
     let refused = author.status().await.refused;
-    assert!(!refused.contains_key("announced_instead"), "{refused:?}");
+    assert!(!refused.contains_key("put_off"), "{refused:?}");
 }
 
 /// More than a log holds, as fast as it is accepted: the author waits for its neighbours, and nothing is let go before they have it.

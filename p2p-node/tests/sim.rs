@@ -249,6 +249,29 @@ fn a_slow_uplink_takes_its_time() {
     }
 }
 
+/// It sends ten times as fast as its line carries for a while, so its links' queues fill.
+#[test]
+fn what_had_no_room_on_a_link_comes_in_order_all_the_same() {
+    for seed in 1..=3 {
+        let mut sim = Sim::new(SimConfig { seed, ..SimConfig::default() });
+        let nodes: Vec<usize> = (0..4).map(|node| sim.add((node > 0).then_some(0))).collect();
+        sim.run_for(Duration::from_secs(5));
+        sim.set_rate(nodes[0], 1_000_000);
+        let messages: Vec<usize> = (0..8_000)
+            .map(|_| {
+                sim.run_for(Duration::from_micros(200));
+                sim.publish(nodes[0], 2_000)
+            })
+            .collect();
+        let time = Duration::from_secs(90);
+        sim.run_for(time);
+        let totals = sim.totals();
+        let missed = messages.iter().filter(|message| sim.outcome(**message, time).missed > 0).count();
+        assert_eq!((missed, totals.late, totals.duplicates), (0, 0, 0), "seed {seed}: {totals:?}");
+        assert!(totals.put_off > 0, "seed {seed}: {totals:?}");
+    }
+}
+
 #[test]
 fn hostile_nodes_do_not_shut_a_restarted_one_off() {
     let mut options = Options::of(Scenario::Eclipse);

@@ -233,6 +233,21 @@ impl<P: Key, A: Key> Log<P, A> {
         entry.envelope.clone().map_or(Answer::Outside(len), Answer::Envelope)
     }
 
+    /// Whether a neighbour was sent it because it asked, no longer ago than `since`.
+    pub(crate) fn has_answered(&mut self, id: &EnvelopeId<A>, peer: P, since: Instant) -> bool {
+        self.index_fresh();
+        let entry = self.entries.get(&place(id));
+        entry.is_some_and(|entry| {
+            entry.answers.iter().any(|answers| answers.peer == peer && answers.last >= since)
+        })
+    }
+
+    /// The envelope, unless it is in the log outside.
+    pub(crate) fn envelope(&mut self, id: &EnvelopeId<A>) -> Option<Bytes> {
+        self.index_fresh();
+        self.entries.get(&place(id))?.envelope.clone()
+    }
+
     /// The hops that an envelope had when it came, and its age now.
     pub(crate) fn travelled(&mut self, now: Instant, id: &EnvelopeId<A>) -> Option<(u16, Duration)> {
         self.index_fresh();

@@ -65,6 +65,8 @@ pub(crate) enum Action {
         to: u32,
         id: Id,
     },
+    /// There is room again, or said to be.
+    Owed(u32),
     /// Answers the open check at this place of the list, by the stub.
     Answer(usize),
     /// A ticket that was answered before.
@@ -139,6 +141,7 @@ pub(crate) fn actions() -> impl Strategy<Value = Action> {
         1 => (peer(), proptest::collection::vec(ids(), 0..6))
             .prop_map(|(from, ids)| Action::IWant { from, ids }),
         1 => (peer(), ids()).prop_map(|(to, id)| Action::NoRoom { to, id }),
+        1 => peer().prop_map(Action::Owed),
         2 => (peer(), proptest::option::of(ids())).prop_map(|(from, id)| Action::Graft { from, id }),
         1 => peer().prop_map(Action::Prune),
         6 => catch_ups(),

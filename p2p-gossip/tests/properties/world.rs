@@ -76,8 +76,18 @@ impl World {
             Action::IHave { from, ids, wait } => self.receive(from, announce(&ids, wait)),
             Action::IWant { from, ids } => self.receive(from, Message::IWant { ids }),
             Action::NoRoom { to, id } => {
-                self.core.announce_instead(self.now, to, id, 1);
+                self.core.put_off(self.now, to, id, 1);
                 self.observe();
+            }
+            Action::Owed(peer) => {
+                for turn in 0.. {
+                    assert!(turn < 1_000, "it ends");
+                    let more = self.core.push_owed(self.now, peer);
+                    self.observe();
+                    if !more {
+                        break;
+                    }
+                }
             }
             Action::Graft { from, id } => self.receive(from, Message::Graft { id }),
             Action::Prune(from) => self.receive(from, Message::Prune),

@@ -106,7 +106,7 @@ struct Counters {
     unknown_frames: u64,
     /// Frames of the views above the rate of a link.
     walks_limited: u64,
-    announced_instead: u64,
+    put_off: u64,
     unreadable_private: u64,
     control_queue_full: u64,
     /// Frames left out because the queue of their link was half full.
@@ -136,6 +136,8 @@ pub(crate) struct Driver {
     unrung: Vec<Arc<Outbox>>,
     /// Links that wait for answers to pulls.
     pulling: BTreeSet<NodeId>,
+    /// Links that had no room for a push.
+    owed: BTreeSet<NodeId>,
     next_link: u64,
     claims: Claims,
     copies: copies::Copies,
@@ -191,6 +193,7 @@ impl Driver {
             leavers: late::Leavers::default(),
             unrung: Vec::new(),
             pulling: BTreeSet::new(),
+            owed: BTreeSet::new(),
             next_link: 0,
             waiters: Vec::new(),
             finders: BTreeMap::new(),
@@ -258,7 +261,7 @@ impl Driver {
                     submitted.set(shared.submissions.ready.notified());
                     false
                 }
-                () = shared.drained.notified(), if self.publisher.is_blocked() || !self.pulling.is_empty() => false,
+                () = shared.drained.notified(), if self.waits_for_room() => false,
                 () = deliver::log_room(self.log.as_ref()), if !room => false,
                 // Others on this thread, the links' writers among them, have their turn.
                 () = tokio::task::yield_now(), if busy => false,
@@ -281,6 +284,7 @@ impl Driver {
     fn do_what_waits(&mut self) {
         self.perform_all();
         self.answer_pulls();
+        self.push_owed();
         self.flush_messages(hear::TURN);
         if self.shared.data.is_kept() && self.saving.begin(Instant::now) {
             self.save_in_background();

@@ -109,7 +109,7 @@ impl Driver {
             self.unrung.push(Arc::clone(&link.outbox));
         }
         if let Packet::Push { id, hops, .. } = packet {
-            // Too much for this link just now: it is told of what has no room, and asks for it when it can.
+            // Too much for this link just now: what has no room follows when there is some.
             let me = self.shared.id;
             let followed = self.handed.waits_for(id) && !link.outbox.is_closed();
             let item = Item { id: *id, hops: *hops, frame, followed };
@@ -121,8 +121,9 @@ impl Driver {
                 if other.author == me && other != *id {
                     self.handed.displaced(to, &other);
                 }
-                self.counters.announced_instead += 1;
-                self.stack.announce_instead(Instant::now(), to, other, hops);
+                self.counters.put_off += 1;
+                self.owed.insert(to);
+                self.stack.put_off(Instant::now(), to, other, hops);
             }
             return;
         }

@@ -18,7 +18,7 @@ use super::Driver;
 /// While links are full the publisher looks again this often, so that one that has stopped reading is
 /// not waited for. The log says itself when it has room.
 const RETRY: Duration = Duration::from_millis(100);
-/// A full link that has taken nothing for this long is not waited for; it gets announcements.
+/// A full link that has taken nothing for this long is not waited for; it gets what had no room once it has.
 const STUCK: Duration = Duration::from_secs(1);
 
 /// Of each message of a copy the same could be said.
@@ -89,7 +89,7 @@ impl Driver {
     }
 
     /// Sends what waits, room or not: what was accepted goes before a goodbye. What does not fit into a queue is
-    /// announced.
+    /// put off.
     pub(super) fn flush_all_messages(&mut self) {
         while self.publish_next() {}
     }

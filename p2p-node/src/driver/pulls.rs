@@ -1,7 +1,7 @@
-//! Envelopes that a neighbour asks for while its link is full: they wait for room.
+//! Envelopes that a neighbour asks for while its link is full, and pushes that had no room there: they wait for it.
 //!
-//! A push that does not fit into a queue is announced instead. That would not do for the answer to a pull:
-//! the neighbour has asked already and does not ask again because of another announcement. What is read for it from the log
+//! A push follows out of the log once there is room. That would not do for the answer to a pull: the core does not know what of it
+//! had none, and the neighbour does not ask again because of an announcement. What is read for it from the log
 //! on disk takes room from then on.
 
 use std::time::Instant;
@@ -20,6 +20,9 @@ const MAX_PULLS: usize = 4096;
 
 /// Of these, the ones for ranges: a neighbour has one open at a time, and asks for another only if that takes too long.
 const MAX_RANGE_PULLS: usize = 16;
+
+/// So often in one turn what had no room is pushed to one neighbour: twice what its queue holds, of which the writer takes some meanwhile.
+const MAX_ROUNDS: u32 = 16;
 
 /// A neighbour wants an envelope, and perhaps to be pushed to from now on, or what it missed.
 #[derive(Debug, Clone)]
@@ -112,5 +115,36 @@ impl Driver {
                 self.pulling.remove(&from);
             }
         }
+    }
+
+    /// Pushes what had no room before, as far as there is some.
+    pub(super) fn push_owed(&mut self) {
+        let owed: Vec<NodeId> = self.owed.iter().copied().collect();
+        for to in owed {
+            let mut rounds = 0;
+            while self.links.get(&to).is_some_and(|link| !link.outbox.is_closed() && link.has_room()) {
+                let more = self.stack.push_owed(Instant::now(), to);
+                self.perform_all();
+                rounds += 1;
+                if rounds == MAX_ROUNDS {
+                    // Others have their turn.
+                    self.shared.drained.notify_one();
+                }
+                if !more || rounds == MAX_ROUNDS {
+                    break;
+                }
+            }
+            if let Some(link) = self.links.get(&to) {
+                link.outbox.set_owed(self.stack.is_owed_ours(to));
+            }
+            if !self.stack.is_owed(to) {
+                self.owed.remove(&to);
+            }
+        }
+    }
+
+    /// Whether something waits for room in the queue of a link.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.publisher.is_blocked() || !self.pulling.is_empty() || !self.owed.is_empty()
     }
 }

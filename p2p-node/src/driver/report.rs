@@ -113,7 +113,7 @@ impl Driver {
             ("unexpected", views.unexpected + self.stack.strangers() + gossip.not_neighbor),
             ("links_given_up", self.leavers.given_up),
             ("unknown_frames", self.counters.unknown_frames),
-            ("announced_instead", self.counters.announced_instead),
+            ("put_off", self.counters.put_off),
             ("unreadable_private", self.counters.unreadable_private),
             ("receipts_unknown", self.counters.receipts_unknown),
             ("receipts_refused", self.counters.receipts_refused),

@@ -149,7 +149,7 @@ async fn while_the_disk_stands_still_links_are_not_read_and_then_everything_come
     set(&node, Some(State::Still));
     let feed = tokio::spawn(async move {
         for n in 0..MESSAGES {
-            // Below what is announced instead of pushed; 28 MiB in all, which no queue on the way holds.
+            // Below what is announced and not pushed; 28 MiB in all, which no queue on the way holds.
             let mut payload = vec![0; 28 << 10];
             payload[..8].copy_from_slice(&n.to_be_bytes());
             sender.send(payload).await.unwrap();

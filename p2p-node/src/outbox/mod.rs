@@ -84,7 +84,9 @@ struct State {
     followed: Follow,
     /// Somebody waits for room: ring when there is some.
     wanted: bool,
-    /// When the writer took something last while the queue of messages was more than half full.
+    /// Some of this node's own messages had no room and are still to be queued.
+    owed: bool,
+    /// When the writer took something last while the queue of messages was more than half full, or some had no room.
     moved: Option<Instant>,
     /// Written after everything else: the other side stops reading at a goodbye.
     last: Option<Bytes>,
@@ -118,6 +120,7 @@ impl Outbox {
             window: Window::new(),
             followed: Follow::default(),
             wanted: false,
+            owed: false,
             moved: None,
             last: None,
             closed: None,
@@ -164,7 +167,7 @@ impl Outbox {
             return displaced;
         }
         state.messages.push(item, self.limit, &mut displaced);
-        if state.messages.bytes() > self.limit / 2 {
+        if self.is_crowded(&state) {
             state.moved.get_or_insert_with(Instant::now);
         }
         drop(state);
@@ -255,7 +258,22 @@ impl Outbox {
         self.lock().closed.is_some()
     }
 
-    /// More than half of the queue of messages is taken, and the writer has taken something within `stuck`.
+    /// Some of this node's own messages had no room and are still to be queued, or not any more.
+    pub(crate) fn set_owed(&self, owed: bool) {
+        let mut state = self.lock();
+        state.owed = owed;
+        if !self.is_crowded(&state) {
+            state.moved = None;
+        } else {
+            state.moved.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn is_crowded(&self, state: &State) -> bool {
+        state.owed || state.messages.bytes() > self.limit / 2
+    }
+
+    /// More than half of the queue of messages is taken, or some of this node's own had no room, and the writer has taken something within `stuck`.
     pub(crate) fn is_full_but_moving(&self, stuck: Duration) -> bool {
         let state = self.lock();
         state.closed.is_none() && state.moved.is_some_and(|at| at.elapsed() < stuck)
@@ -388,7 +406,7 @@ impl Outbox {
         }
         self.budget.give(taken);
         if state.moved.is_some() && messages > 0 {
-            state.moved = (state.messages.bytes() > self.limit / 2).then(Instant::now);
+            state.moved = self.is_crowded(state).then(Instant::now);
             if state.moved.is_none() {
                 self.drained.notify_one();
             }

@@ -52,6 +52,8 @@ pub(super) struct Half {
     pub(super) made_at: Time,
     /// Into which this end writes.
     pipe: Pipe,
+    /// It had no room for a push, and is looked at again.
+    pub(super) owes: bool,
     /// Bytes of digests and ranges that it wrote.
     pub(super) summaries: u64,
 }
@@ -65,7 +67,7 @@ impl Half {
         now: Time,
     ) -> Self {
         let pipe = Pipe { departs: now, arrives: now };
-        Self { link, peer, id, dialled, latency, made_at: now, pipe, summaries: 0 }
+        Self { link, peer, id, dialled, latency, made_at: now, pipe, owes: false, summaries: 0 }
     }
 
     /// Bytes that wait to be written, at the rate that `config` and the node allow.

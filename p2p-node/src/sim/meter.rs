@@ -55,7 +55,7 @@ pub(super) struct Meter {
     pub(super) false_deaths: u64,
     pub(super) resets: u64,
     pub(super) misbehaved: u64,
-    pub(super) announced_instead: u64,
+    pub(super) put_off: u64,
     pub(super) gaps: u64,
     pub(super) forks: u64,
     pub(super) deliveries: u64,
@@ -72,7 +72,7 @@ impl Default for Meter {
             false_deaths: 0,
             resets: 0,
             misbehaved: 0,
-            announced_instead: 0,
+            put_off: 0,
             gaps: 0,
             forks: 0,
             deliveries: 0,
@@ -93,7 +93,7 @@ impl Meter {
         self.false_deaths += other.false_deaths;
         self.resets += other.resets;
         self.misbehaved += other.misbehaved;
-        self.announced_instead += other.announced_instead;
+        self.put_off += other.put_off;
         self.gaps += other.gaps;
         self.forks += other.forks;
         self.deliveries += other.deliveries;

@@ -78,7 +78,7 @@ pub struct Totals {
     /// Neighbours called misbehaving.
     pub misbehaved: u64,
     /// Pushes that did not fit into a link's queue.
-    pub announced_instead: u64,
+    pub put_off: u64,
     /// Holes that applications were told of.
     pub gaps: u64,
     /// Forked authors that applications were told of.
@@ -195,7 +195,7 @@ impl Sim {
             false_deaths: meter.false_deaths,
             resets: meter.resets,
             misbehaved: meter.misbehaved,
-            announced_instead: meter.announced_instead,
+            put_off: meter.put_off,
             gaps: meter.gaps,
             forks: meter.forks,
         }

@@ -1,7 +1,5 @@
 //! What the driver does with a stack's outputs, done to the virtual network.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use p2p_gossip::Ticket;
 use p2p_peers::{DialFailure, DownCause, HangupCause, Target};
@@ -17,6 +15,8 @@ use crate::stack::{Hangup, Input, Output};
 /// Bytes of control frames that may wait, and of those that can be spared, as in `outbox`.
 const CONTROL_BYTES: u64 = 512 << 10;
 const SPARED_BYTES: u64 = CONTROL_BYTES / 2;
+/// Before a link without room is looked at again: 10 ms, in nanoseconds.
+const LOOK_AGAIN: Time = 10_000_000;
 const SIGNATURE: usize = 64;
 
 impl Turn<'_> {
@@ -120,12 +120,33 @@ impl Turn<'_> {
 
     fn on_full(&mut self, to: NodeId, packet: Packet) {
         if let Packet::Push { id, hops, .. } = packet {
-            self.meter.announced_instead += 1;
+            self.meter.put_off += 1;
             if let Some(stack) = &mut self.node.stack {
-                stack.announce_instead(self.world.instant(self.now), to, id, hops);
+                stack.put_off(self.world.instant(self.now), to, id, hops);
+            }
+            if let Some(half) = self.node.links.iter_mut().find(|half| half.id == to)
+                && !std::mem::replace(&mut half.owes, true)
+            {
+                let link = half.link;
+                self.cause(self.node.number, self.now + LOOK_AGAIN, Event::Room { link });
             }
         } else if !packet.can_be_spared() {
             self.hang_up(to, Hangup::Unread);
+        }
+    }
+
+    /// What had no room on a link follows as far as there is some, as the driver does it.
+    pub(super) fn on_room(&mut self, link: LinkId) {
+        let Some(peer) = self.node.link(link).map(|half| half.id) else { return };
+        let mut more = true;
+        while more && self.has_room(link) {
+            more = false;
+            self.with_stack(|stack, now| more = stack.push_owed(now, peer));
+        }
+        if self.node.stack.as_ref().is_some_and(|stack| stack.is_owed(peer)) {
+            self.cause(self.node.number, self.now + LOOK_AGAIN, Event::Room { link });
+        } else if let Some(half) = self.node.links.iter_mut().find(|half| half.link == link) {
+            half.owes = false;
         }
     }
 
@@ -141,7 +162,7 @@ impl Turn<'_> {
             }
             Packet::Graft(Some(_)) | Packet::IWant(_) | Packet::Pull { .. } if !self.has_room(link) => {
                 // What a neighbour asks for while its link is full waits for room.
-                let at = self.now + nanos(Duration::from_millis(10));
+                let at = self.now + LOOK_AGAIN;
                 self.cause(self.node.number, at, Event::Frame { link, packet: Box::new(packet) });
             }
             packet => {

@@ -25,6 +25,8 @@ pub(super) enum Event {
     Wake,
     /// A frame is at this end of a link.
     Frame { link: LinkId, packet: Box<Packet> },
+    /// A link of the node that had no room for a push may have some.
+    Room { link: LinkId },
     /// The other end closed the link, with a goodbye or without.
     Closed { link: LinkId, bye: Option<ByeReason> },
     /// A dial of this node brought nothing.

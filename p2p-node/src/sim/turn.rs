@@ -84,6 +84,7 @@ impl Turn<'_> {
             Event::Frame { .. } | Event::Closed { .. } if self.world.cut(self.node.number, from) => {
                 self.node.held.push(entry);
             }
+            Event::Room { link } => self.on_room(link),
             Event::Frame { link, packet } => self.on_frame(link, from, *packet),
             Event::Closed { link, bye } => self.on_closed(link, bye),
             Event::DialFailed { dial, cause } => self.on_dial_failed(dial, cause),

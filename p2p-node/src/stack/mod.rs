@@ -158,10 +158,27 @@ impl<R: Rng> Stack<R> {
         asked
     }
 
-    /// A message did not fit into the queue of a link: it is announced there, to be asked for.
-    pub fn announce_instead(&mut self, now: Instant, to: NodeId, id: EnvelopeId, hops: u16) {
-        self.gossip.announce_instead(now, to, convert::gossip_id(id), hops);
+    /// A message did not fit into the queue of a link: as [`Gossip::put_off`].
+    pub fn put_off(&mut self, now: Instant, to: NodeId, id: EnvelopeId, hops: u16) {
+        self.gossip.put_off(now, to, convert::gossip_id(id), hops);
         self.settle(now);
+    }
+
+    /// As [`Gossip::is_owed`].
+    pub fn is_owed(&self, to: NodeId) -> bool {
+        self.gossip.is_owed(to)
+    }
+
+    /// As [`Gossip::is_owed_ours`].
+    pub fn is_owed_ours(&self, to: NodeId) -> bool {
+        self.gossip.is_owed_ours(to)
+    }
+
+    /// As [`Gossip::push_owed`].
+    pub fn push_owed(&mut self, now: Instant, to: NodeId) -> bool {
+        let more = self.gossip.push_owed(now, to);
+        self.settle(now);
+        more
     }
 
     /// Asks the peer table for something that only the application can want.

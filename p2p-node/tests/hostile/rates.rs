@@ -1,6 +1,7 @@
 //! Rates and queues (faults 8, 9, 16, 17): what a link may bring and take, and who waits for whom.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use p2p_node::{Packet, SecretKey};
@@ -70,7 +71,7 @@ async fn all_links_together_keep_to_their_budget() {
     assert!(arrived == sent, "who reads gets everything");
     eventually("links that are not read are closed", async || stage.victim.status().await.links == 1).await;
     eventually("nothing is queued", async || stage.victim.status().await.queued_bytes == 0).await;
-    assert!(refused(&stage.victim, "announced_instead").await > 0);
+    assert!(refused(&stage.victim, "put_off").await > 0);
     drop(deaf);
 }
 
@@ -86,7 +87,7 @@ async fn on_a_full_link_authors_are_served_in_turn() {
         assert!(flood.write(&push(envelope(&flooder, n, &[1; 25_000]).bytes())).await);
     }
     flood.ping(1).await;
-    assert!(refused(&stage.victim, "announced_instead").await > 0, "the link is not full");
+    assert!(refused(&stage.victim, "put_off").await > 0, "the link is not full");
     other.write(&push(envelope(&quiet, 1, &[2; 20_000]).bytes())).await;
     other.ping(1).await;
     let of = |packet: &Packet, author: &SecretKey| {
@@ -96,6 +97,91 @@ async fn on_a_full_link_authors_are_served_in_turn() {
     while !of(&reader.handled().await.unwrap(), &quiet) {}
     // It has overtaken what waited before it.
     while !of(&reader.handled().await.unwrap(), &flooder) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_had_no_room_on_a_link_follows_in_order() {
+    const MESSAGES: u64 = 600;
+    let stage = Stage::with(hasty(|limits| limits.queue_bytes = 256 << 10)).await;
+    let mut reader = Hostile::join(stage.addr(), &key(9)).await;
+    let mut flood = Hostile::join(stage.addr(), &key(1)).await;
+    for n in 1..=MESSAGES {
+        assert!(flood.write(&push(envelope(&key(1), n, &[1; 25_000]).bytes())).await);
+    }
+    flood.ping(1).await;
+    assert!(refused(&stage.victim, "put_off").await > 0, "the link is not full");
+    let mut came = Vec::new();
+    while (came.len() as u64) < MESSAGES {
+        if let Packet::Push { id, .. } = reader.handled().await.unwrap() {
+            came.push(id.first);
+        }
+    }
+    assert_eq!(came, (1..=MESSAGES).collect::<Vec<_>>());
+}
+
+/// It stood still, which nobody waits for, and moves again.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_sends_waits_for_a_link_that_was_full() {
+    const LEN: usize = 1_000;
+    let stage = Stage::with(hasty(|limits| limits.queue_bytes = 1280 << 10)).await;
+    let mut reader = Hostile::join(stage.addr(), &key(9)).await;
+    let sent = AtomicUsize::new(0);
+    let flood = async {
+        while stage.victim.send(vec![1; LEN]).await.is_ok() {
+            sent.fetch_add(LEN, Ordering::Relaxed);
+        }
+    };
+    let read = async {
+        eventually("the link is full", async || refused(&stage.victim, "put_off").await > 0).await;
+        let (before, mut got) = (sent.load(Ordering::Relaxed), 0);
+        while got < 2_000_000 {
+            if let Packet::Push { envelope, .. } = reader.handled().await.unwrap() {
+                got += envelope.len();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        sent.load(Ordering::Relaxed) - before
+    };
+    let ahead = tokio::select! {
+        () = flood => panic!("it was refused"),
+        ahead = read => ahead,
+    };
+    assert!(ahead < 8_000_000, "{ahead} bytes were sent while the neighbour read 2 MB");
+}
+
+/// A stranger's flood is owed to one that reads 250 KB a second.
+#[tokio::test(flavor = "multi_thread")]
+async fn own_messages_do_not_wait_for_who_is_owed_those_of_others() {
+    let stage = Stage::with(hasty(|limits| limits.queue_bytes = 256 << 10)).await;
+    let mut events = stage.honest.events();
+    let mut reader = Hostile::join(stage.addr(), &key(9)).await;
+    let mut flood = Hostile::join(stage.addr(), &key(1)).await;
+    for n in 1..=600 {
+        assert!(flood.write(&push(envelope(&key(1), n, &[1; 25_000]).bytes())).await);
+    }
+    flood.ping(1).await;
+    assert!(refused(&stage.victim, "put_off").await > 0, "the link is not full");
+    for _ in 0..600 {
+        message(&mut events).await;
+    }
+    let mut read = 0;
+    let slow = async {
+        loop {
+            if let Packet::Push { .. } = reader.handled().await.unwrap() {
+                read += 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    };
+    let own = async {
+        stage.victim.send(b"mine".to_vec()).await.unwrap();
+        while message(&mut events).await.payload.as_ref() != b"mine" {}
+    };
+    tokio::select! {
+        () = slow => {}
+        () = own => {}
+    }
+    assert!(read < 300, "it came when the slow one had {read} of 600");
 }
 
 #[tokio::test(flavor = "multi_thread")]
